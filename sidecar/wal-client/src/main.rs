@@ -1,0 +1,2 @@
+//! holdfast-wal
+fn main() {}
