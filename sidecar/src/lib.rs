@@ -1,1 +1,2 @@
 //! sidecar
+pub mod status;
