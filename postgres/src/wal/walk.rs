@@ -1,0 +1,1 @@
+//! Pages and records, one after the other.
