@@ -9,6 +9,14 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
+/// The CRC-32C of bytes whose beginning has the CRC-32C `before`, followed by `bytes`.
+#[must_use]
+pub(crate) fn crc32c_seeded(before: u32, bytes: &[u8]) -> u32 {
+    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!before));
+    digest.update(bytes);
+    digest.finalize() as u32
+}
+
 /// A CRC-32C of bytes that arrive in pieces.
 #[derive(Clone, Debug)]
 pub struct Crc32c(Digest);
@@ -44,6 +52,8 @@ mod tests {
         pieces.update(b"");
         pieces.update(b"56789");
         assert_eq!(pieces.value(), 0xE306_9283);
+        assert_eq!(crc32c_seeded(crc32c(b"1234"), b"56789"), 0xE306_9283);
+        assert_eq!(crc32c_seeded(0, b"123456789"), 0xE306_9283);
         assert_eq!(Crc32c::default().value(), 0);
     }
 }

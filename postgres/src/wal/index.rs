@@ -4,6 +4,8 @@ use crate::control_file::WalLevel;
 use crate::lsn::Lsn;
 use crate::timestamp::PgTimestamp;
 
+use super::record::{RecordHeader, RecordKind};
+
 /// What the records that start in one segment say.
 ///
 /// Times are not monotonic and ranges prove nothing about one transaction: they narrow a search, reading the
@@ -23,7 +25,8 @@ pub struct SegmentIndex {
     pub abort_times: Option<(PgTimestamp, PgTimestamp)>,
     /// The latest time in any record: commits, aborts, restore points, checkpoints, ends of recovery.
     pub latest_time: Option<PgTimestamp>,
-    /// Top-level transactions committed or aborted by these records, in WAL order.
+    /// Top-level transactions committed or aborted by these records, in WAL order. A 0 stands for a prepared
+    /// transaction whose id was out of reach: it may be any.
     pub xids: Vec<u32>,
     /// Named restore points.
     pub restore_points: Vec<RestorePoint>,
@@ -79,10 +82,68 @@ pub struct ParameterChange {
     pub track_commit_timestamp: bool,
 }
 
+impl SegmentIndex {
+    /// Adds what a record that starts at `lsn` says.
+    pub(super) fn add(&mut self, lsn: Lsn, kind: RecordKind) {
+        let time = match kind {
+            RecordKind::Other | RecordKind::Switch => return,
+            RecordKind::Commit { xid, time } => {
+                self.xids.push(xid);
+                widen(&mut self.commit_times, time);
+                time
+            }
+            RecordKind::Abort { xid, time } => {
+                self.xids.push(xid);
+                widen(&mut self.abort_times, time);
+                time
+            }
+            RecordKind::RestorePoint { name, time } => {
+                self.restore_points.push(RestorePoint { lsn, name, time });
+                time
+            }
+            RecordKind::Checkpoint { time_unix, .. } => PgTimestamp::from_unix_seconds(time_unix),
+            RecordKind::EndOfRecovery { time, .. } => time,
+            RecordKind::ParameterChange(change) => {
+                self.parameter_changes.push(change);
+                return;
+            }
+        };
+        self.latest_time = self.latest_time.max(Some(time));
+    }
+}
+
+fn widen(range: &mut Option<(PgTimestamp, PgTimestamp)>, time: PgTimestamp) {
+    let (earliest, latest) = range.unwrap_or((time, time));
+    *range = Some((earliest.min(time), latest.max(time)));
+}
+
 /// Completes the record that `index` leaves unfinished with the bytes that `next`, the index of the following
-/// segment on the same lineage, has of it. `major` is that of the server which wrote them.
+/// segment on the same lineage, has of it: what it says is added to `index`. `major` is that of the server which
+/// wrote them.
 ///
-/// A record that the next segment does not continue was abandoned in a crash: it is dropped.
+/// A record that the next segment does not continue was abandoned in a crash: it is dropped. A record that runs
+/// over a whole segment is taken at its beginning's word.
 pub fn join(index: &mut SegmentIndex, next: &SegmentIndex, major: u32) {
-    let _ = (index, next, major);
+    let Some(unfinished) = index.unfinished.take() else {
+        return;
+    };
+    let Unfinished {
+        lsn,
+        total_length,
+        present,
+        head,
+    } = unfinished;
+    if next.continued_length == 0
+        || present.checked_add(next.continued_length) != Some(total_length)
+    {
+        return;
+    }
+    let mut record = head;
+    // Only what follows without a hole can be read.
+    if record.len() == present as usize {
+        record.extend_from_slice(&next.continued);
+    }
+    if let Some(header) = RecordHeader::parse(&record) {
+        index.add(lsn, header.interpret(lsn, &record, major));
+    }
 }
