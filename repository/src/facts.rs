@@ -1,0 +1,68 @@
+//! What is known of a backup without reading its leaves.
+
+use holdfast_postgres::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
+
+/// What people and plans want to know of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupFacts {
+    /// Its [`crate::backup::BackupId`], as text.
+    pub id: String,
+    /// The incarnation.
+    pub system: SystemIdentifier,
+    /// The timeline that it was taken on, from start to stop.
+    pub timeline: TimelineId,
+    /// Redo point: replay begins here.
+    pub start: Lsn,
+    /// Consistent from here on.
+    pub stop: Lsn,
+    /// By the clock of the machine that took it.
+    pub start_time: jiff::Timestamp,
+    /// By the clock of the machine that took it.
+    pub stop_time: jiff::Timestamp,
+    /// 14 to 18.
+    pub postgres_major: u32,
+    /// Of WAL.
+    pub segment_size: SegmentSize,
+    /// Taken from a server in recovery.
+    pub from_standby: bool,
+    /// As it was in the data directory and its tablespaces, in bytes.
+    pub database_bytes: u64,
+    /// What it added to the repository, in bytes.
+    pub stored_bytes: u64,
+    /// Files, directories not counted.
+    pub files: u64,
+    /// Whether pages carry checksums.
+    pub data_checksums: bool,
+    /// Pages that failed their checksum.
+    pub page_errors: u64,
+    /// Without those that lie in the data directory.
+    pub tablespaces: Vec<TablespaceFacts>,
+    /// What a server that replays from here must have at least.
+    pub settings: RecoverySettings,
+}
+
+/// A tablespace outside the data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablespaceFacts {
+    /// Names the link under `pg_tblspc`.
+    pub oid: u32,
+    /// Where it was.
+    pub location: String,
+    /// In bytes.
+    pub bytes: u64,
+}
+
+/// The settings that hot standby demands to be at least the primary's (`CheckRequiredParameterValues`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecoverySettings {
+    /// `max_connections`
+    pub max_connections: i32,
+    /// `max_worker_processes`
+    pub max_worker_processes: i32,
+    /// `max_wal_senders`
+    pub max_wal_senders: i32,
+    /// `max_prepared_transactions`
+    pub max_prepared_transactions: i32,
+    /// `max_locks_per_transaction`
+    pub max_locks_per_transaction: i32,
+}

@@ -1,0 +1,109 @@
+//! What can go wrong with a store, as far as callers decide by it.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What a caller decides by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The store says that there is no such object. Proof of absence only together with a readable `archive.json`:
+    /// a wrong bucket or an unmounted folder answers the same.
+    NotFound,
+    /// The bucket itself does not exist.
+    NoBucket,
+    /// Credentials are missing, wrong, or not allowed to do this.
+    Denied,
+    /// The object or the answer is not what it should be: too short, too long, or too large.
+    Damaged,
+    /// The key or the settings can't be used with this store.
+    Invalid,
+    /// Anything else: an outage, a timeout, a full disk. Trying again may help.
+    Trouble,
+}
+
+/// An operation on a store that failed.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: ErrorKind,
+    store: String,
+    operation: &'static str,
+    key: String,
+    source: Box<dyn StdError + Send + Sync>,
+}
+
+impl StoreError {
+    pub(super) fn new(store: &str, operation: &'static str, key: &str, source: object_store::Error) -> Self {
+        Self { kind: classify(&source), store: store.to_owned(), operation, key: key.to_owned(), source: Box::new(source) }
+    }
+
+    pub(super) fn invalid(store: &str, key: &str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { kind: ErrorKind::Invalid, store: store.to_owned(), operation: "use", key: key.to_owned(), source: source.into() }
+    }
+
+    pub(super) fn damaged(store: &str, key: &str, why: String) -> Self {
+        Self { kind: ErrorKind::Damaged, store: store.to_owned(), operation: "read", key: key.to_owned(), source: why.into() }
+    }
+
+    pub(super) fn short(store: &str, key: &str, wanted: u64, got: u64) -> Self {
+        Self::damaged(store, key, format!("{wanted} bytes were expected and {got} came"))
+    }
+
+    /// What a caller decides by.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether the store answered that there is no such object.
+    pub fn is_not_found(&self) -> bool {
+        self.kind == ErrorKind::NotFound
+    }
+
+    /// Whether trying again can't help without somebody changing something.
+    pub fn is_permanent(&self) -> bool {
+        !matches!(self.kind, ErrorKind::Trouble | ErrorKind::Damaged)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, store, operation, key, source } = self;
+        match kind {
+            ErrorKind::NotFound => write!(f, "{store} has no object {key}"),
+            ErrorKind::NoBucket => write!(f, "the bucket of {store} does not exist: create it, or correct s3.bucket"),
+            ErrorKind::Denied => write!(f, "{store} does not let us {operation} {key}: check the credentials and their rights ({})", chain(&**source)),
+            ErrorKind::Damaged => write!(f, "{key} in {store} is damaged: {}", chain(&**source)),
+            ErrorKind::Invalid | ErrorKind::Trouble => write!(f, "can't {operation} {key} in {store}: {}", chain(&**source)),
+        }
+    }
+}
+
+impl StdError for StoreError {}
+
+/// The last cause says what happened; the ones above it mostly repeat each other.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let (outer, inner) = (error.to_string(), innermost.to_string());
+    let text = if outer.contains(&inner) { outer } else { format!("{outer}: {inner}") };
+    let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((cut, _)) = line.char_indices().nth(600) {
+        line.truncate(cut);
+        line.push('…');
+    }
+    line
+}
+
+fn classify(error: &object_store::Error) -> ErrorKind {
+    use object_store::Error;
+    if error.to_string().contains("NoSuchBucket") {
+        return ErrorKind::NoBucket;
+    }
+    match error {
+        Error::NotFound { .. } => ErrorKind::NotFound,
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => ErrorKind::Denied,
+        Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } | Error::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
+        _ => ErrorKind::Trouble,
+    }
+}
