@@ -134,3 +134,66 @@ fn mix(sum: u32, value: u32) -> u32 {
 }
 
 const _: () = assert!(ROWS * LANES * 4 == SIZE);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The algorithm as it is written down, one word at a time.
+    fn plain_checksum(page: &[u8], block: u32) -> u16 {
+        let mut copy = page.to_vec();
+        copy[8] = 0;
+        copy[9] = 0;
+        let mut sums = OFFSETS;
+        for (index, word) in copy.chunks(4).enumerate() {
+            sums[index % LANES] = mix(
+                sums[index % LANES],
+                u32::from_le_bytes(word.try_into().expect("a word")),
+            );
+        }
+        for index in 0..2 * LANES {
+            sums[index % LANES] = mix(sums[index % LANES], 0);
+        }
+        ((sums.iter().fold(0, |all, sum| all ^ sum) ^ block) % 65535 + 1) as u16
+    }
+
+    #[test]
+    fn new_good_and_bad() {
+        let mut page = vec![0; SIZE];
+        assert!(is_new(&page));
+        assert_eq!(check(&page, 7), PageState::New);
+        page[..8].copy_from_slice(&[0x16, 0, 0, 0, 0x48, 0xD8, 0x74, 0xB3]);
+        page[SIZE - 1] = 1;
+        assert!(!is_new(&page));
+        assert_eq!(lsn(&page), Lsn(0x16_B374_D848));
+        let sum = checksum(&page, 7);
+        page[8..10].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(check(&page, 7), PageState::Good);
+        assert!(matches!(check(&page, 8), PageState::Bad { stored, .. } if stored == sum));
+        page[4000] ^= 1;
+        assert!(matches!(check(&page, 7), PageState::Bad { .. }));
+    }
+
+    #[test]
+    fn what_is_no_page_is_bad() {
+        for length in [0, 1, 9, SIZE - 1, SIZE + 1] {
+            assert_eq!(
+                check(&vec![0; length], 0),
+                PageState::Bad {
+                    stored: 0,
+                    computed: 0
+                }
+            );
+        }
+        assert_eq!(lsn(&[1; 7]), Lsn::INVALID);
+    }
+
+    proptest! {
+        #[test]
+        fn the_fast_sum_is_the_plain_one(bytes in proptest::collection::vec(any::<u8>(), SIZE), block: u32) {
+            prop_assert_eq!(checksum(&bytes, block), plain_checksum(&bytes, block));
+        }
+    }
+}
