@@ -170,8 +170,11 @@ pub struct BackupStatus {
     /// Left out before the manifest is committed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<BackupSize>,
-    /// Pages with a wrong checksum, each one.
-    pub page_errors: Vec<PageError>,
+    /// How many pages failed their checksum.
+    pub page_errors: u64,
+    /// The first of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bad_pages: Vec<PageError>,
     /// Where it is kept.
     pub repositories: Vec<BackupRepository>,
     /// When its every byte was last read and compared.

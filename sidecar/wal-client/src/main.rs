@@ -2,6 +2,10 @@
 //!
 //! It hands the file's name to the sidecar's socket and turns the answer into the exit code that PostgreSQL acts on.
 //! It links nothing but the standard library, so that one static file runs in any image.
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that cannot go on fails")
+)]
 
 mod arguments;
 mod connection;

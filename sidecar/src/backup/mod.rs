@@ -1,0 +1,348 @@
+//! Takes a backup: `pg_backup_start`, a parallel copy of the data directory, pg_control, `pg_backup_stop`, the
+//! manifest, and then the WAL that makes it consistent.
+
+mod copy;
+mod read;
+mod walk;
+
+pub use copy::{Copied, CopyError};
+
+use crate::status::{BackupRepository, BackupSize, BackupStatus, Condition, ConditionStatus, PageError};
+use copy::Findings;
+use holdfast_postgres::backup_label::{self, BackupFrom, BackupLabel, BackupLabelError};
+use holdfast_postgres::server::{BackupStop, ConnectOptions, LockError, Server, ServerError, Settings as ServerSettings};
+use holdfast_postgres::{ControlFile, Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier};
+use holdfast_repository::backup::{BackupId, BackupWriter, Root, WriterSettings};
+use holdfast_repository::facts::{BackupFacts, RecoverySettings, TablespaceFacts};
+use holdfast_repository::{Archive, Compression, ObjectError, ObjectKind, OpenError, layout};
+use read::Source;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::time::Instant;
+use walk::Walk;
+
+/// A sign of life is written this often: well within the 15 minutes after which a backup counts as dead.
+const ALIVE_EVERY: Duration = Duration::from_secs(300);
+/// pg_control is re-read until its CRC holds, this often.
+const CONTROL_READS: u32 = 50;
+const CONTROL_PAUSE: Duration = Duration::from_millis(20);
+/// How often is looked for the WAL that is missing.
+const WAL_PAUSE: Duration = Duration::from_millis(250);
+/// How often is said what is missing.
+const WAL_TOLD: Duration = Duration::from_secs(15);
+/// The largest pack, in bytes.
+const PACK_BYTES: usize = 16 << 20;
+
+/// What a backup needs to know.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Names the backup.
+    pub id: BackupId,
+    /// As the settings call it.
+    pub repository: String,
+    /// Where it goes.
+    pub archive: Archive,
+    /// Consent to begin an incarnation.
+    pub accept: Option<SystemIdentifier>,
+    /// Of the running server, readable here.
+    pub data_directory: PathBuf,
+    /// How the server is reached.
+    pub server: ConnectOptions,
+    /// Of the pages.
+    pub compression: Compression,
+    /// Cores for reading and compression.
+    pub parallelism: usize,
+    /// The process' budget, in bytes.
+    pub memory: u64,
+    /// How long to wait for the last WAL to be archived.
+    pub wal_patience: Duration,
+}
+
+/// A backup that was not taken, or of which it is not known.
+#[derive(Debug, Error)]
+pub enum BackupError {
+    /// Nothing was begun.
+    #[error("{0}")]
+    Refused(String),
+    /// Another backup of this server runs.
+    #[error(transparent)]
+    Locked(#[from] LockError),
+    /// The archive.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The server.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The copy.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// Writing.
+    #[error(transparent)]
+    Write(#[from] ObjectError),
+    /// What Postgres gave as backup_label.
+    #[error("Postgres gave a backup_label that can't be used: {0}")]
+    Label(#[from] BackupLabelError),
+    /// The server was promoted, restarted or replaced while the backup ran.
+    #[error("{0}")]
+    Changed(String),
+    /// Stored, and not yet complete.
+    #[error("backup {id} is stored, but WAL segment {segment} that it needs was not archived within {waited} s{hint}; `holdfast info` shows it as complete as soon as that segment is there")]
+    WalMissing {
+        /// The backup.
+        id: BackupId,
+        /// The first that is missing.
+        segment: SegmentName,
+        /// How long.
+        waited: u64,
+        /// What to do.
+        hint: String,
+    },
+}
+
+/// Takes a full backup. Returns when it is complete: manifest, and every segment from start to stop.
+pub async fn take(order: &Order, copied: &Copied) -> Result<BackupStatus, BackupError> {
+    let control = read_control(&order.data_directory).await.map_err(BackupError::Refused)?;
+    let server = Server::connect(&order.server).await?;
+    let settings = server.settings().await?;
+    fit(&control, &settings, &order.data_directory).map_err(BackupError::Refused)?;
+    order.archive.claim(control.system_identifier, control.major, control.segment_size, order.accept).await?;
+    server.try_lock_backup().await?;
+    let root = {
+        let _alive = Alive::begin(order, control.system_identifier);
+        copy_and_commit(order, &server, &control, &settings, copied).await?
+    };
+    let facts = &root.facts;
+    tracing::info!(backup = facts.id, start = %facts.start, stop = %facts.stop, "the manifest is stored; waiting for the WAL that completes the backup");
+    wait_for_wal(order, facts, settings.in_recovery).await?;
+    Ok(status(&order.repository, &root))
+}
+
+async fn copy_and_commit(order: &Order, server: &Server, control: &ControlFile, settings: &ServerSettings, copied: &Copied) -> Result<Root, BackupError> {
+    let tablespaces: Vec<(u32, String)> = server.tablespaces().await?.into_iter().filter(|(_, location)| location.starts_with('/')).collect();
+    let walk = Walk {
+        root: order.data_directory.clone(),
+        major: control.major,
+        relation_segment_blocks: control.relation_segment_blocks,
+        tablespaces: tablespaces.iter().map(|(oid, _)| *oid).collect::<HashSet<_>>(),
+    };
+    copied.total.store(copy::measure(walk.clone()).await?, Ordering::Relaxed);
+    let pack_bytes = PACK_BYTES.min((order.memory / 16) as usize);
+    let writing = WriterSettings { compression: order.compression, pack_bytes, uploads: 2 };
+    let mut writer = BackupWriter::begin(order.archive.clone(), control.system_identifier, order.id.clone(), writing).await?;
+    let start_time = jiff::Timestamp::now();
+    tracing::info!(backup = %order.id, "asking for a checkpoint");
+    let start = server.start_backup(&format!("holdfast {}", order.id), true).await?.start;
+    tracing::info!(backup = %order.id, %start, bytes = copied.total.load(Ordering::Relaxed), "copying");
+    let source = Source {
+        root: order.data_directory.clone(),
+        start,
+        data_checksums: control.data_checksums,
+        archive: order.archive.clone(),
+        compression: order.compression,
+        dont_cache: AtomicBool::new(true),
+    };
+    let Findings { page_errors, bad_pages } = copy::copy(walk, Arc::new(source), &mut writer, order.parallelism, copied).await?;
+    // After all else: on a standby its minimum recovery point says from where on the copy is consistent.
+    let (control_bytes, control_after) = read_control_bytes(&order.data_directory).await.map_err(BackupError::Changed)?;
+    let BackupStop { stop, label, .. } = server.stop_backup().await?;
+    let stop_time = jiff::Timestamp::now();
+    let parsed = backup_label::parse(&label)?;
+    unchanged(control, &control_after, settings, &parsed).map_err(BackupError::Changed)?;
+    let stop = if parsed.from == BackupFrom::Standby { stop.max(control_after.min_recovery_point) } else { stop };
+    let facts = BackupFacts {
+        id: order.id.to_string(),
+        system: control.system_identifier,
+        timeline: parsed.timeline,
+        start: parsed.start,
+        stop,
+        start_time,
+        stop_time,
+        postgres_major: control.major,
+        segment_size: control.segment_size,
+        from_standby: parsed.from == BackupFrom::Standby,
+        database_bytes: 0,
+        stored_bytes: 0,
+        files: 0,
+        data_checksums: control.data_checksums,
+        page_errors,
+        tablespaces: tablespaces.into_iter().map(|(oid, location)| TablespaceFacts { oid, location, bytes: 0 }).collect(),
+        settings: RecoverySettings {
+            max_connections: control_after.max_connections,
+            max_worker_processes: control_after.max_worker_processes,
+            max_wal_senders: control_after.max_wal_senders,
+            max_prepared_transactions: control_after.max_prepared_xacts,
+            max_locks_per_transaction: control_after.max_locks_per_xact,
+        },
+    };
+    let mode = directory_mode(&order.data_directory);
+    Ok(writer.finish(facts, bad_pages, control_bytes, label, mode).await?)
+}
+
+/// What must hold before a backup begins. Pure.
+fn fit(control: &ControlFile, settings: &ServerSettings, data_directory: &Path) -> Result<(), String> {
+    let place = data_directory.display();
+    if settings.system_identifier != control.system_identifier {
+        return Err(format!(
+            "the server that answers has system identifier {}, and {place} belongs to {}: correct postgres.host and postgres.port, or postgres.dataDirectory",
+            settings.system_identifier, control.system_identifier
+        ));
+    }
+    if settings.archive_mode == "off" {
+        return Err("archive_mode is off, so the WAL that a backup needs would never be archived: set archive_mode = on and archive_command = 'holdfast-wal archive %f %p', and restart Postgres".into());
+    }
+    if settings.in_recovery && !settings.full_page_writes {
+        return Err("full_page_writes is off on the primary, so a standby can't be backed up: set it on".into());
+    }
+    Ok(())
+}
+
+/// What must still hold when it ends. Pure.
+fn unchanged(before: &ControlFile, after: &ControlFile, settings: &ServerSettings, label: &BackupLabel) -> Result<(), String> {
+    if after.system_identifier != before.system_identifier {
+        return Err(format!("the data directory changed while it was backed up: its system identifier was {} and is {}", before.system_identifier, after.system_identifier));
+    }
+    if settings.in_recovery && label.from != BackupFrom::Standby {
+        return Err("the standby was promoted while it was backed up: take the backup again".into());
+    }
+    if label.from == BackupFrom::Standby && after.timeline != label.timeline {
+        return Err(format!("the standby went from timeline {} to {} while it was backed up: take the backup again", label.timeline, after.timeline));
+    }
+    Ok(())
+}
+
+/// Reads and checks `global/pg_control`; a file that is being written is read again.
+pub async fn read_control(data_directory: &Path) -> Result<ControlFile, String> {
+    read_control_bytes(data_directory).await.map(|(_, control)| control)
+}
+
+async fn read_control_bytes(data_directory: &Path) -> Result<(Vec<u8>, ControlFile), String> {
+    let path = data_directory.join("global/pg_control");
+    let mut tries = 0;
+    loop {
+        let bytes = tokio::fs::read(&path).await.map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => format!("{} is not a data directory: {} is missing; correct postgres.dataDirectory", data_directory.display(), path.display()),
+            std::io::ErrorKind::PermissionDenied => format!("can't read {}: {e}; run holdfast as the user that owns the data directory", path.display()),
+            _ => format!("can't read {}: {e}", path.display()),
+        })?;
+        match ControlFile::parse(&bytes) {
+            Ok(control) => return Ok((bytes, control)),
+            Err(e) if tries == CONTROL_READS => return Err(format!("{}: {e}", path.display())),
+            Err(_) => {
+                tries += 1;
+                tokio::time::sleep(CONTROL_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn directory_mode(directory: &Path) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(directory).map_or(0o700, |m| m.mode() & 0o777)
+}
+
+/// Writes signs of life until it is dropped.
+struct Alive(tokio::task::JoinHandle<()>);
+
+impl Alive {
+    fn begin(order: &Order, system: SystemIdentifier) -> Self {
+        let (archive, id) = (order.archive.clone(), order.id.clone());
+        Self(tokio::spawn(async move {
+            for n in 1.. {
+                tokio::time::sleep(ALIVE_EVERY).await;
+                if let Err(e) = archive.create_single(ObjectKind::Alive, &layout::alive(system, id.as_str(), n), &[]).await {
+                    tracing::warn!("can't write a sign of life: {e}");
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The segments that hold WAL from `start` to `stop`.
+pub fn segments_between(start: Lsn, stop: Lsn, size: SegmentSize) -> impl Iterator<Item = SegmentNumber> {
+    let last = if stop > start { Lsn(stop.0 - 1).segment(size) } else { start.segment(size) };
+    (start.segment(size).0..=last.0).map(SegmentNumber)
+}
+
+async fn wait_for_wal(order: &Order, facts: &BackupFacts, on_standby: bool) -> Result<(), BackupError> {
+    let begun = Instant::now();
+    let mut told = None;
+    for number in segments_between(facts.start, facts.stop, facts.segment_size) {
+        let segment = SegmentName::new(facts.timeline, number, facts.segment_size);
+        let key = layout::segment(facts.system, segment);
+        loop {
+            let trouble = match order.archive.store().head(&key).await {
+                Ok(_) => break,
+                Err(e) if e.is_not_found() => None,
+                Err(e) => Some(e),
+            };
+            let hint = if on_standby {
+                ": only the primary can close that segment; run there: select pg_switch_wal()".to_owned()
+            } else {
+                ": see pg_stat_archiver and the sidecar's log for why".to_owned()
+            };
+            if begun.elapsed() >= order.wal_patience {
+                return Err(BackupError::WalMissing { id: order.id.clone(), segment, waited: order.wal_patience.as_secs(), hint });
+            }
+            if told.is_none_or(|t: Instant| t.elapsed() >= WAL_TOLD) && (on_standby || begun.elapsed() > Duration::from_secs(3)) {
+                told = Some(Instant::now());
+                match trouble {
+                    Some(e) => tracing::warn!("{e}"),
+                    None => tracing::info!("waiting for WAL segment {segment} to be archived{hint}"),
+                }
+            }
+            tokio::time::sleep(WAL_PAUSE).await;
+        }
+    }
+    Ok(())
+}
+
+/// As `Backup.status` tells a complete backup.
+fn status(repository: &str, root: &Root) -> BackupStatus {
+    let facts = &root.facts;
+    let complete = || Condition::new("Complete", ConditionStatus::True, "Stored", "the manifest and all WAL from start to stop are in the repository");
+    BackupStatus {
+        id: facts.id.clone(),
+        r#type: "Full".into(),
+        start_lsn: Some(facts.start.to_string()),
+        stop_lsn: Some(facts.stop.to_string()),
+        timeline: Some(facts.timeline.0),
+        start_time: Some(facts.start_time),
+        completion_time: Some(facts.stop_time),
+        size: Some(BackupSize { database: facts.database_bytes, stored: facts.stored_bytes, changed: facts.database_bytes }),
+        page_errors: facts.page_errors,
+        bad_pages: root
+            .bad_pages
+            .iter()
+            .map(|page| PageError { file: page.path.clone(), block: page.block, reason: "the checksum does not match, also after re-reading".into() })
+            .collect(),
+        repositories: vec![BackupRepository { name: repository.to_owned(), stored_bytes: facts.stored_bytes, conditions: vec![complete()] }],
+        conditions: vec![Condition::new("Started", ConditionStatus::True, "Started", ""), complete()],
+        ..BackupStatus::default()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_needs_every_segment_that_its_wal_touches() {
+        let size = SegmentSize::new(16 << 20).unwrap();
+        let mb = 1u64 << 20;
+        for (start, stop, want) in [(16 * mb + 40, 32 * mb, 1..=1), (16 * mb + 40, 32 * mb + 1, 1..=2), (16 * mb, 16 * mb, 1..=1), (17 * mb, 80 * mb, 1..=4)] {
+            let got: Vec<u64> = segments_between(Lsn(start), Lsn(stop), size).map(|n| n.0).collect();
+            assert_eq!(got, want.collect::<Vec<_>>(), "{start}..{stop}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Reads one task's regions while Postgres goes on writing them: what is torn is read again, what has gone is left
+//! out, what has become shorter is padded; then checks, sums, digests and packs.
+
+use super::walk::Piece;
+use holdfast_postgres::page::{self, PageState};
+use holdfast_postgres::Lsn;
+use holdfast_repository::backup::{self, BadPage, PackedFrame, PackedSlice, REGION_BYTES};
+use holdfast_repository::{Archive, Compression};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use thiserror::Error;
+
+/// A page that looks torn is read again this often.
+const RE_READS: u32 = 5;
+const RE_READ_PAUSE: Duration = Duration::from_millis(2);
+/// `RWF_DONTCACHE` (Linux 6.14): what this read brings into the page cache leaves it again, what was there stays.
+const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+/// What reading needs to know.
+pub struct Source {
+    /// The data directory.
+    pub root: PathBuf,
+    /// Where the backup starts: a newer page will be replaced by the WAL's, so its checksum proves nothing.
+    pub start: Lsn,
+    /// Whether pages carry checksums.
+    pub data_checksums: bool,
+    /// Makes digests.
+    pub archive: Archive,
+    /// For frames.
+    pub compression: Compression,
+    /// Whether the file system takes [`DONT_CACHE`]; cleared when it says no.
+    pub dont_cache: AtomicBool,
+}
+
+/// A task, read.
+pub struct Read {
+    /// For the writer.
+    pub frame: PackedFrame,
+    /// Pages that failed their checksum.
+    pub bad_pages: Vec<BadPage>,
+    /// Bytes read, padding included.
+    pub bytes: u64,
+}
+
+/// A file that can't be read.
+#[derive(Debug, Error)]
+#[error("can't read {path}: {source}")]
+pub struct ReadError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Source {
+    /// Reads, checks and packs. Takes a core for a while: not for an async thread.
+    pub fn read(&self, pieces: Vec<Piece>) -> Result<Read, ReadError> {
+        let total: usize = pieces.iter().map(|p| p.length as usize).sum();
+        let mut raw = vec![0; total];
+        let mut used = 0;
+        let mut slices = Vec::with_capacity(pieces.len());
+        let mut bad_pages = Vec::new();
+        for piece in pieces {
+            let buffer = &mut raw[used..used + piece.length as usize];
+            let Some(file) = self.open(&piece)? else { continue };
+            self.fill(&piece, &file, buffer)?;
+            if self.data_checksums && piece.first_block.is_some() {
+                self.check_pages(&piece, &file, buffer, &mut bad_pages)?;
+            }
+            let Piece { file, first_block, region, length } = piece;
+            let sums = if first_block.is_some() { backup::page_sums(buffer) } else { Vec::new() };
+            slices.push(PackedSlice { digest: backup::digest(&self.archive, buffer), sums, region, offset: used as u32, length, file });
+            used += length as usize;
+        }
+        raw.truncate(used);
+        let packed = if used == 0 { Vec::new() } else { self.compression.pack(&raw) };
+        Ok(Read { frame: PackedFrame { packed, slices }, bad_pages, bytes: used as u64 })
+    }
+
+    /// `None`: the file has gone, and with its first region the whole file is left out. A later region of a file that
+    /// has gone is zeros, as what was cut off is.
+    fn open(&self, piece: &Piece) -> Result<Option<Option<File>>, ReadError> {
+        let path = self.root.join(&piece.file.path);
+        match rustix::fs::open(&path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
+            Ok(descriptor) => Ok(Some(Some(File::from(descriptor)))),
+            Err(Errno::NOENT) if piece.region == 0 => Ok(None),
+            Err(Errno::NOENT) => Ok(Some(None)),
+            Err(e) => Err(ReadError { path, source: e.into() }),
+        }
+    }
+
+    /// What is not there any more stays zero.
+    fn fill(&self, piece: &Piece, file: &Option<File>, buffer: &mut [u8]) -> Result<(), ReadError> {
+        let Some(file) = file else { return Ok(()) };
+        let mut done = 0;
+        while done < buffer.len() {
+            let offset = piece.region * REGION_BYTES + done as u64;
+            match self.pread(file, &mut buffer[done..], offset) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(ReadError { path: self.root.join(&piece.file.path), source }),
+            }
+        }
+        Ok(())
+    }
+
+    fn pread(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.dont_cache.load(Ordering::Relaxed) {
+            match rustix::io::preadv2(file, &mut [IoSliceMut::new(buffer)], offset, DONT_CACHE) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.dont_cache.store(false, Ordering::Relaxed),
+                other => return Ok(other?),
+            }
+        }
+        file.read_at(buffer, offset)
+    }
+
+    /// As `basebackup.c` does: a page that is newer than the start is not judged, a bad one is read again.
+    fn check_pages(&self, piece: &Piece, file: &Option<File>, buffer: &mut [u8], bad: &mut Vec<BadPage>) -> Result<(), ReadError> {
+        let Some(file) = file else { return Ok(()) };
+        let pages_before = piece.region * (REGION_BYTES / page::SIZE as u64);
+        for (number, content) in (pages_before..).zip(buffer.chunks_exact_mut(page::SIZE)) {
+            let block = piece.first_block.unwrap_or(0).wrapping_add(number as u32);
+            let mut tries = 0;
+            while page::lsn(content) < self.start && matches!(page::check(content, block), PageState::Bad { .. }) {
+                if tries == RE_READS {
+                    bad.push(BadPage { path: piece.file.path.clone(), block });
+                    break;
+                }
+                tries += 1;
+                std::thread::sleep(RE_READ_PAUSE);
+                match file.read_at(content, number * page::SIZE as u64) {
+                    // Cut off meanwhile: the WAL says so too.
+                    Ok(n) if n < page::SIZE => {
+                        content.fill(0);
+                        break;
+                    }
+                    Ok(_) => {}
+                    Err(source) => return Err(ReadError { path: self.root.join(&piece.file.path), source }),
+                }
+            }
+        }
+        Ok(())
+    }
+}
