@@ -38,7 +38,7 @@ const MAJORS: [Major; 5] = [
     Major {
         major: 17,
         catalog: 202_406_281,
-        control: 1300,
+        control: 1700,
         wal_magic: 0xD116,
     },
     Major {
@@ -91,7 +91,11 @@ mod tests {
         for major in SUPPORTED {
             let magic = wal_magic(major).expect("magic");
             let catalog = catalog_version(major).expect("catalog version");
-            let control = if major >= 18 { 1800 } else { 1300 };
+            let control = match major {
+                17 => 1700,
+                18 => 1800,
+                _ => 1300,
+            };
             assert_eq!(major_of_wal_magic(magic), Some(major));
             assert_eq!(major_of_control_file(control, catalog), Some(major));
         }
