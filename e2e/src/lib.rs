@@ -1,1 +1,25 @@
-//! e2e
+//! Scenarios on real parts: Postgres 14 to 18, MinIO, and Holdfast's own release programs.
+//!
+//! A test begins with a [`World`], which ends with the test however it ends; all else lives in it:
+//!
+//! - [`parts`]: where the programs are
+//! - [`world`]: directory, user, guardian, running commands
+//! - [`postgres`]: throw-away servers, primary and standby
+//! - [`minio`]: a real S3
+//! - [`holdfast`]: configuration, commands, the sidecar
+//! - [`ledger`]: what was committed when, and whether it is there
+
+pub mod daemon;
+pub mod holdfast;
+pub mod ledger;
+pub mod minio;
+pub mod parts;
+pub mod postgres;
+pub mod world;
+
+pub use daemon::Daemon;
+pub use holdfast::{Holdfast, Sidecar};
+pub use ledger::{Ledger, Target};
+pub use minio::{Bucket, Minio};
+pub use postgres::{Postgres, Shutdown};
+pub use world::{Output, World, eventually};
