@@ -94,6 +94,8 @@ impl World {
         for folder in ["log", "run", "bin", "home"] {
             world.make_dir(folder)?;
         }
+        // Programs that had to be copied are for initdb's user too.
+        std::fs::set_permissions(world.path("bin"), std::fs::Permissions::from_mode(0o755))?;
         Ok(world)
     }
 
