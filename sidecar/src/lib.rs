@@ -1,5 +1,6 @@
 //! The `holdfast` program: serves the WAL socket, takes and restores backups.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
-pub mod backup;
+pub mod config;
 pub mod socket;
 pub mod status;

@@ -482,7 +482,7 @@ mod tests {
             serde_json::to_value(backup).unwrap(),
             serde_json::json!({
                 "id": "b", "type": "Full", "progress": {"bytesDone": 1, "bytesTotal": 3, "percent": 33},
-                "startLsn": "0/28", "pageErrors": [], "repositories": [], "conditions": []
+                "startLsn": "0/28", "pageErrors": 0, "repositories": [], "conditions": []
             })
         );
         let damage = Damage {

@@ -1,0 +1,177 @@
+//! The settings: one YAML file, the same in and outside Kubernetes.
+//!
+//! [`load`] reads and checks it. Secrets are not in it: it names files, which are read when they are needed.
+
+mod file;
+mod problem;
+mod quantity;
+mod secrets;
+mod time;
+mod validate;
+
+pub use problem::{ConfigError, Problem};
+pub use secrets::SecretError;
+pub(crate) use time::parse_moment;
+
+use holdfast_postgres::SystemIdentifier;
+use holdfast_repository::Compression;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// No settings file is larger, in bytes.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// Checked settings. Relative paths have become relative to the settings file's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The file that was read, for messages.
+    pub file: PathBuf,
+    /// `namespace/name`.
+    pub archive: String,
+    /// The WAL socket. The control API's lies beside it.
+    pub socket: PathBuf,
+    /// The database.
+    pub postgres: Postgres,
+    /// At least one; names are unique.
+    pub repositories: Vec<Repository>,
+    /// How WAL objects are compressed.
+    pub wal_compression: Compression,
+    /// How backups are compressed.
+    pub backup_compression: Compression,
+    /// Workers of a backup or restore, 1 to 64.
+    pub parallelism: usize,
+    /// What the process may use, in bytes; at least 64 MiB.
+    pub memory: u64,
+    /// Consent to begin an incarnation with this identifier.
+    pub accept_system_identifier: Option<SystemIdentifier>,
+}
+
+/// The database server and its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Postgres {
+    /// As this program sees it.
+    pub data_directory: PathBuf,
+    /// A name, an address, or a folder with the server's socket.
+    pub host: String,
+    /// The server's.
+    pub port: u16,
+    /// Needs pg_backup_start and pg_backup_stop.
+    pub user: String,
+    /// Any database will do.
+    pub database: String,
+    /// Left out: no password is sent.
+    pub password_file: Option<PathBuf>,
+}
+
+/// Whether an acknowledgement waits for a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Nothing is acknowledged before it is durable here.
+    #[default]
+    Required,
+    /// It gets what it can take.
+    BestEffort,
+}
+
+/// A place in an object store that holds archives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// For messages and reports.
+    pub name: String,
+    /// Where it is.
+    pub place: Place,
+    /// Left out: not encrypted.
+    pub encryption: Option<Encryption>,
+    /// Whether an acknowledgement waits for it.
+    pub mode: Mode,
+}
+
+/// Where a repository is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A bucket.
+    S3(S3),
+    /// A folder.
+    Filesystem {
+        /// Must exist.
+        path: PathBuf,
+    },
+}
+
+/// A bucket and how it is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3 {
+    /// Must exist.
+    pub bucket: String,
+    /// Before every key; may be empty.
+    pub prefix: String,
+    /// Left out: from the environment.
+    pub region: Option<String>,
+    /// Left out: AWS.
+    pub endpoint: Option<String>,
+    /// PEM certificates to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// False accepts any certificate.
+    pub verify_tls: bool,
+    /// Left out: the environment, as the SDKs read it.
+    pub credentials: Option<CredentialFiles>,
+}
+
+/// The files that hold a bucket's credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialFiles {
+    /// Names the key.
+    pub access_key_id: PathBuf,
+    /// The secret.
+    pub secret_access_key: PathBuf,
+    /// For temporary credentials.
+    pub session_token: Option<PathBuf>,
+}
+
+/// The master keys of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encryption {
+    /// One of `key_files`: the one for new data.
+    pub current_key: String,
+    /// By id.
+    pub key_files: BTreeMap<String, PathBuf>,
+}
+
+impl Settings {
+    /// `control.sock`, beside the WAL socket.
+    pub fn control_socket(&self) -> PathBuf {
+        self.socket.with_file_name("control.sock")
+    }
+
+    /// The repository that is read from. Settings hold at least one.
+    pub fn first_repository(&self) -> Option<&Repository> {
+        let required = self.repositories.iter().find(|r| r.mode == Mode::Required);
+        required.or(self.repositories.first())
+    }
+}
+
+/// Reads and checks a settings file.
+pub fn load(path: &Path) -> Result<Settings, ConfigError> {
+    let text = secrets::read_bounded(path, LARGEST_FILE).map_err(|source| ConfigError::Read {
+        file: path.to_owned(),
+        source,
+    })?;
+    let text = String::from_utf8(text).map_err(|_| ConfigError::Read {
+        file: path.to_owned(),
+        source: std::io::Error::other("it is not UTF-8 text"),
+    })?;
+    parse(path, &text)
+}
+
+/// Checks the text of a settings file. `path` is for messages and for relative paths.
+pub fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
+    let invalid = |problems| ConfigError::Invalid {
+        file: path.to_owned(),
+        problems,
+    };
+    let file = file::parse(text).map_err(|problem| invalid(vec![problem]))?;
+    validate::validate(path, file).map_err(invalid)
+}
+
+#[cfg(test)]
+mod tests;
