@@ -11,9 +11,12 @@ pub mod keys;
 pub mod layout;
 pub mod object;
 pub mod store;
+pub mod wal;
+pub mod verify;
 
 pub use archive::{Archive, ArchiveId, Identity, OpenError};
 pub use compression::Compression;
 pub use keys::MasterKeys;
 pub use object::{ObjectError, ObjectKind, ObjectReader, ObjectWriter};
 pub use store::{Created, ErrorKind, Store, StoreError};
+pub use wal::{PutError, PutOutcome, WalStore};

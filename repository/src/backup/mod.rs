@@ -8,6 +8,7 @@ mod id;
 mod list;
 mod reader;
 mod root;
+mod scan;
 mod writer;
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]
@@ -20,6 +21,7 @@ pub use id::BackupId;
 pub use list::{Listing, Unreadable, list};
 pub use reader::{BackupReader, Run, Slice};
 pub use root::{BadPage, PackRef, Root};
+pub use scan::{ScanSettings, Visit, scan};
 pub use writer::{BackupWriter, FileFacts, PackedFrame, PackedSlice, WriterSettings};
 
 /// A region's length, in bytes: 128 pages.

@@ -47,6 +47,8 @@ pub struct Run {
 pub struct Slice {
     /// Place in [`Leaf::entries`].
     pub entry: usize,
+    /// The pack that the frame lies in: place in the root's list.
+    pub pack: u32,
     /// The file's region.
     pub region: u64,
     /// From the unpacked frame's first byte.
@@ -148,6 +150,16 @@ impl BackupReader {
         }
     }
 
+    /// The object that leaf `number` lies in.
+    pub fn leaf_key(&self, number: usize) -> String {
+        self.root.leaves.get(number).map(|l| self.pack_key(l.leaf.pack)).unwrap_or_default()
+    }
+
+    /// The object that leaf `number`'s page sums lie in.
+    pub fn sums_key(&self, number: usize) -> String {
+        self.root.leaves.get(number).and_then(|l| l.sums).map(|f| self.pack_key(f.pack)).unwrap_or_default()
+    }
+
     async fn frame(&self, frame: Frame) -> Result<Vec<u8>, ObjectError> {
         let reader = self.pack(frame.pack).await?;
         let range = frame.offset..frame.offset + u64::from(frame.length);
@@ -189,7 +201,7 @@ fn plan_runs(entries: &[Entry]) -> Vec<Run> {
     let mut frames: BTreeMap<Frame, Vec<Slice>> = BTreeMap::new();
     for (place, entry) in entries.iter().enumerate() {
         for (region, number) in entry.regions.iter().zip(entry.first_region..) {
-            let slice = Slice { entry: place, region: number, offset: region.layer.offset, length: region.length, digest: region.digest };
+            let slice = Slice { entry: place, pack: region.layer.frame.pack, region: number, offset: region.layer.offset, length: region.length, digest: region.digest };
             frames.entry(region.layer.frame).or_default().push(slice);
         }
     }

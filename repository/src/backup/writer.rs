@@ -2,6 +2,7 @@
 
 use super::entry::{Entry, Frame, Layer, Leaf, Region};
 use super::root::{BadPage, LeafPlace, PackRef, Root};
+use super::scan::with_patience;
 use super::{BackupId, Digest, proto};
 use crate::archive::Archive;
 use crate::compression::Compression;
@@ -12,10 +13,10 @@ use crate::store::{Created, Store};
 use bytes::Bytes;
 use holdfast_postgres::SystemIdentifier;
 use prost::Message;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 /// A leaf is closed at this many regions, so that its sums fit a frame.
 const LEAF_REGIONS: usize = 512;
@@ -89,8 +90,12 @@ pub struct BackupWriter {
     leaf_regions: usize,
     sums: Vec<u8>,
     leaves: Vec<LeafPlace>,
+    /// The file whose first region came last.
+    current: String,
     files: u64,
     database_bytes: u64,
+    /// By the tablespace's OID as it stands in paths.
+    tablespace_bytes: BTreeMap<String, u64>,
 }
 
 struct OpenPack {
@@ -121,8 +126,10 @@ impl BackupWriter {
             leaf_regions: 0,
             sums: Vec::new(),
             leaves: Vec::new(),
+            current: String::new(),
             files: 0,
             database_bytes: 0,
+            tablespace_bytes: BTreeMap::new(),
         })
     }
 
@@ -153,6 +160,12 @@ impl BackupWriter {
 
     fn slice(&mut self, slice: PackedSlice, frame: Option<Frame>) {
         let PackedSlice { file, region, offset, length, digest, sums } = slice;
+        if region == 0 {
+            self.current.clone_from(&file.path);
+        } else if self.current != file.path {
+            // Its beginning has vanished, and the file with it.
+            return;
+        }
         let goes_on = self.leaf.entries.last().is_some_and(|last| !last.directory && last.path == file.path);
         if !goes_on {
             let FileFacts { path, mode, size, modified, paged } = FileFacts::clone(&file);
@@ -160,6 +173,9 @@ impl BackupWriter {
             if region == 0 {
                 self.files += 1;
                 self.database_bytes += size;
+                if let Some(oid) = file.path.strip_prefix("pg_tblspc/").and_then(|rest| rest.split('/').next()) {
+                    *self.tablespace_bytes.entry(oid.to_owned()).or_default() += size;
+                }
             }
         }
         if let (Some(frame), Some(entry)) = (frame.filter(|_| length > 0), self.leaf.entries.last_mut()) {
@@ -247,6 +263,9 @@ impl BackupWriter {
         facts.id = self.id.to_string();
         facts.files = self.files + 1;
         facts.database_bytes = self.database_bytes + pg_control.len() as u64;
+        for tablespace in &mut facts.tablespaces {
+            tablespace.bytes = self.tablespace_bytes.get(&tablespace.oid.to_string()).copied().unwrap_or(0);
+        }
         facts.stored_bytes = self.packs.iter().map(|p| p.live_bytes).sum();
         let root = Root { facts, bad_pages, pg_control, backup_label, directory_mode, packs: self.packs, leaves: self.leaves };
         let key = layout::manifest(self.system, self.id.as_str());
@@ -268,18 +287,11 @@ fn write_manifest(writer: &mut ObjectWriter, root: &[u8], compression: Compressi
 
 /// Creates an object that nobody else can have made, with patience.
 async fn upload(store: Store, key: String, bytes: Bytes) -> Result<(), ObjectError> {
-    let deadline = Instant::now() + UPLOAD_PATIENCE;
-    let mut pause = Duration::from_millis(500);
-    loop {
-        match store.create(&key, vec![bytes.clone()]).await {
-            Ok(Created::New) => return Ok(()),
-            Ok(Created::Occupied(_)) => return Err(ObjectError::damaged(&key, "somebody else wrote an object of that name")),
-            Err(e) if e.is_permanent() || Instant::now() + pause >= deadline => return Err(e.into()),
-            Err(e) => {
-                tracing::warn!("{e}; trying again in {pause:?}");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(15));
-            }
+    with_patience(UPLOAD_PATIENCE, || async {
+        match store.create(&key, vec![bytes.clone()]).await? {
+            Created::New => Ok(()),
+            Created::Occupied(_) => Err(ObjectError::damaged(&key, "somebody else wrote an object of that name")),
         }
-    }
+    })
+    .await
 }

@@ -1,0 +1,121 @@
+//! Goes through a whole backup: leaves in order, the regions of each in parallel. Restoring and verifying are this,
+//! with different hands at the end.
+
+use super::entry::Leaf;
+use super::reader::{BackupReader, Run, Slice};
+use crate::object::ObjectError;
+use bytes::Bytes;
+use futures::StreamExt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+/// What is done with what is found. Called on threads that may block.
+pub trait Visit: Send + Sync + 'static {
+    /// What ends the scan.
+    type Error: Send + 'static;
+
+    /// Called for each leaf, in order, before any of its regions.
+    fn leaf(&self, number: usize, leaf: &Leaf) -> Result<(), Self::Error>;
+
+    /// Called once for each region of a leaf, in any order, from several threads. The content's digest was compared; an
+    /// error names what is not good.
+    fn region(&self, leaf: &Leaf, slice: &Slice, content: Result<&[u8], &ObjectError>) -> Result<(), Self::Error>;
+
+    /// Called for a leaf that can't be read.
+    fn leaf_lost(&self, number: usize, error: ObjectError) -> Result<(), Self::Error>;
+}
+
+/// How a scan is done.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanSettings {
+    /// Threads that open frames and call [`Visit::region`].
+    pub parallelism: usize,
+    /// How long a fetch is tried again while the store is in trouble.
+    pub patience: Duration,
+}
+
+/// Runs at most `parallelism + 4` fetched at once, each at most a few MiB, so memory does not grow with the backup.
+pub async fn scan<V: Visit>(reader: Arc<BackupReader>, visitor: Arc<V>, settings: ScanSettings) -> Result<(), V::Error> {
+    let ScanSettings { parallelism, patience } = settings;
+    let (send, mut receive) = mpsc::channel::<(Arc<Leaf>, Run)>(4);
+    let leaves = {
+        let (reader, visitor) = (reader.clone(), visitor.clone());
+        async move {
+            for number in 0..reader.leaf_count() {
+                let leaf = match with_patience(patience, || reader.leaf(number)).await {
+                    Ok(leaf) => Arc::new(leaf),
+                    Err(e) => {
+                        visitor.leaf_lost(number, e)?;
+                        continue;
+                    }
+                };
+                let (begun, told) = (leaf.clone(), visitor.clone());
+                blocking(move || told.leaf(number, &begun)).await?;
+                for run in reader.runs(&leaf) {
+                    if send.send((leaf.clone(), run)).await.is_err() {
+                        // The other side ended with an error, which it returns.
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        }
+    };
+    let cores = Arc::new(Semaphore::new(parallelism));
+    let regions = async move {
+        let runs = futures::stream::poll_fn(|context| receive.poll_recv(context));
+        let mut done = runs
+            .map(|(leaf, run)| {
+                let (reader, visitor, cores) = (reader.clone(), visitor.clone(), cores.clone());
+                tokio::spawn(async move {
+                    let fetched = with_patience(patience, || reader.fetch(&run)).await;
+                    // Never closed.
+                    let _core = cores.acquire_owned().await.ok();
+                    blocking(move || open(&reader, &leaf, &run, fetched, &*visitor)).await
+                })
+            })
+            .buffer_unordered(parallelism + 4);
+        while let Some(outcome) = done.next().await {
+            match outcome {
+                Ok(outcome) => outcome?,
+                Err(e) => std::panic::resume_unwind(e.into_panic()),
+            }
+        }
+        Ok(())
+    };
+    futures::try_join!(leaves, regions)?;
+    Ok(())
+}
+
+fn open<V: Visit>(reader: &BackupReader, leaf: &Leaf, run: &Run, fetched: Result<Bytes, ObjectError>, visitor: &V) -> Result<(), V::Error> {
+    match fetched {
+        Ok(bytes) => reader.open_run(run, &bytes, |slice, content| visitor.region(leaf, slice, content)),
+        Err(e) => run.frames.iter().flat_map(|(_, slices)| slices).try_for_each(|slice| visitor.region(leaf, slice, Err(&e))),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // Blocking work is never cancelled, so it panicked.
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}
+
+/// Tries again while the store is in trouble; damage and absence are answers.
+pub(crate) async fn with_patience<T, F: Future<Output = Result<T, ObjectError>>>(patience: Duration, mut work: impl FnMut() -> F) -> Result<T, ObjectError> {
+    let deadline = Instant::now() + patience;
+    let mut pause = Duration::from_millis(500);
+    loop {
+        match work().await {
+            Err(ObjectError::Store(e)) if !e.is_permanent() && Instant::now() + pause < deadline => {
+                tracing::warn!("{e}; trying again in {pause:?}");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(15));
+            }
+            other => return other,
+        }
+    }
+}

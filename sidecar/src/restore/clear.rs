@@ -1,0 +1,113 @@
+//! Takes away what a restore replaces: pg_control before everything else, so that what is left can't be started.
+
+use super::destination::{Destination, MARKER, is_tablespace_version};
+use rustix::fs::fsync;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+/// Afterwards the data directory holds the marker alone (and `pg_wal` if that is a link to another volume, or a mount
+/// point), and it is durable that pg_control has gone.
+pub fn clear(destination: &Destination) -> io::Result<()> {
+    let root = &destination.root;
+    if !root.exists() {
+        fs::create_dir(root)?;
+    }
+    let global = root.join("global");
+    if remove_if_there(&global.join("pg_control"))? {
+        sync_directory(&global)?;
+    }
+    File::create(root.join(MARKER))?.sync_all()?;
+    sync_directory(root)?;
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == MARKER || name == "lost+found" {
+            continue;
+        }
+        if name == "pg_wal" && entry.file_type()?.is_symlink() {
+            // A volume of its own: it stays, its content goes.
+            remove_contents(&entry.path())?;
+            continue;
+        }
+        remove(&entry.path())?;
+    }
+    for path in destination.tablespaces.values() {
+        if !path.exists() {
+            fs::create_dir(path)?;
+            continue;
+        }
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if is_tablespace_version(&entry.file_name().to_string_lossy()) {
+                remove(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Removes a file, a link (not what it leads to) or a directory; a mount point is emptied and stays.
+fn remove(path: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return fs::remove_file(path);
+    }
+    remove_contents(path)?;
+    match fs::remove_dir(path) {
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => Ok(()),
+        other => other,
+    }
+}
+
+fn remove_contents(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name() != "lost+found" {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes names in a directory durable.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    Ok(fsync(File::open(path)?)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn everything_goes_but_a_linked_wal_volume_and_what_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, wal, space, outside) = (dir.path().join("data"), dir.path().join("wal"), dir.path().join("ts"), dir.path().join("outside"));
+        for path in [&root, &wal, &space, &outside] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::create_dir_all(root.join("global")).unwrap();
+        fs::create_dir_all(root.join("base/5")).unwrap();
+        fs::create_dir_all(space.join("PG_17_202406281/5")).unwrap();
+        for file in [root.join("global/pg_control"), root.join("base/5/1"), wal.join("000000010000000000000001"), space.join("notes"), outside.join("kept")] {
+            fs::write(file, "x").unwrap();
+        }
+        std::os::unix::fs::symlink(&wal, root.join("pg_wal")).unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
+        clear(&Destination { root: root.clone(), tablespaces: BTreeMap::from([(16384, space.clone())]) }).unwrap();
+        let mut left: Vec<_> = fs::read_dir(&root).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, [MARKER, "pg_wal"]);
+        assert_eq!(fs::read_dir(&wal).unwrap().count(), 0);
+        assert!(outside.join("kept").exists() && space.join("notes").exists() && !space.join("PG_17_202406281").exists());
+    }
+}

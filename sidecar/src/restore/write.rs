@@ -1,0 +1,199 @@
+//! Writes a backup's files. Called by [`scan`](holdfast_repository::backup::scan) from several threads.
+
+use super::destination::Destination;
+use crc_fast::CrcAlgorithm::Crc32Iscsi;
+use holdfast_postgres::backup_manifest;
+use holdfast_repository::ObjectError;
+use holdfast_repository::backup::{Entry, Leaf, REGION_BYTES, Slice, Visit};
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, BufWriter};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use thiserror::Error;
+
+/// A restore that failed in the writing.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    /// The operating system.
+    #[error("can't write {path}: {source}")]
+    Os {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is in the repository.
+    #[error("{file} can't be restored: {why}")]
+    Repository {
+        /// Relative to the data directory.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A leaf of the manifest.
+    #[error("the manifest can't be read: {0}")]
+    Manifest(ObjectError),
+}
+
+impl WriteError {
+    pub(super) fn os(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        |source| Self::Os { path, source }
+    }
+}
+
+/// More regions than are ever under way at once.
+const FAR: usize = 1 << 16;
+
+/// Where the `backup_manifest` is being written.
+pub type ManifestWriter = backup_manifest::Writer<BufWriter<File>>;
+
+/// Creates directories and files, and fills them.
+pub struct Writer {
+    root: PathBuf,
+    owner: Option<(u32, u32)>,
+    /// Bytes written so far.
+    written: AtomicU64,
+    /// Files of which regions are missing, with the CRC-32C of those that are there.
+    open: Mutex<HashMap<String, Vec<Option<u32>>>>,
+    manifest: Mutex<ManifestWriter>,
+    /// What of the backup is written by other hands.
+    left_out: &'static [&'static str],
+}
+
+impl Writer {
+    /// Makes the tablespaces' links; the directories behind them must be there.
+    pub fn begin(destination: &Destination, owner: Option<(u32, u32)>, manifest: ManifestWriter, left_out: &'static [&'static str]) -> Result<Self, WriteError> {
+        let this = Self {
+            root: destination.root.clone(),
+            owner,
+            written: AtomicU64::new(0),
+            open: Mutex::default(),
+            manifest: Mutex::new(manifest),
+            left_out,
+        };
+        this.own(&destination.root)?;
+        let links = destination.root.join("pg_tblspc");
+        fs::create_dir(&links).map_err(WriteError::os(&links))?;
+        for (oid, location) in &destination.tablespaces {
+            this.own(location)?;
+            let link = links.join(oid.to_string());
+            symlink(location, &link).map_err(WriteError::os(&link))?;
+        }
+        Ok(this)
+    }
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Gives the `backup_manifest` back, once every file is whole.
+    pub fn finish(self) -> Result<ManifestWriter, WriteError> {
+        let open = self.open.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match open.into_keys().next() {
+            Some(file) => Err(WriteError::Repository { file, why: "the manifest does not name all of its regions".into() }),
+            None => Ok(self.manifest.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    fn own(&self, path: &Path) -> Result<(), WriteError> {
+        match self.owner {
+            Some((uid, gid)) => chown(path, Some(uid), Some(gid)).map_err(WriteError::os(path)),
+            None => Ok(()),
+        }
+    }
+
+    fn directory(&self, entry: &Entry) -> Result<(), WriteError> {
+        let path = self.root.join(&entry.path);
+        match fs::create_dir(&path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            other => other.map_err(WriteError::os(&path))?,
+        }
+        fs::set_permissions(&path, Permissions::from_mode(entry.mode)).map_err(WriteError::os(&path))?;
+        self.own(&path)
+    }
+
+    fn create(&self, entry: &Entry) -> Result<(), WriteError> {
+        let path = self.root.join(&entry.path);
+        let file = OpenOptions::new().write(true).create_new(true).mode(entry.mode).open(&path).map_err(WriteError::os(&path))?;
+        file.set_permissions(Permissions::from_mode(entry.mode)).map_err(WriteError::os(&path))?;
+        file.set_len(entry.size).map_err(WriteError::os(&path))?;
+        self.own(&path)?;
+        if entry.size == 0 {
+            return self.list(entry, crc_fast::checksum(Crc32Iscsi, &[]) as u32);
+        }
+        let regions = usize::try_from(entry.region_count()).unwrap_or(usize::MAX);
+        // Grows with the regions that come, not with what a manifest claims.
+        self.open().insert(entry.path.clone(), Vec::with_capacity(regions.min(1024)));
+        Ok(())
+    }
+
+    /// Tells the `backup_manifest` of a whole file.
+    fn list(&self, entry: &Entry, crc: u32) -> Result<(), WriteError> {
+        if self.left_out.contains(&entry.path.as_str()) {
+            return Ok(());
+        }
+        let modified = jiff::Timestamp::from_second(entry.modified).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let mut manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner);
+        manifest.file(&entry.path, entry.size, modified, Some(crc)).map_err(WriteError::os(&self.root.join("backup_manifest")))
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Option<u32>>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a region's CRC; gives the whole file's with the last.
+    fn arrived(&self, entry: &Entry, region: u64, crc: u32) -> Option<u32> {
+        let place = usize::try_from(region).ok()?;
+        let mut open = self.open();
+        let crcs = open.get_mut(&entry.path)?;
+        // Regions arrive nearly in order; a manifest that claims a far one is not worth its memory.
+        if place > crcs.len() + FAR {
+            return None;
+        }
+        if crcs.len() <= place {
+            crcs.resize(place + 1, None);
+        }
+        *crcs.get_mut(place)? = Some(crc);
+        if crcs.len() as u64 != entry.region_count() || crcs.iter().any(Option::is_none) {
+            return None;
+        }
+        let crcs = open.remove(&entry.path)?;
+        let lengths = (0..).map(|n: u64| (entry.size - n * REGION_BYTES).min(REGION_BYTES));
+        crcs.into_iter().flatten().zip(lengths).map(|(crc, length)| (u64::from(crc), length)).reduce(|(a, length_a), (b, length_b)| (crc_fast::checksum_combine(Crc32Iscsi, a, b, length_b), length_a + length_b)).map(|(crc, _)| crc as u32)
+    }
+}
+
+impl Visit for Writer {
+    type Error = WriteError;
+
+    fn leaf(&self, _: usize, leaf: &Leaf) -> Result<(), WriteError> {
+        leaf.entries.iter().try_for_each(|entry| match (entry.directory, entry.first_region) {
+            (true, _) => self.directory(entry),
+            (false, 0) => self.create(entry),
+            // Goes on from the leaf before.
+            (false, _) => Ok(()),
+        })
+    }
+
+    fn region(&self, leaf: &Leaf, slice: &Slice, content: Result<&[u8], &ObjectError>) -> Result<(), WriteError> {
+        let Some(entry) = leaf.entries.get(slice.entry) else { return Ok(()) };
+        let content = content.map_err(|e| WriteError::Repository { file: entry.path.clone(), why: e.to_string() })?;
+        let path = self.root.join(&entry.path);
+        let file = OpenOptions::new().write(true).open(&path).map_err(WriteError::os(&path))?;
+        file.write_all_at(content, slice.region * REGION_BYTES).map_err(WriteError::os(&path))?;
+        self.written.fetch_add(content.len() as u64, Ordering::Relaxed);
+        match self.arrived(entry, slice.region, crc_fast::checksum(Crc32Iscsi, content) as u32) {
+            Some(crc) => self.list(entry, crc),
+            None => Ok(()),
+        }
+    }
+
+    fn leaf_lost(&self, _: usize, error: ObjectError) -> Result<(), WriteError> {
+        Err(WriteError::Manifest(error))
+    }
+}
