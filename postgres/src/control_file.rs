@@ -311,3 +311,205 @@ impl Fields<'_> {
         self.file.get(offset).is_some_and(|byte| *byte != 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A control file with a value of its own in every field.
+    fn file(control: u32, catalog: u32, crc_offset: usize) -> Vec<u8> {
+        let mut file = vec![0; FILE_SIZE];
+        let mut put =
+            |offset: usize, bytes: &[u8]| file[offset..offset + bytes.len()].copy_from_slice(bytes);
+        put(0, &7_568_172_923_453_462_918u64.to_le_bytes());
+        put(8, &control.to_le_bytes());
+        put(12, &catalog.to_le_bytes());
+        for (offset, value) in [
+            (16, 5u32),
+            (48, 3),
+            (52, 2),
+            (144, 4),
+            (172, 1),
+            (180, 100),
+            (184, 8),
+            (188, 10),
+            (192, 20),
+            (196, 64),
+            (216, 8192),
+            (220, 131_072),
+            (224, 8192),
+            (228, 16 << 20),
+            (252, 1),
+        ] {
+            put(offset, &value.to_le_bytes());
+        }
+        for (offset, value) in [
+            (24, 1_700_000_000u64),
+            (32, 0x200_0060),
+            (40, 0x200_0028),
+            (64, 5 << 32 | 731),
+            (104, 1_700_000_001),
+            (136, 0x300_0000),
+            (152, 0x200_0029),
+            (160, 0x200_0100),
+        ] {
+            put(offset, &value.to_le_bytes());
+        }
+        for offset in [168, 176, 200] {
+            put(offset, &[1]);
+        }
+        seal(&mut file, crc_offset);
+        file
+    }
+
+    fn seal(file: &mut [u8], crc_offset: usize) {
+        let crc = crc32c(&file[..crc_offset]);
+        file[crc_offset..crc_offset + 4].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    #[test]
+    fn every_major() {
+        for (major, control, catalog, crc_offset) in [
+            (14, 1300, 202_107_181, 288),
+            (15, 1300, 202_209_061, 288),
+            (16, 1300, 202_307_071, 288),
+            (17, 1700, 202_406_281, 288),
+            (18, 1800, 202_506_291, 292),
+        ] {
+            assert_eq!(
+                ControlFile::parse(&file(control, catalog, crc_offset)),
+                Ok(ControlFile {
+                    system_identifier: SystemIdentifier(7_568_172_923_453_462_918),
+                    pg_control_version: control,
+                    catalog_version: catalog,
+                    major,
+                    state: ClusterState::InArchiveRecovery,
+                    time: 1_700_000_000,
+                    checkpoint: Lsn(0x200_0060),
+                    redo: Lsn(0x200_0028),
+                    timeline: TimelineId(3),
+                    prev_timeline: TimelineId(2),
+                    next_xid: 5 << 32 | 731,
+                    checkpoint_time: 1_700_000_001,
+                    min_recovery_point: Lsn(0x300_0000),
+                    min_recovery_timeline: TimelineId(4),
+                    backup_start: Lsn(0x200_0029),
+                    backup_end: Lsn(0x200_0100),
+                    backup_end_required: true,
+                    wal_level: WalLevel::Replica,
+                    wal_log_hints: true,
+                    max_connections: 100,
+                    max_worker_processes: 8,
+                    max_wal_senders: 10,
+                    max_prepared_xacts: 20,
+                    max_locks_per_xact: 64,
+                    track_commit_timestamp: true,
+                    block_size: 8192,
+                    relation_segment_blocks: 131_072,
+                    wal_block_size: 8192,
+                    segment_size: SegmentSize::DEFAULT,
+                    data_checksums: true,
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_believed() {
+        let good = file(1700, 202_406_281, 288);
+        assert_eq!(
+            ControlFile::parse(&good[..8191]),
+            Err(ControlError::WrongSize(8191))
+        );
+        for (control, catalog) in [
+            (1700, 202_406_282),
+            (1300, 202_406_281),
+            (1201, 201_909_212),
+            (0, 0),
+        ] {
+            let parsed = ControlFile::parse(&file(control, catalog, 288));
+            assert_eq!(
+                parsed,
+                Err(ControlError::UnknownVersion { control, catalog })
+            );
+        }
+        for offset in [0, 16, 100, 255, 287, 288] {
+            let mut torn = good.clone();
+            torn[offset] ^= 0x10;
+            assert!(
+                matches!(
+                    ControlFile::parse(&torn),
+                    Err(ControlError::BadChecksum { .. })
+                ),
+                "{offset}"
+            );
+        }
+        for (offset, value, expected) in [
+            (
+                16,
+                7u32,
+                ControlError::Impossible {
+                    field: "database cluster state",
+                    value: 7,
+                },
+            ),
+            (
+                172,
+                3,
+                ControlError::Impossible {
+                    field: "wal_level",
+                    value: 3,
+                },
+            ),
+            (216, 16_384, ControlError::PageSize(16_384)),
+            (
+                220,
+                0,
+                ControlError::Impossible {
+                    field: "blocks per segment of large relation",
+                    value: 0,
+                },
+            ),
+            (
+                224,
+                5000,
+                ControlError::Impossible {
+                    field: "WAL block size",
+                    value: 5000,
+                },
+            ),
+        ] {
+            let mut odd = good.clone();
+            odd[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+            seal(&mut odd, 288);
+            assert_eq!(ControlFile::parse(&odd), Err(expected));
+        }
+        let mut odd = good;
+        odd[228] = 1;
+        seal(&mut odd, 288);
+        assert!(matches!(
+            ControlFile::parse(&odd),
+            Err(ControlError::SegmentSize(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            mut bytes in proptest::collection::vec(any::<u8>(), FILE_SIZE),
+            major in 14u32..=18,
+            sealed: bool,
+        ) {
+            let _ = ControlFile::parse(&bytes);
+            let control: u32 = match major { 17 => 1700, 18 => 1800, _ => 1300 };
+            bytes[8..12].copy_from_slice(&control.to_le_bytes());
+            bytes[12..16].copy_from_slice(&version::catalog_version(major).expect("known").to_le_bytes());
+            if sealed {
+                seal(&mut bytes, if major == 18 { 292 } else { 288 });
+            }
+            let _ = ControlFile::parse(&bytes);
+        }
+    }
+}

@@ -11,7 +11,7 @@ pub enum ServerError {
         /// User, host, port and database.
         address: String,
         /// In Postgres' words, or the system's.
-        reason: Reason,
+        reason: Box<Reason>,
         /// The cause.
         #[source]
         source: tokio_postgres::Error,
@@ -32,7 +32,7 @@ pub enum ServerError {
         /// User, host, port and database.
         address: String,
         /// In Postgres' words.
-        reason: Reason,
+        reason: Box<Reason>,
         /// The cause.
         #[source]
         source: tokio_postgres::Error,

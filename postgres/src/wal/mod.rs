@@ -3,11 +3,15 @@
 //! The layouts are those of `access/xlog_internal.h`, `access/xlogrecord.h`, `access/xact.h` and
 //! `catalog/pg_control.h`; what is valid is what `xlogreader.c` accepts.
 
+#[cfg(test)]
+mod build;
 mod header;
 mod index;
 mod reader;
 mod record;
 mod scanner;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use header::{HeaderError, SegmentHeader};
