@@ -106,7 +106,7 @@ impl ServerError {
     pub(super) fn connect(address: &str, source: tokio_postgres::Error) -> Self {
         Self::Connect {
             address: address.to_owned(),
-            reason: Reason::of(&source),
+            reason: Box::new(Reason::of(&source)),
             source,
         }
     }
@@ -115,7 +115,7 @@ impl ServerError {
         Self::Query {
             what,
             address: address.to_owned(),
-            reason: Reason::of(&source),
+            reason: Box::new(Reason::of(&source)),
             source,
         }
     }
