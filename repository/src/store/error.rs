@@ -36,7 +36,7 @@ impl StoreError {
         Self { kind: classify(&source), store: store.to_owned(), operation, key: key.to_owned(), source: Box::new(source) }
     }
 
-    pub(super) fn invalid(store: &str, key: &str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub(crate) fn invalid(store: &str, key: &str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { kind: ErrorKind::Invalid, store: store.to_owned(), operation: "use", key: key.to_owned(), source: source.into() }
     }
 

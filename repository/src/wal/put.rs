@@ -1,0 +1,568 @@
+//! Storing a WAL file: create-only, whole segments only under their exact name, other content never silently.
+
+use super::descriptor::{Descriptor, Digest, Head, build_chunk, open_chunk};
+use super::store::{WalStore, blocking};
+use super::{CHUNK_BYTES, FRAME_BYTES};
+use crate::compression::Compression;
+use crate::layout;
+use crate::object::{ObjectError, ObjectKind};
+use crate::store::Created;
+use holdfast_postgres::wal::{
+    SegmentEnd, SegmentHeader, SegmentIndex, SegmentScan, SegmentScanner,
+};
+use holdfast_postgres::{
+    HistoryError, Lsn, SegmentName, TimelineHistory, WalFileName, WalNameError,
+};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// History and backup history files are a few lines, in bytes.
+const LARGEST_SMALL_FILE: u64 = 4 << 20;
+
+/// How a file came to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// Under its name, now.
+    Stored,
+    /// Under its name, with the same content, since before. Where an object's bytes are the same too, as they are
+    /// without encryption, this may be told as [`PutOutcome::Stored`].
+    AlreadyThere,
+    /// It is no whole segment, and what is valid of it is the beginning of the whole one that is stored.
+    PrefixOfStored,
+    /// It is no whole segment, and was stored aside.
+    Aside {
+        /// Where its valid records end.
+        valid_through: Lsn,
+        /// Why it is not whole.
+        why: String,
+    },
+}
+
+/// A file that was not stored, or of which that is not known. Calling again is always safe.
+#[derive(Debug, Error)]
+pub enum PutError {
+    /// Not of the right length.
+    #[error(
+        "{name} has {found} bytes instead of {expected}: it is not a WAL segment of this cluster, or still being written"
+    )]
+    Length {
+        /// The file.
+        name: WalFileName,
+        /// Its length.
+        found: u64,
+        /// The segment size.
+        expected: u64,
+    },
+    /// Nothing in it.
+    #[error("{0} is empty")]
+    Empty(WalFileName),
+    /// A history or backup history file that can't be one.
+    #[error(
+        "{name} has {found} bytes, more than the {LARGEST_SMALL_FILE} that such a file can have"
+    )]
+    Large {
+        /// The file.
+        name: WalFileName,
+        /// Its length.
+        found: u64,
+    },
+    /// The local file.
+    #[error("can't read {name}: {source}")]
+    Read {
+        /// The file.
+        name: WalFileName,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Two readings differ.
+    #[error("{0} changed while it was read: is something else writing to pg_wal?")]
+    Changed(WalFileName),
+    /// No segment has this name.
+    #[error(transparent)]
+    Name(#[from] WalNameError),
+    /// Another cluster's.
+    #[error("{name} is not this cluster's WAL: {why}")]
+    Foreign {
+        /// The file.
+        name: WalFileName,
+        /// What differs.
+        why: String,
+    },
+    /// Not a history file.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The name is taken by other content.
+    #[error(
+        "{key} in {place} holds other content than {name} here (digest {stored} there, {ours} here): two servers wrote to this archive, \
+         or this one was set back; nothing was overwritten. Give one of them another archive"
+    )]
+    Differs {
+        /// The object.
+        key: String,
+        /// The archive.
+        place: String,
+        /// The file.
+        name: WalFileName,
+        /// Digest of what is stored.
+        stored: String,
+        /// Digest of the local file.
+        ours: String,
+    },
+    /// The repository.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+}
+
+impl PutError {
+    /// Whether trying again can't help without somebody changing something.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Read { .. } | Self::Changed(_) => false,
+            Self::Object(ObjectError::Store(e)) => e.is_permanent(),
+            _ => true,
+        }
+    }
+}
+
+/// What the first reading of a file gives.
+struct Prepared {
+    length: u64,
+    digest: Digest,
+    scan: Option<SegmentScan>,
+    /// The data in packed frames, if it goes into the object.
+    packed: Vec<Vec<u8>>,
+    /// Else its chunks' digests.
+    chunks: Vec<Digest>,
+}
+
+impl WalStore {
+    /// Stores the file `name`, which `source` is.
+    ///
+    /// A whole segment, a history and a backup history file come to lie under their exact names. Anything that is not
+    /// a whole segment is kept aside, under its name and digest. Returns only when the store holds the whole object
+    /// and, where there was one before, its content was read back and is the same. After an error it is unknown
+    /// whether the object exists. Safe to drop and to repeat.
+    pub async fn put(
+        &self,
+        name: &WalFileName,
+        source: Arc<File>,
+        compression: Compression,
+    ) -> Result<PutOutcome, PutError> {
+        let prepared = {
+            let (this, name, source) = (self.clone(), *name, source.clone());
+            blocking::<_, PutError>(move || this.prepare(&name, &source, compression)).await?
+        };
+        let Prepared {
+            length,
+            digest,
+            scan,
+            packed,
+            chunks,
+        } = prepared;
+        let (aside, index) = match scan {
+            None => (None, None),
+            Some(SegmentScan {
+                end: SegmentEnd::Incomplete { valid_through, why },
+                header: _,
+                index: _,
+            }) => {
+                if let WalFileName::Segment(segment) = name
+                    && self
+                        .is_beginning_of_stored(*segment, &source, valid_through)
+                        .await?
+                {
+                    return Ok(PutOutcome::PrefixOfStored);
+                }
+                (Some((valid_through, why)), None)
+            }
+            Some(SegmentScan {
+                end: SegmentEnd::Full | SegmentEnd::Switch { .. },
+                header: _,
+                index,
+            }) => match name {
+                WalFileName::Partial(_) => {
+                    (Some((index.end, "it is a .partial file".to_owned())), None)
+                }
+                _ => (None, Some(index)),
+            },
+        };
+        let (kind, key) = match (layout::wal_file(self.system, name), &aside) {
+            (Some(key), None) => (ObjectKind::Wal, key),
+            _ => (ObjectKind::Aside, layout::aside(self.system, name, &digest)),
+        };
+        self.put_chunks(name, &source, length, &chunks, compression)
+            .await?;
+        let descriptor = Descriptor::new(*name, length, digest, chunks, aside);
+        let existed = self.create(kind, &key, &descriptor, index, packed).await?;
+        Ok(match descriptor.aside {
+            Some((valid_through, why)) => PutOutcome::Aside { valid_through, why },
+            None if existed => PutOutcome::AlreadyThere,
+            None => PutOutcome::Stored,
+        })
+    }
+
+    /// Creates the object; true if it was there before, with the same content.
+    async fn create(
+        &self,
+        kind: ObjectKind,
+        key: &str,
+        descriptor: &Descriptor,
+        index: Option<SegmentIndex>,
+        packed: Vec<Vec<u8>>,
+    ) -> Result<bool, PutError> {
+        let object = {
+            let (this, key, descriptor) = (self.clone(), key.to_owned(), descriptor.clone());
+            blocking::<_, PutError>(move || {
+                Ok(descriptor.build(&this.archive, kind, &key, index.as_ref(), packed)?)
+            })
+            .await?
+        };
+        let stored = match self
+            .archive
+            .store()
+            .create(key, vec![object])
+            .await
+            .map_err(ObjectError::from)?
+        {
+            Created::New => return Ok(false),
+            Created::Occupied(stored) => stored,
+        };
+        let there = {
+            let (this, key, name) = (self.clone(), key.to_owned(), descriptor.name);
+            blocking::<_, PutError>(move || {
+                let head = this.head_of_whole(kind, &key, &name, &stored)?;
+                head.open_all(&this.archive, &stored)?;
+                Ok(head.descriptor)
+            })
+            .await?
+        };
+        // Equal chunk digests mean chunks that were just now written or read back.
+        if (there.length, there.digest, &there.chunks)
+            == (descriptor.length, descriptor.digest, &descriptor.chunks)
+        {
+            return Ok(true);
+        }
+        Err(PutError::Differs {
+            key: key.to_owned(),
+            place: self.archive.store().description().to_owned(),
+            name: descriptor.name,
+            stored: hex::encode(there.digest),
+            ours: hex::encode(descriptor.digest),
+        })
+    }
+
+    fn head_of_whole(
+        &self,
+        kind: ObjectKind,
+        key: &str,
+        name: &WalFileName,
+        object: &[u8],
+    ) -> Result<Head, ObjectError> {
+        Head::open(&self.archive, kind, key, name, object)?
+            .map_err(|_| ObjectError::damaged(key, "it ends within its first frame"))
+    }
+
+    /// The second reading of a large file: chunk by chunk, each held against the first reading.
+    async fn put_chunks(
+        &self,
+        name: &WalFileName,
+        source: &Arc<File>,
+        length: u64,
+        chunks: &[Digest],
+        compression: Compression,
+    ) -> Result<(), PutError> {
+        for (number, digest) in chunks.iter().enumerate() {
+            let offset = number as u64 * CHUNK_BYTES;
+            let size = CHUNK_BYTES.min(length - offset);
+            let key = layout::chunk(self.system, digest);
+            let object = {
+                let (this, name, source, key, digest) =
+                    (self.clone(), *name, source.clone(), key.clone(), *digest);
+                blocking::<_, PutError>(move || {
+                    let mut raw = vec![0; size as usize];
+                    source
+                        .read_exact_at(&mut raw, offset)
+                        .map_err(|source| PutError::Read { name, source })?;
+                    if this.archive.digest(&raw) != digest {
+                        return Err(PutError::Changed(name));
+                    }
+                    Ok(build_chunk(&this.archive, &key, &raw, compression)?)
+                })
+                .await?
+            };
+            if let Created::Occupied(stored) = self
+                .archive
+                .store()
+                .create(&key, vec![object])
+                .await
+                .map_err(ObjectError::from)?
+            {
+                let (this, digest) = (self.clone(), *digest);
+                blocking::<_, PutError>(move || {
+                    Ok(open_chunk(&this.archive, &key, &stored, size, &digest)?)
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the whole segment is stored, and begins with the local file's bytes up to `valid_through`. That it is
+    /// stored and differs is an error.
+    async fn is_beginning_of_stored(
+        &self,
+        segment: SegmentName,
+        source: &Arc<File>,
+        valid_through: Lsn,
+    ) -> Result<bool, PutError> {
+        let name = WalFileName::Segment(segment);
+        let prefix = valid_through.0.saturating_sub(
+            segment
+                .number(self.segment_size)?
+                .start(self.segment_size)
+                .0,
+        );
+        if prefix == 0 {
+            return Ok(false);
+        }
+        let file = match self.read_file(&name).await {
+            Err(e) if e.is_not_found() => return Ok(false),
+            other => other?,
+        };
+        let stored = hex::encode(file.digest());
+        let mut pieces = file.into_pieces();
+        let (mut offset, mut same) = (0u64, true);
+        // To its end, so that all of what is stored was verified.
+        while let Some(piece) = pieces.next().await? {
+            let wanted = prefix.saturating_sub(offset).min(piece.len() as u64) as usize;
+            let mut ours = vec![0; wanted];
+            source
+                .read_exact_at(&mut ours, offset)
+                .map_err(|source| PutError::Read { name, source })?;
+            same &= piece.get(..wanted) == Some(&*ours);
+            offset += piece.len() as u64;
+        }
+        if same {
+            return Ok(true);
+        }
+        let (this, source) = (self.clone(), source.clone());
+        let ours =
+            blocking::<_, PutError>(move || Ok(hex::encode(this.hash(&name, &source)?))).await?;
+        let place = self.archive.store().description().to_owned();
+        Err(PutError::Differs {
+            key: layout::segment(self.system, segment),
+            place,
+            name,
+            stored,
+            ours,
+        })
+    }
+
+    fn hash(&self, name: &WalFileName, source: &File) -> Result<Digest, PutError> {
+        let mut hasher = self.archive.hasher();
+        for_each_piece(
+            name,
+            source,
+            u64::from(self.segment_size.bytes()),
+            |piece| {
+                hasher.update(piece);
+            },
+        )?;
+        Ok(*hasher.finalize().as_bytes())
+    }
+
+    fn prepare(
+        &self,
+        name: &WalFileName,
+        source: &File,
+        compression: Compression,
+    ) -> Result<Prepared, PutError> {
+        let length = source
+            .metadata()
+            .map_err(|source| PutError::Read {
+                name: *name,
+                source,
+            })?
+            .len();
+        if length == 0 {
+            return Err(PutError::Empty(*name));
+        }
+        match name {
+            WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
+                self.prepare_segment(name, *segment, source, length, compression)
+            }
+            WalFileName::History(_) | WalFileName::BackupHistory { .. }
+                if length > LARGEST_SMALL_FILE =>
+            {
+                Err(PutError::Large {
+                    name: *name,
+                    found: length,
+                })
+            }
+            WalFileName::History(_) | WalFileName::BackupHistory { .. } => {
+                let mut raw = vec![0; length as usize];
+                source
+                    .read_exact_at(&mut raw, 0)
+                    .map_err(|source| PutError::Read {
+                        name: *name,
+                        source,
+                    })?;
+                if let WalFileName::History(timeline) = name {
+                    TimelineHistory::parse(*timeline, &raw)?;
+                }
+                let packed = raw
+                    .chunks(FRAME_BYTES)
+                    .map(|piece| compression.pack(piece))
+                    .collect();
+                Ok(Prepared {
+                    length,
+                    digest: self.archive.digest(&raw),
+                    scan: None,
+                    packed,
+                    chunks: Vec::new(),
+                })
+            }
+        }
+    }
+
+    fn prepare_segment(
+        &self,
+        name: &WalFileName,
+        segment: SegmentName,
+        source: &File,
+        length: u64,
+        compression: Compression,
+    ) -> Result<Prepared, PutError> {
+        let expected = u64::from(self.segment_size.bytes());
+        segment.number(self.segment_size)?;
+        if length != expected {
+            return Err(PutError::Length {
+                name: *name,
+                found: length,
+                expected,
+            });
+        }
+        self.check_owner(name, segment, source)?;
+        let mut hasher = self.archive.hasher();
+        let mut scanner = SegmentScanner::new(segment, self.segment_size, self.major);
+        let (mut packed, mut chunks) = (Vec::new(), Vec::new());
+        if length <= CHUNK_BYTES {
+            let mut raw = vec![0; length as usize];
+            source
+                .read_exact_at(&mut raw, 0)
+                .map_err(|source| PutError::Read {
+                    name: *name,
+                    source,
+                })?;
+            // Compression takes as long as all the rest: each on a processor of its own.
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    hasher.update(&raw);
+                    scanner.feed(&raw);
+                });
+                packed.extend(raw.chunks(FRAME_BYTES).map(|piece| compression.pack(piece)));
+            });
+        } else {
+            let mut chunk = self.archive.hasher();
+            for_each_piece(name, source, length, |piece| {
+                hasher.update(piece);
+                scanner.feed(piece);
+                chunk.update(piece);
+                if chunk.count() == CHUNK_BYTES {
+                    chunks.push(*chunk.finalize().as_bytes());
+                    chunk.reset();
+                }
+            })?;
+        }
+        Ok(Prepared {
+            length,
+            digest: *hasher.finalize().as_bytes(),
+            scan: Some(scanner.finish()),
+            packed,
+            chunks,
+        })
+    }
+
+    /// Whose WAL it is, by the header of its first page.
+    fn check_owner(
+        &self,
+        name: &WalFileName,
+        segment: SegmentName,
+        source: &File,
+    ) -> Result<(), PutError> {
+        let mut first = [0; SegmentHeader::SIZE];
+        source
+            .read_exact_at(&mut first, 0)
+            .map_err(|source| PutError::Read {
+                name: *name,
+                source,
+            })?;
+        let foreign = |why: String| PutError::Foreign { name: *name, why };
+        let header = SegmentHeader::parse(&first).map_err(|e| foreign(e.to_string()))?;
+        let start = segment.number(self.segment_size)?.start(self.segment_size);
+        let differs = [
+            (
+                "system identifier",
+                header.system_identifier.to_string(),
+                self.system.to_string(),
+            ),
+            (
+                "segment size",
+                header.segment_size.to_string(),
+                self.segment_size.to_string(),
+            ),
+            (
+                "PostgreSQL major version",
+                header.major.to_string(),
+                self.major.to_string(),
+            ),
+            (
+                "address",
+                header.page_address.to_string(),
+                start.to_string(),
+            ),
+            // The first segment of a timeline may begin with a page of its parent, none with one of a child.
+            (
+                "timeline",
+                header.timeline.to_string(),
+                header.timeline.min(segment.timeline).to_string(),
+            ),
+        ];
+        match differs
+            .into_iter()
+            .find(|(_, found, expected)| found != expected)
+        {
+            None => Ok(()),
+            Some((what, found, expected)) => Err(foreign(format!(
+                "its first page has {what} {found}, and {expected} is right here"
+            ))),
+        }
+    }
+}
+
+/// Reads `length` bytes in pieces of [`FRAME_BYTES`].
+fn for_each_piece(
+    name: &WalFileName,
+    source: &File,
+    length: u64,
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), PutError> {
+    let mut buffer = vec![0; FRAME_BYTES];
+    let mut offset = 0;
+    while offset < length {
+        let size = (length - offset).min(FRAME_BYTES as u64) as usize;
+        let piece = buffer.get_mut(..size).unwrap_or_default();
+        source
+            .read_exact_at(piece, offset)
+            .map_err(|source| PutError::Read {
+                name: *name,
+                source,
+            })?;
+        each(piece);
+        offset += size as u64;
+    }
+    Ok(())
+}

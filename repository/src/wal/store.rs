@@ -1,0 +1,93 @@
+//! A handle on the WAL of one incarnation.
+
+use crate::archive::{Archive, Identity};
+use crate::object::ObjectError;
+use holdfast_postgres::{SegmentSize, SegmentSizeError, SystemIdentifier};
+
+/// The WAL of one incarnation of an archive. Cheap to clone.
+///
+/// Memory: storing a file takes at most [`WalStore::PUT_MEMORY`] besides what the segment's index needs (4 bytes for
+/// each transaction in it), reading one at most [`WalStore::READ_MEMORY`], whatever the segment size, except for
+/// [`WalStore::segment`], which hands out the whole of up to [`super::LARGEST_IN_MEMORY`].
+#[derive(Debug, Clone)]
+pub struct WalStore {
+    pub(super) archive: Archive,
+    pub(super) system: SystemIdentifier,
+    pub(super) segment_size: SegmentSize,
+    pub(super) major: u32,
+}
+
+impl WalStore {
+    /// What one [`WalStore::put`] holds at once, in bytes: 16 MiB as they are in the file, the same packed, and packed
+    /// again as an object, or one read back to compare.
+    pub const PUT_MEMORY: u64 = 48 << 20;
+    /// What one reading holds at once, in bytes: an object as stored, and its data.
+    pub const READ_MEMORY: u64 = 34 << 20;
+
+    /// Of the incarnation `system`, with segments of that size, written by a server of that major.
+    pub fn new(
+        archive: Archive,
+        system: SystemIdentifier,
+        segment_size: SegmentSize,
+        major: u32,
+    ) -> Self {
+        Self {
+            archive,
+            system,
+            segment_size,
+            major,
+        }
+    }
+
+    /// As the incarnation's identity says.
+    pub fn of_identity(
+        archive: Archive,
+        system: SystemIdentifier,
+        identity: &Identity,
+    ) -> Result<Self, SegmentSizeError> {
+        Ok(Self::new(
+            archive,
+            system,
+            SegmentSize::new(identity.segment_size)?,
+            identity.postgres_major,
+        ))
+    }
+
+    /// Its archive.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    /// Its incarnation.
+    pub fn system(&self) -> SystemIdentifier {
+        self.system
+    }
+
+    /// Of every segment.
+    pub fn segment_size(&self) -> SegmentSize {
+        self.segment_size
+    }
+
+    /// Of the server that wrote it.
+    pub fn major(&self) -> u32 {
+        self.major
+    }
+}
+
+/// Runs work that keeps a processor busy where it holds up nobody.
+pub(super) async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<ObjectError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only while the program ends.
+            Err(failed) => Err(ObjectError::Cipher(failed.to_string()).into()),
+        },
+    }
+}
