@@ -92,7 +92,7 @@ impl Verifier {
     fn root(&self) {
         let root = self.reader.root();
         let object = crate::layout::manifest(root.facts.system, &root.facts.id);
-        let mut bad = |file: &str, reason: String| self.found().damage.push(Damage { object: object.clone(), file: Some(file.to_owned()), reason });
+        let bad = |file: &str, reason: String| self.found().damage.push(Damage { object: object.clone(), file: Some(file.to_owned()), reason });
         match ControlFile::parse(&root.pg_control) {
             Ok(control) if control.system_identifier != root.facts.system => bad("global/pg_control", format!("it belongs to system {}", control.system_identifier)),
             Ok(_) => {}

@@ -2,11 +2,11 @@
 
 use super::read::{Read, ReadError, Source};
 use super::walk::{Task, Walk, WalkError};
+use crate::progress::Counters;
 use futures::StreamExt;
 use holdfast_repository::ObjectError;
 use holdfast_repository::backup::{BackupWriter, BadPage};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -14,15 +14,6 @@ use tokio::sync::{Semaphore, mpsc};
 const AHEAD: usize = 64;
 /// Bad pages that are named; all are counted.
 const NAMED_PAGES: usize = 1000;
-
-/// How far a backup has come, for whoever shows it.
-#[derive(Debug, Default)]
-pub struct Copied {
-    /// Bytes of the database that are packed.
-    pub done: AtomicU64,
-    /// As counted before the start.
-    pub total: AtomicU64,
-}
 
 /// Bad pages found.
 #[derive(Debug, Default)]
@@ -71,7 +62,7 @@ enum Done {
 }
 
 /// Copies everything but pg_control. At most `2 * parallelism` regions are in memory.
-pub async fn copy(walk: Walk, source: Arc<Source>, writer: &mut BackupWriter, parallelism: usize, copied: &Copied) -> Result<Findings, CopyError> {
+pub async fn copy(walk: Walk, source: Arc<Source>, writer: &mut BackupWriter, parallelism: usize, counters: &Counters) -> Result<Findings, CopyError> {
     let (send, mut receive) = mpsc::channel(AHEAD);
     let walker = tokio::task::spawn_blocking(move || walk.run(&mut |task| send.blocking_send(task).map_err(|_| WalkError::Stopped)));
     let cores = Arc::new(Semaphore::new(parallelism));
@@ -104,7 +95,7 @@ pub async fn copy(walk: Walk, source: Arc<Source>, writer: &mut BackupWriter, pa
                     }
                 }
                 writer.frame(frame).await?;
-                copied.done.fetch_add(bytes, Ordering::Relaxed);
+                counters.add_bytes(bytes);
             }
         }
     }

@@ -5,8 +5,9 @@ mod copy;
 mod read;
 mod walk;
 
-pub use copy::{Copied, CopyError};
+pub use copy::CopyError;
 
+use crate::progress::Counters;
 use crate::status::{BackupRepository, BackupSize, BackupStatus, Condition, ConditionStatus, PageError};
 use copy::Findings;
 use holdfast_postgres::backup_label::{self, BackupFrom, BackupLabel, BackupLabelError};
@@ -19,7 +20,7 @@ use read::Source;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -104,7 +105,7 @@ pub enum BackupError {
 }
 
 /// Takes a full backup. Returns when it is complete: manifest, and every segment from start to stop.
-pub async fn take(order: &Order, copied: &Copied) -> Result<BackupStatus, BackupError> {
+pub async fn take(order: &Order, counters: &Counters) -> Result<BackupStatus, BackupError> {
     let control = read_control(&order.data_directory).await.map_err(BackupError::Refused)?;
     let server = Server::connect(&order.server).await?;
     let settings = server.settings().await?;
@@ -113,7 +114,7 @@ pub async fn take(order: &Order, copied: &Copied) -> Result<BackupStatus, Backup
     server.try_lock_backup().await?;
     let root = {
         let _alive = Alive::begin(order, control.system_identifier);
-        copy_and_commit(order, &server, &control, &settings, copied).await?
+        copy_and_commit(order, &server, &control, &settings, counters).await?
     };
     let facts = &root.facts;
     tracing::info!(backup = facts.id, start = %facts.start, stop = %facts.stop, "the manifest is stored; waiting for the WAL that completes the backup");
@@ -121,7 +122,7 @@ pub async fn take(order: &Order, copied: &Copied) -> Result<BackupStatus, Backup
     Ok(status(&order.repository, &root))
 }
 
-async fn copy_and_commit(order: &Order, server: &Server, control: &ControlFile, settings: &ServerSettings, copied: &Copied) -> Result<Root, BackupError> {
+async fn copy_and_commit(order: &Order, server: &Server, control: &ControlFile, settings: &ServerSettings, counters: &Counters) -> Result<Root, BackupError> {
     let tablespaces: Vec<(u32, String)> = server.tablespaces().await?.into_iter().filter(|(_, location)| location.starts_with('/')).collect();
     let walk = Walk {
         root: order.data_directory.clone(),
@@ -129,14 +130,15 @@ async fn copy_and_commit(order: &Order, server: &Server, control: &ControlFile, 
         relation_segment_blocks: control.relation_segment_blocks,
         tablespaces: tablespaces.iter().map(|(oid, _)| *oid).collect::<HashSet<_>>(),
     };
-    copied.total.store(copy::measure(walk.clone()).await?, Ordering::Relaxed);
+    let total = copy::measure(walk.clone()).await?;
+    counters.set_total(total);
     let pack_bytes = PACK_BYTES.min((order.memory / 16) as usize);
     let writing = WriterSettings { compression: order.compression, pack_bytes, uploads: 2 };
     let mut writer = BackupWriter::begin(order.archive.clone(), control.system_identifier, order.id.clone(), writing).await?;
     let start_time = jiff::Timestamp::now();
     tracing::info!(backup = %order.id, "asking for a checkpoint");
     let start = server.start_backup(&format!("holdfast {}", order.id), true).await?.start;
-    tracing::info!(backup = %order.id, %start, bytes = copied.total.load(Ordering::Relaxed), "copying");
+    tracing::info!(backup = %order.id, %start, bytes = total, "copying");
     let source = Source {
         root: order.data_directory.clone(),
         start,
@@ -145,7 +147,7 @@ async fn copy_and_commit(order: &Order, server: &Server, control: &ControlFile, 
         compression: order.compression,
         dont_cache: AtomicBool::new(true),
     };
-    let Findings { page_errors, bad_pages } = copy::copy(walk, Arc::new(source), &mut writer, order.parallelism, copied).await?;
+    let Findings { page_errors, bad_pages } = copy::copy(walk, Arc::new(source), &mut writer, order.parallelism, counters).await?;
     // After all else: on a standby its minimum recovery point says from where on the copy is consistent.
     let (control_bytes, control_after) = read_control_bytes(&order.data_directory).await.map_err(BackupError::Changed)?;
     let BackupStop { stop, label, .. } = server.stop_backup().await?;

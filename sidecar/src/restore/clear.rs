@@ -19,6 +19,19 @@ pub fn clear(destination: &Destination) -> io::Result<()> {
     }
     File::create(root.join(MARKER))?.sync_all()?;
     sync_directory(root)?;
+    // The links to them are in the data directory, and say whose they are: so these first.
+    for path in destination.tablespaces.values() {
+        if !path.exists() {
+            fs::create_dir(path)?;
+            continue;
+        }
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if is_tablespace_version(&entry.file_name().to_string_lossy()) {
+                remove(&entry.path())?;
+            }
+        }
+    }
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -31,18 +44,6 @@ pub fn clear(destination: &Destination) -> io::Result<()> {
             continue;
         }
         remove(&entry.path())?;
-    }
-    for path in destination.tablespaces.values() {
-        if !path.exists() {
-            fs::create_dir(path)?;
-            continue;
-        }
-        for entry in fs::read_dir(path)? {
-            let entry = entry?;
-            if is_tablespace_version(&entry.file_name().to_string_lossy()) {
-                remove(&entry.path())?;
-            }
-        }
     }
     Ok(())
 }

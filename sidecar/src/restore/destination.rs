@@ -84,6 +84,12 @@ pub fn observe_tablespace(path: &Path) -> io::Result<State> {
     })
 }
 
+/// Whether the data directory at `root` links to `location` as one of its tablespaces.
+pub fn links_to(root: &Path, location: &Path) -> bool {
+    let Ok(links) = fs::read_dir(root.join("pg_tblspc")) else { return false };
+    links.flatten().any(|link| fs::read_link(link.path()).is_ok_and(|target| target == location))
+}
+
 /// Whether a name is that of a tablespace's version directory.
 pub fn is_tablespace_version(name: &str) -> bool {
     name.strip_prefix("PG_").and_then(|rest| rest.split_once('_')).is_some_and(|(major, catalogue)| {

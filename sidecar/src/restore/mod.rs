@@ -1,0 +1,5 @@
+//! Restores.
+pub mod clear;
+pub mod destination;
+pub mod recovery;
+pub mod write;
