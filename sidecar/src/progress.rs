@@ -37,6 +37,12 @@ impl Counters {
         self.bytes_total.store(bytes, Ordering::Relaxed);
     }
 
+    /// Takes over what another process has counted.
+    pub fn set(&self, bytes_done: u64, bytes_total: u64) {
+        self.bytes_done.store(bytes_done, Ordering::Relaxed);
+        self.set_total(bytes_total);
+    }
+
     /// Adds to what is done.
     pub fn add_bytes(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);

@@ -1,0 +1,167 @@
+//! The backups that this process takes: one at a time, the last ones remembered.
+
+use super::{BackupOrder, BackupService, OrderError};
+use crate::cli::BackupKind;
+use crate::exit::Failure;
+use crate::progress::Counters;
+use crate::status::{BackupStatus, Condition, ConditionStatus, set_condition};
+use holdfast_repository::backup::BackupId;
+use jiff::Timestamp;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::task::JoinHandle;
+
+/// How many are remembered; the repository knows the others.
+const REMEMBERED: usize = 32;
+
+/// Takes one backup.
+pub trait TakeBackup: Send + Sync + 'static {
+    /// Returns the status of the complete backup. Counts into `counters` while it runs. Dropping it ends the backup
+    /// and leaves no session of Postgres behind.
+    fn take(
+        &self,
+        id: BackupId,
+        kind: BackupKind,
+        counters: Arc<Counters>,
+    ) -> impl Future<Output = Result<BackupStatus, Failure>> + Send;
+}
+
+/// Orders and their outcome.
+pub struct Backups<T> {
+    taker: Arc<T>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    running: Option<Running>,
+    /// The newest last.
+    ended: VecDeque<BackupStatus>,
+}
+
+struct Running {
+    status: BackupStatus,
+    counters: Arc<Counters>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl<T: TakeBackup> Backups<T> {
+    /// Takes backups with `taker`.
+    pub fn new(taker: T) -> Self {
+        Self {
+            taker: Arc::new(taker),
+            state: Arc::default(),
+        }
+    }
+
+    fn start_now(&self, order: BackupOrder) -> Result<String, OrderError> {
+        let id: BackupId = match order.id {
+            None => BackupId::generate(Timestamp::now()),
+            Some(id) => match id.parse() {
+                Ok(id) => id,
+                Err(error) => return Err(OrderError::Refused(format!("{error}"))),
+            },
+        };
+        if order.r#type == BackupKind::Incremental {
+            return Err(OrderError::Refused(super::client::NO_INCREMENTAL.to_owned()));
+        }
+        let mut state = lock(&self.state);
+        if state.find(id.as_str()).is_some() {
+            return Ok(id.to_string());
+        }
+        if let Some(running) = &state.running {
+            let since = running.status.start_time.unwrap_or_default();
+            return Err(OrderError::Busy(format!(
+                "backup {} runs in this sidecar since {since:.0}: wait until it has ended",
+                running.status.id
+            )));
+        }
+        let counters = Arc::new(Counters::default());
+        state.running = Some(Running {
+            status: begun(&id),
+            counters: counters.clone(),
+            task: None,
+        });
+        let (taker, shared, name) = (self.taker.clone(), self.state.clone(), id.clone());
+        let task = tokio::spawn(async move {
+            // Ends the order on a panic and when it is dropped, too: an order that runs for ever would block all others.
+            let mut end = End { state: shared, outcome: None };
+            end.outcome = Some(taker.take(name, order.r#type, counters).await);
+        });
+        if let Some(running) = &mut state.running {
+            running.task = Some(task);
+        }
+        Ok(id.to_string())
+    }
+}
+
+impl<T: TakeBackup> BackupService for Backups<T> {
+    async fn start(&self, order: BackupOrder) -> Result<String, OrderError> {
+        self.start_now(order)
+    }
+
+    async fn backup(&self, id: &str) -> Option<BackupStatus> {
+        lock(&self.state).find(id)
+    }
+
+    async fn stop(&self) {
+        let task = lock(&self.state).running.as_mut().and_then(|r| r.task.take());
+        if let Some(task) = task {
+            task.abort();
+            // Cancelled, as asked.
+            let _ = task.await;
+        }
+    }
+}
+
+impl State {
+    fn find(&self, id: &str) -> Option<BackupStatus> {
+        if let Some(running) = self.running.as_ref().filter(|r| r.status.id == id) {
+            let mut status = running.status.clone();
+            status.progress = Some(running.counters.status());
+            return Some(status);
+        }
+        self.ended.iter().find(|status| status.id == id).cloned()
+    }
+}
+
+struct End {
+    state: Arc<Mutex<State>>,
+    outcome: Option<Result<BackupStatus, Failure>>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        let Some(running) = state.running.take() else { return };
+        let status = match self.outcome.take() {
+            Some(Ok(status)) => status,
+            Some(Err(failure)) => failed(running.status, failure.class.reason(), failure.message),
+            None => failed(running.status, "Stopped", "the sidecar was stopped before the backup was complete".to_owned()),
+        };
+        while state.ended.len() >= REMEMBERED {
+            state.ended.pop_front();
+        }
+        state.ended.push_back(status);
+    }
+}
+
+fn begun(id: &BackupId) -> BackupStatus {
+    BackupStatus {
+        id: id.to_string(),
+        r#type: "Full".to_owned(),
+        start_time: Some(Timestamp::now()),
+        conditions: vec![Condition::new("Started", ConditionStatus::True, "Started", "the backup runs")],
+        ..BackupStatus::default()
+    }
+}
+
+fn failed(mut status: BackupStatus, reason: &str, message: String) -> BackupStatus {
+    set_condition(&mut status.conditions, Condition::new("Failed", ConditionStatus::True, reason, message));
+    status
+}
+
+fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
