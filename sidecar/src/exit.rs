@@ -30,6 +30,24 @@ impl ExitClass {
             Self::Usage => 64,
         }
     }
+
+    /// As a failed condition's reason, so that whoever asked a sidecar ends as the work itself did.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Unknown => "Unknown",
+            Self::Refused => "Refused",
+            Self::Done | Self::Failed | Self::Usage => "Failed",
+        }
+    }
+
+    /// The other way.
+    pub fn from_reason(reason: &str) -> Self {
+        match reason {
+            "Unknown" => Self::Unknown,
+            "Refused" => Self::Refused,
+            _ => Self::Failed,
+        }
+    }
 }
 
 impl From<ExitClass> for ExitCode {

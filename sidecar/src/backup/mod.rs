@@ -1,6 +1,7 @@
 //! Takes a backup: `pg_backup_start`, a parallel copy of the data directory, pg_control, `pg_backup_stop`, the
 //! manifest, and then the WAL that makes it consistent.
 
+pub mod command;
 mod copy;
 mod read;
 mod walk;

@@ -130,6 +130,13 @@ fn running(path: &Path) -> Option<u32> {
     }
 }
 
+/// Whether this user may write there. The error says what to do.
+pub fn writable(path: &Path, state: State) -> Result<(), String> {
+    let existing = if state == State::Missing { path.parent().unwrap_or(path) } else { path };
+    rustix::fs::access(existing, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+        .map_err(|e| format!("can't write to {}: {e}; run holdfast as the user that Postgres runs as, or give that user the directory", existing.display()))
+}
+
 /// Bytes that will be free for a restore into `path`, once what is there has gone.
 pub fn space(path: &Path, state: State) -> io::Result<u64> {
     let existing = if matches!(state, State::Missing) { path.parent().unwrap_or(path) } else { path };

@@ -1,5 +1,7 @@
 //! Restores.
+pub mod apply;
 pub mod clear;
+pub mod command;
 pub mod destination;
 pub mod recovery;
 pub mod write;

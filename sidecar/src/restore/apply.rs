@@ -1,0 +1,171 @@
+//! Carries a restore out. pg_control is removed first and put back last: whatever ends this in between leaves a
+//! directory that can't be started, and that doing it again completes.
+
+use super::clear::{clear, sync_directory};
+use super::destination::{Destination, MARKER, owner};
+use super::recovery::{self, AFTERWARDS, Recovery};
+use super::write::{ManifestWriter, WriteError, Writer};
+use crate::origin::{ORIGIN_FILE, Origin, OriginError, RESTORE_FILE, RestoreOrder, Source};
+use crate::progress::Counters;
+use crc_fast::CrcAlgorithm::Crc32Iscsi;
+use holdfast_postgres::backup_manifest;
+use holdfast_repository::backup::{BackupReader, ScanSettings, scan};
+use std::fs::{self, File, Permissions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a fetch is tried again while the store is in trouble.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Written anew, whatever the backup holds under these names.
+const REWRITTEN: [&str; 3] = ["postgresql.auto.conf", AFTERWARDS, ORIGIN_FILE];
+
+/// What to write.
+pub struct Work {
+    /// The backup.
+    pub reader: Arc<BackupReader>,
+    /// Where to.
+    pub destination: Destination,
+    /// How Postgres recovers.
+    pub recovery: Recovery,
+    /// Where recovery finds its WAL.
+    pub order: RestoreOrder,
+    /// What the directory becomes a copy of; none: it goes on with the archive.
+    pub copy_of: Option<Source>,
+    /// Threads.
+    pub parallelism: usize,
+}
+
+/// Writes everything. After an error the directory can't be started.
+pub async fn apply(work: Work, counters: &Arc<Counters>) -> Result<(), WriteError> {
+    let work = Arc::new(work);
+    let writer = {
+        let work = work.clone();
+        blocking(move || begin(&work)).await?
+    };
+    let writer = Arc::new(writer);
+    let shown = tokio::spawn(show(writer.clone(), counters.clone()));
+    let settings = ScanSettings { parallelism: work.parallelism, patience: PATIENCE };
+    let scanned = scan(work.reader.clone(), writer.clone(), settings).await;
+    shown.abort();
+    // Cancelled, as asked; its handle on the writer is gone then.
+    let _ = shown.await;
+    scanned?;
+    let Some(writer) = Arc::into_inner(writer) else {
+        return Err(WriteError::Repository { file: "backup_manifest".into(), why: "a worker of the restore is still running".into() });
+    };
+    blocking(move || finish(&work, writer)).await
+}
+
+async fn show(writer: Arc<Writer>, counters: Arc<Counters>) {
+    let mut seen = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = writer.written();
+        counters.add_bytes(now - seen);
+        seen = now;
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // Blocking work is never cancelled, so it panicked.
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}
+
+fn begin(work: &Work) -> Result<Writer, WriteError> {
+    let root = &work.destination.root;
+    let owner = owner(root);
+    clear(&work.destination).map_err(WriteError::os(root))?;
+    let mode = work.reader.root().directory_mode;
+    // Postgres takes these two and no others.
+    let mode = if mode == 0o750 { 0o750 } else { 0o700 };
+    fs::set_permissions(root, Permissions::from_mode(mode)).map_err(WriteError::os(root))?;
+    let path = root.join("backup_manifest");
+    let file = File::create_new(&path).map_err(WriteError::os(&path))?;
+    let facts = &work.reader.root().facts;
+    let (version, system) = if facts.postgres_major >= 17 { (2, Some(facts.system)) } else { (1, None) };
+    let manifest = ManifestWriter::new(BufWriter::new(file), version, system).map_err(WriteError::os(&path))?;
+    Writer::begin(&work.destination, owner, manifest, &REWRITTEN)
+}
+
+fn finish(work: &Work, writer: Writer) -> Result<(), WriteError> {
+    let root = &work.destination.root;
+    let owner = owner(root);
+    let stored = work.reader.root();
+    let facts = &stored.facts;
+    let mut manifest = writer.finish()?;
+    let auto_conf = root.join("postgresql.auto.conf");
+    let existing = match fs::read_to_string(&auto_conf) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+        other => other.map_err(WriteError::os(&auto_conf))?,
+    };
+    let mode = root.join("PG_VERSION").metadata().map_or(0o600, |m| m.permissions().mode() & 0o777);
+    let put = |path: &Path, content: &[u8]| put(path, content, mode, owner);
+    put(&auto_conf, recovery::during(&existing, &work.recovery).as_bytes())?;
+    put(&root.join("recovery.signal"), b"")?;
+    let mut listed = vec![
+        ("backup_label", stored.backup_label.clone()),
+        (RESTORE_FILE, work.order.to_json()),
+        (AFTERWARDS, recovery::afterwards(&existing).into_bytes()),
+    ];
+    if let Some(origin) = origin(root, work.copy_of.as_ref()).map_err(|e| WriteError::Repository { file: ORIGIN_FILE.into(), why: e.to_string() })? {
+        listed.push((ORIGIN_FILE, origin.to_json()));
+    }
+    for (name, content) in listed {
+        put(&root.join(name), &content)?;
+        list(&mut manifest, name, &content).map_err(WriteError::os(root))?;
+    }
+    list(&mut manifest, "global/pg_control", &stored.pg_control).map_err(WriteError::os(root))?;
+    let path = root.join("backup_manifest");
+    let mut file = manifest.finish(facts.timeline, facts.start, facts.stop).map_err(WriteError::os(&path))?;
+    file.flush().map_err(WriteError::os(&path))?;
+    own(&path, mode, owner)?;
+    // Everything is durable before pg_control makes it startable.
+    for directory in std::iter::once(root.clone()).chain(work.destination.tablespaces.values().cloned()).chain([root.join("pg_wal")]) {
+        let file = File::open(&directory).map_err(WriteError::os(&directory))?;
+        rustix::fs::syncfs(file).map_err(|e| WriteError::os(&directory)(e.into()))?;
+    }
+    let (control, new) = (root.join("global/pg_control"), root.join("global/pg_control.holdfast"));
+    put(&new, &stored.pg_control)?;
+    File::open(&new).and_then(|f| f.sync_all()).map_err(WriteError::os(&new))?;
+    fs::rename(&new, &control).map_err(WriteError::os(&control))?;
+    let global = root.join("global");
+    sync_directory(&global).map_err(WriteError::os(&global))?;
+    let marker = root.join(MARKER);
+    fs::remove_file(&marker).map_err(WriteError::os(&marker))?;
+    sync_directory(root).map_err(WriteError::os(root))
+}
+
+/// What the backup's own says, and what is new: a copy of a copy may archive into neither.
+fn origin(root: &Path, copy_of: Option<&Source>) -> Result<Option<Origin>, OriginError> {
+    let kept = Origin::read(root)?;
+    let Some(source) = copy_of else { return Ok(kept) };
+    let mut sources = kept.map(|o| o.copy_of).unwrap_or_default();
+    if !sources.contains(source) {
+        sources.push(source.clone());
+    }
+    Ok(Some(Origin::new(sources, None)))
+}
+
+fn put(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<(), WriteError> {
+    fs::write(path, content).map_err(WriteError::os(path))?;
+    own(path, mode, owner)
+}
+
+fn own(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(), WriteError> {
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(WriteError::os(path))?;
+    match owner {
+        Some((uid, gid)) => chown(path, Some(uid), Some(gid)).map_err(WriteError::os(path)),
+        None => Ok(()),
+    }
+}
+
+fn list<W: Write>(manifest: &mut backup_manifest::Writer<W>, name: &str, content: &[u8]) -> std::io::Result<()> {
+    let crc = crc_fast::checksum(Crc32Iscsi, content) as u32;
+    manifest.file(name, content.len() as u64, jiff::Timestamp::now(), Some(crc))
+}

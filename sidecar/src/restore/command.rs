@@ -1,0 +1,261 @@
+//! `holdfast restore`: plan, check, and only then write.
+
+use super::apply::{Work, apply};
+use super::destination::{self, Destination, State};
+use super::recovery::{self, Recovery};
+use super::write::WriteError;
+use crate::cli::{self, RestoreArgs};
+use crate::config::Settings;
+use crate::exit::{ExitClass, Failure};
+use crate::open;
+use crate::origin::{RestoreOrder, Source};
+use crate::progress::{Counters, Progress};
+use crate::socket;
+use crate::status::{Condition, ConditionStatus, RestoreDurations, RestorePlan, RestoreStatus};
+use holdfast_postgres::{PgTimestamp, SystemIdentifier};
+use holdfast_repository::backup::{BackupId, BackupReader};
+use holdfast_repository::catalogue::Catalogue;
+use holdfast_repository::facts::BackupFacts;
+use holdfast_repository::reach::{self, Plan, Request, Target, TimelineChoice};
+use holdfast_repository::wal::WalStore;
+use holdfast_repository::{Archive, OpenError};
+use indicatif::HumanBytes;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Besides the files: the first WAL that recovery fetches, in segments and bytes.
+const WAL_ROOM_SEGMENTS: u64 = 4;
+const WAL_ROOM: u64 = 64 << 20;
+
+/// Plans and restores, and prints what it did.
+pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Failure> {
+    let wanted: Option<BackupId> = args.backup.as_deref().map(str::parse).transpose().map_err(Failure::usage)?;
+    let (repository, archive) = open::first(&settings, open::Create::Never).await?;
+    let (system, wal, catalogue) = incarnation(&archive, wanted.as_ref()).await?;
+    let plan = reach::plan(&catalogue, &wal, request(args)).await.map_err(|e| {
+        let class = if e.could_not_tell() { ExitClass::Unknown } else { ExitClass::Refused };
+        Failure::from_error(class, &e)
+    })?;
+    let root = absolute(&args.to)?;
+    let destination = Destination { root, tablespaces: tablespaces(args, &plan.backup)? };
+    check(args, &plan, &destination)?;
+    let mut status = planned(&repository, args, &plan);
+    if args.dry_run {
+        return print(args, &status, &format!("{}\nnothing was written (--dry-run)\n", told(&status, &destination)));
+    }
+    if !args.json {
+        eprint!("{}", told(&status, &destination));
+    }
+    let in_place = same_place(&destination.root, &settings.postgres.data_directory);
+    let recovery = Recovery {
+        target: plan.recovery_settings(args.action != cli::Action::Promote),
+        timeline: plan.timeline.0,
+        action: match args.action {
+            cli::Action::Promote => recovery::Action::Promote,
+            cli::Action::Pause => recovery::Action::Pause,
+            cli::Action::Shutdown => recovery::Action::Shutdown,
+        },
+        restore_command: restore_command(&settings, in_place).await?,
+        minimum: plan.minimum_settings,
+    };
+    let order = RestoreOrder::new(repository, settings.archive.clone(), archive.id(), system, &plan.lineage, plan.end);
+    let place = archive.store().description().to_owned();
+    let copy_of = (!in_place).then(|| Source { archive_id: archive.id(), place, system_identifier: system });
+    let id: BackupId = plan.backup.id.parse().map_err(Failure::failed)?;
+    let reader = BackupReader::open(archive, system, &id).await.map_err(|e| Failure::from_error(ExitClass::Failed, &e))?;
+    let counters = Arc::new(Counters::default());
+    counters.set_total(plan.backup.database_bytes);
+    let progress = {
+        let counters = counters.clone();
+        Progress::show(args.json, "restoring", move || counters.figures())
+    };
+    let begun = Instant::now();
+    let work = Work { reader: Arc::new(reader), destination: destination.clone(), recovery, order, copy_of, parallelism: settings.parallelism };
+    apply(work, &counters).await.map_err(|e| failed(&e, &destination))?;
+    drop(progress);
+    let seconds = begun.elapsed().as_secs_f64();
+    status.durations = RestoreDurations { restore_seconds: Some(seconds), replay_seconds: None };
+    status.conditions.push(Condition::new("Started", ConditionStatus::True, "Started", ""));
+    let message = "the data directory is whole; Postgres recovers when it is started on it";
+    status.conditions.push(Condition::new("Restored", ConditionStatus::True, "Restored", message));
+    let rate = plan.backup.database_bytes as f64 / seconds.max(0.001);
+    let text = format!(
+        "restored {} to {} in {seconds:.1} s ({}/s); start Postgres on it, and it recovers to {}\n",
+        HumanBytes(plan.backup.database_bytes),
+        destination.root.display(),
+        HumanBytes(rate as u64),
+        plan.describe(),
+    );
+    print(args, &status, &text)
+}
+
+fn print(args: &RestoreArgs, status: &RestoreStatus, text: &str) -> Result<(), Failure> {
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(status).map_err(Failure::failed)?);
+    } else {
+        print!("{text}");
+    }
+    Ok(())
+}
+
+/// The incarnation that holds the wanted backup, else the newest.
+async fn incarnation(archive: &Archive, wanted: Option<&BackupId>) -> Result<(SystemIdentifier, WalStore, Catalogue), Failure> {
+    let fail = |e: OpenError| open::open_failure(&e);
+    let mut incarnations = archive.incarnations().await.map_err(fail)?;
+    let mut newest = None;
+    while let Some((system, identity)) = incarnations.pop() {
+        let catalogue = Catalogue::load(archive, system).await.map_err(|e| Failure::from_error(ExitClass::Unknown, &e))?;
+        let wal = WalStore::of_identity(archive.clone(), system, &identity).map_err(Failure::failed)?;
+        let here = wanted.is_none_or(|id| catalogue.backups().any(|b| b.id == id.as_str()));
+        if here {
+            return Ok((system, wal, catalogue));
+        }
+        newest.get_or_insert((system, wal, catalogue));
+    }
+    // Planning says what is missing.
+    newest.ok_or_else(|| Failure::refused(format!("the archive at {} holds no database yet: nothing was archived or backed up", archive.store().description())))
+}
+
+fn request(args: &RestoreArgs) -> Request {
+    Request {
+        target: match args.target() {
+            cli::Target::Latest => Target::Latest,
+            cli::Target::Immediate => Target::Immediate,
+            cli::Target::Time(time) => Target::Time(PgTimestamp::from_jiff(time)),
+            cli::Target::Lsn(lsn) => Target::Lsn(lsn),
+            cli::Target::Xid(xid) => Target::Xid(xid.into()),
+            cli::Target::Name(name) => Target::Name(name),
+        },
+        exclusive: args.exclusive,
+        timeline: match args.timeline {
+            cli::TimelineChoice::Latest => TimelineChoice::Latest,
+            cli::TimelineChoice::Current => TimelineChoice::Current,
+            cli::TimelineChoice::Number(n) => TimelineChoice::Number(n),
+        },
+        backup: args.backup.clone(),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|e| Failure::refused(format!("{}: {e}", path.display())))
+}
+
+/// Where each of the backup's tablespaces goes.
+fn tablespaces(args: &RestoreArgs, backup: &BackupFacts) -> Result<BTreeMap<u32, PathBuf>, Failure> {
+    if let Some((oid, _)) = args.tablespaces.iter().find(|(oid, _)| backup.tablespaces.iter().all(|t| t.oid != *oid)) {
+        let known: Vec<String> = backup.tablespaces.iter().map(|t| format!("{} (was {})", t.oid, t.location)).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(Failure::refused(format!("backup {} has no tablespace {oid}; it has {known}", backup.id)));
+    }
+    let place = |oid: u32, was: &str| match args.tablespaces.iter().find(|(o, _)| *o == oid) {
+        Some((_, path)) => absolute(path),
+        None => Ok(PathBuf::from(was)),
+    };
+    backup.tablespaces.iter().map(|t| Ok((t.oid, place(t.oid, &t.location)?))).collect()
+}
+
+/// Everything that can be known to go wrong, before a byte is written.
+fn check(args: &RestoreArgs, plan: &Plan, destination: &Destination) -> Result<(), Failure> {
+    let look = |path: &Path, e: std::io::Error| Failure::refused(format!("can't look at {}: {e}", path.display()));
+    let root = &destination.root;
+    let state = destination::observe_root(root).map_err(|e| look(root, e))?;
+    destination::decide("the data directory", root, state, args.overwrite).map_err(Failure::refused)?;
+    let room = WAL_ROOM + WAL_ROOM_SEGMENTS * u64::from(plan.backup.segment_size.bytes());
+    let mut wanted = vec![(root.clone(), state, plan.backup.database_bytes - plan.backup.tablespaces.iter().map(|t| t.bytes).sum::<u64>().min(plan.backup.database_bytes) + room)];
+    for facts in &plan.backup.tablespaces {
+        let Some(path) = destination.tablespaces.get(&facts.oid) else { continue };
+        let what = format!("the place of tablespace {},", facts.oid);
+        if path.starts_with(root) || destination.tablespaces.iter().any(|(oid, other)| *oid != facts.oid && other == path) {
+            return Err(Failure::refused(format!("{what} {} lies within another directory of this restore: give --tablespace {}=DIR", path.display(), facts.oid)));
+        }
+        let state = destination::observe_tablespace(path).map_err(|e| look(path, e))?;
+        if state == State::Postgres && !destination::links_to(root, path) {
+            return Err(Failure::refused(format!(
+                "{what} {} holds data that is not {}'s: give --tablespace {}=DIR with an empty or a new directory",
+                path.display(),
+                root.display(),
+                facts.oid
+            )));
+        }
+        destination::decide(&what, path, state, args.overwrite || state == State::Postgres).map_err(Failure::refused)?;
+        wanted.push((path.clone(), state, facts.bytes));
+    }
+    for (path, state, bytes) in wanted {
+        destination::writable(&path, state).map_err(Failure::refused)?;
+        let free = destination::space(&path, state).map_err(|e| look(&path, e))?;
+        if free < bytes {
+            return Err(Failure::refused(format!("{} has room for {}, and {} are needed: nothing was written", path.display(), HumanBytes(free), HumanBytes(bytes))));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the restored directory is the one that the settings speak of, and goes on with the archive.
+fn same_place(to: &Path, configured: &Path) -> bool {
+    match (std::fs::canonicalize(to), std::fs::canonicalize(configured)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => std::path::absolute(to).ok() == std::path::absolute(configured).ok(),
+    }
+}
+
+/// The client where a sidecar serves this directory, else this program with the same settings.
+async fn restore_command(settings: &Settings, in_place: bool) -> Result<String, Failure> {
+    let program = std::env::current_exe().map_err(|e| Failure::failed(format!("can't tell where this program is: {e}")))?;
+    let word = |path: &Path| recovery::shell_word(&path.to_string_lossy());
+    let client = program.with_file_name("holdfast-wal");
+    if in_place && client.exists() && socket::is_served(&settings.socket).await {
+        return Ok(format!("{} --socket {} restore %f %p", word(&client), word(&settings.socket)));
+    }
+    let file = std::path::absolute(&settings.file).map_err(Failure::failed)?;
+    Ok(format!("{} --config {} wal-restore %f %p", word(&program), word(&file)))
+}
+
+fn failed(error: &WriteError, destination: &Destination) -> Failure {
+    Failure::failed(format!(
+        "{error}; {} is unfinished and can't be started: mend the cause and run the same command again",
+        destination.root.display()
+    ))
+}
+
+fn planned(repository: &str, args: &RestoreArgs, plan: &Plan) -> RestoreStatus {
+    let backup = &plan.backup;
+    RestoreStatus {
+        backup: Some(backup.id.clone()),
+        plan: Some(RestorePlan {
+            repository: repository.to_owned(),
+            backup: backup.id.clone(),
+            timeline: plan.timeline.0,
+            target: plan.describe(),
+            action: format!("{:?}", args.action),
+            start_lsn: backup.start.to_string(),
+            end_lsn: plan.stop_lsn().map(|lsn| lsn.to_string()),
+            end_time: plan.stop_time(),
+            files: backup.files,
+            bytes: backup.database_bytes,
+            wal_segments: plan.wal_segments,
+        }),
+        conditions: vec![Condition::new("Checked", ConditionStatus::True, "Reachable", plan.describe())],
+        ..RestoreStatus::default()
+    }
+}
+
+fn told(status: &RestoreStatus, destination: &Destination) -> String {
+    let Some(plan) = &status.plan else { return String::new() };
+    let mut text = format!(
+        "backup       {} ({}, {} files)\nreplays      {} WAL segments from {}\nrecovers to  {}\nthen         {}\ninto         {}\n",
+        plan.backup,
+        HumanBytes(plan.bytes),
+        plan.files,
+        plan.wal_segments,
+        plan.start_lsn,
+        plan.target,
+        plan.action.to_lowercase(),
+        destination.root.display(),
+    );
+    for (oid, path) in &destination.tablespaces {
+        text.push_str(&format!("tablespace   {oid} into {}\n", path.display()));
+    }
+    text
+}
