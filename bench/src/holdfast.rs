@@ -1,0 +1,88 @@
+//! Holdfast, with its sidecar, as it is used.
+
+use anyhow::{Context, Result, ensure};
+use holdfast_e2e::{Minio, World};
+
+use crate::Variant;
+use crate::database::Database;
+use crate::measure::{Run, Samples, folder_bytes, timed};
+
+const NAME: &str = "holdfast";
+
+/// Archives, backs up and restores, into an archive of its own, which is gone afterwards.
+pub async fn measure(
+    world: &World,
+    minio: &Minio,
+    database: &Database,
+    variant: Variant,
+    round: u32,
+    segments: &[&String],
+    samples: &mut Samples,
+) -> Result<()> {
+    let postgres = &database.postgres;
+    let bucket = minio.bucket(&format!("holdfast-{}-{round}", variant.name))?;
+    let certificate = minio.certificate().context("MinIO speaks TLS")?;
+    let holdfast = world
+        .holdfast("bench/orders", postgres)
+        .s3(&bucket)
+        .backup_compression(variant.algorithm, variant.level)
+        .wal_compression(variant.algorithm, variant.level)
+        .line("limits: {memory: 256Mi}")
+        .build()?;
+    let text = std::fs::read_to_string(holdfast.config())?;
+    let trusting = format!("{{caFile: \"{}\", bucket:", certificate.display());
+    std::fs::write(holdfast.config(), text.replace("{bucket:", &trusting))?;
+    let sidecar = holdfast.sidecar().await?;
+    for segment in segments {
+        let command = holdfast.wal_command(&["archive", segment, &format!("pg_wal/{segment}")])?;
+        let (mut run, _) = timed(world, NAME, command).await?;
+        run.peak_memory = sidecar.daemon.peak_memory()?;
+        samples.add("archive", variant.name, NAME, run);
+    }
+    postgres.archive_with(&holdfast).await?;
+    postgres.execute("CHECKPOINT").await?;
+    let (run, output) = timed(
+        world,
+        NAME,
+        holdfast.command(&["backup", "--type", "full", "--json"])?,
+    )
+    .await?;
+    let stored_bytes = output
+        .json()?
+        .pointer("/size/stored")
+        .and_then(serde_json::Value::as_u64)
+        .context("Backup.status tells its size")?;
+    samples.add(
+        "backup",
+        variant.name,
+        NAME,
+        Run {
+            stored_bytes,
+            ..run
+        },
+    );
+    postgres
+        .configure(&[("archive_command", "/bin/true")])
+        .await?;
+
+    let to = world.path("restored");
+    let target = to.to_string_lossy();
+    let (run, _) = timed(
+        world,
+        NAME,
+        holdfast.command(&["restore", "--to", &target])?,
+    )
+    .await?;
+    samples.add("restore", variant.name, NAME, run);
+    ensure!(
+        folder_bytes(&to) >= database.bytes / 100 * 99,
+        "Holdfast restored {} bytes of {}",
+        folder_bytes(&to),
+        database.bytes
+    );
+    std::fs::remove_dir_all(&to)?;
+    sidecar.stop().await?;
+    // Behind MinIO's back: nothing asks for it again.
+    std::fs::remove_dir_all(minio.data().join(&bucket.name))?;
+    Ok(())
+}

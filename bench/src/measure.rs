@@ -1,0 +1,265 @@
+//! Seconds, memory and processor time of what is run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use holdfast_e2e::{Output, World};
+use tokio::process::Command;
+
+/// What is measured, how it is compressed, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// `backup`, `restore`, `archive`.
+    pub measure: &'static str,
+    /// `zstd-3`, `lz4`, or empty.
+    pub variant: &'static str,
+    /// `holdfast`, `pgbackrest`, or a plain tool.
+    pub program: &'static str,
+}
+
+/// All samples of one key.
+#[derive(Clone, Debug, Default)]
+pub struct Series {
+    /// One a run.
+    pub seconds: Vec<f64>,
+    /// The largest in any run, in bytes: all of the program's processes together.
+    pub peak_memory: u64,
+    /// In one run, of the program's processes.
+    pub processor_seconds: Vec<f64>,
+    /// What is in the store afterwards; 0: not told.
+    pub stored_bytes: u64,
+}
+
+/// Everything that was measured.
+#[derive(Clone, Debug, Default)]
+pub struct Samples(pub BTreeMap<Key, Series>);
+
+impl Samples {
+    /// Adds a run.
+    pub fn add(
+        &mut self,
+        measure: &'static str,
+        variant: &'static str,
+        program: &'static str,
+        run: Run,
+    ) {
+        let key = Key {
+            measure,
+            variant,
+            program,
+        };
+        let series = self.0.entry(key).or_default();
+        series.seconds.push(run.seconds);
+        series.peak_memory = series.peak_memory.max(run.peak_memory);
+        series.processor_seconds.push(run.processor_seconds);
+        series.stored_bytes = series.stored_bytes.max(run.stored_bytes);
+    }
+}
+
+/// One run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Run {
+    /// By the clock.
+    pub seconds: f64,
+    /// In bytes.
+    pub peak_memory: u64,
+    /// User and system.
+    pub processor_seconds: f64,
+    /// In the store.
+    pub stored_bytes: u64,
+}
+
+/// The middle one, or the mean of the two in the middle.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match (sorted.get(middle), sorted.len() % 2) {
+        (Some(value), 1) => *value,
+        (Some(value), _) => (value + sorted.get(middle.wrapping_sub(1)).unwrap_or(value)) / 2.0,
+        (None, _) => f64::NAN,
+    }
+}
+
+/// Runs a command that must succeed, and watches all processes of the world whose command line holds `word`.
+pub async fn timed(world: &World, word: &'static str, command: Command) -> Result<(Run, Output)> {
+    let watch = Watch::begin(world.user(), word);
+    let begun = Instant::now();
+    let output = world.run(command).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let (peak_memory, processor_seconds) = watch.end();
+    let run = Run {
+        seconds,
+        peak_memory,
+        processor_seconds,
+        stored_bytes: 0,
+    };
+    Ok((run, output.success()?))
+}
+
+/// Looks at processes every 20 ms, in a thread of its own.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<(u64, f64)>,
+}
+
+impl Watch {
+    fn begin(user: Option<u32>, word: &'static str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = stop.clone();
+        let before = processes(user, word);
+        let thread = std::thread::spawn(move || {
+            let mut peak = 0;
+            let mut ticks: BTreeMap<u32, u64> = BTreeMap::new();
+            loop {
+                let ended = until.load(Ordering::Relaxed);
+                let now = processes(user, word);
+                peak = peak.max(now.values().map(|process| process.peak).sum());
+                for (pid, process) in now {
+                    ticks.insert(pid, process.ticks);
+                }
+                if ended {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let used: u64 = ticks
+                .iter()
+                .map(|(pid, ticks)| {
+                    ticks.saturating_sub(before.get(pid).map_or(0, |process| process.ticks))
+                })
+                .sum();
+            // The kernel counts in hundredths, whatever its own clock is (USER_HZ).
+            (peak, used as f64 / 100.0)
+        });
+        Self { stop, thread }
+    }
+
+    fn end(self) -> (u64, f64) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+struct Process {
+    /// VmHWM, bytes.
+    peak: u64,
+    /// User and system time, of ended children too.
+    ticks: u64,
+}
+
+fn processes(user: Option<u32>, word: &str) -> BTreeMap<u32, Process> {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return BTreeMap::new();
+    };
+    let mut found = BTreeMap::new();
+    for entry in entries.flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let ours = |uid| user.is_none_or(|user| user == uid);
+        if !entry.metadata().is_ok_and(|meta| ours(meta.uid())) || pid == std::process::id() {
+            continue;
+        }
+        let path = entry.path();
+        let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        if !holds(&command, word) {
+            continue;
+        }
+        if let Some(process) = look(&path) {
+            found.insert(pid, process);
+        }
+    }
+    found
+}
+
+/// Whether an argument is this program: its last path component, so that a data directory's name does not count.
+fn holds(command: &[u8], word: &str) -> bool {
+    command
+        .split(|byte| *byte == 0)
+        .take(6)
+        .any(|argument| Path::new(&*String::from_utf8_lossy(argument)).ends_with(word))
+}
+
+fn look(path: &Path) -> Option<Process> {
+    let status = std::fs::read_to_string(path.join("status")).ok()?;
+    let peak: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))?
+        .trim()
+        .parse()
+        .ok()?;
+    let stat = std::fs::read_to_string(path.join("stat")).ok()?;
+    // Fields 14 and 15; the name in parentheses may hold blanks.
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let field = |n: usize| fields.get(n - 3)?.parse::<u64>().ok();
+    Some(Process {
+        peak: peak * 1024,
+        ticks: field(14)? + field(15)?,
+    })
+}
+
+/// Database, a restored copy, the stores of a round, and WAL.
+pub fn enough_space(dir: &Path, scale: u32) -> Result<()> {
+    let space = rustix::fs::statvfs(dir)?;
+    let free = space.f_bavail * space.f_frsize;
+    let need = u64::from(scale) * 5 * 16_000_000 + 4_000_000_000;
+    ensure!(
+        free > need,
+        "{} has {} MB free, and a database of scale {scale} needs {}: choose another BENCH_DIR or a smaller BENCH_SCALE",
+        dir.display(),
+        free / 1_000_000,
+        need / 1_000_000
+    );
+    Ok(())
+}
+
+/// Bytes of all files below a folder.
+pub fn folder_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => folder_bytes(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_of_some() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn programs_are_known_by_the_last_part_of_an_argument() {
+        assert!(holds(
+            b"/x/ld-linux.so\0--argv0\0/y/usr/bin/pgbackrest\0info",
+            "pgbackrest"
+        ));
+        assert!(holds(b"holdfast\0--config\0f", "holdfast"));
+        assert!(!holds(
+            b"/x/postgres\0-D\0/shm/holdfast-e2e-1/data",
+            "holdfast"
+        ));
+        assert!(!holds(b"holdfast-wal\0archive", "holdfast"));
+    }
+}
