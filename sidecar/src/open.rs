@@ -41,7 +41,11 @@ impl ArchiveError {
 /// What can't be told because of an outage is unknown; everything else that keeps an archive closed is refused.
 impl From<ArchiveError> for Failure {
     fn from(error: ArchiveError) -> Self {
-        let class = if error.is_permanent() { ExitClass::Refused } else { ExitClass::Unknown };
+        let class = if error.is_permanent() {
+            ExitClass::Refused
+        } else {
+            ExitClass::Unknown
+        };
         Self::from_error(class, &error)
     }
 }
@@ -51,7 +55,10 @@ pub async fn first(settings: &Settings, create: Create) -> Result<(String, Archi
     let repository = settings
         .first_repository()
         .ok_or_else(|| Failure::refused("the settings name no repository"))?;
-    Ok((repository.name.clone(), open(settings, repository, create).await?))
+    Ok((
+        repository.name.clone(),
+        open(settings, repository, create).await?,
+    ))
 }
 
 /// Opens the archive in one repository.
@@ -79,6 +86,10 @@ pub async fn named(
 
 /// What can't be told because of an outage is unknown; everything else that keeps an archive closed is refused.
 pub fn open_failure(error: &OpenError) -> Failure {
-    let class = if error.is_permanent() { ExitClass::Refused } else { ExitClass::Unknown };
+    let class = if error.is_permanent() {
+        ExitClass::Refused
+    } else {
+        ExitClass::Unknown
+    };
     Failure::from_error(class, error)
 }

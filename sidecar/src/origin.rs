@@ -4,9 +4,7 @@
 //! `holdfast.origin` stays for the directory's life, in clones and backups too: a copy of an archive's database may
 //! not archive into that archive.
 
-use holdfast_postgres::{
-    Ancestor, Lineage, Lsn, SystemIdentifier, TimelineHistory, TimelineId,
-};
+use holdfast_postgres::{Ancestor, Lineage, Lsn, SystemIdentifier, TimelineHistory, TimelineId};
 use holdfast_repository::ArchiveId;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -111,7 +109,11 @@ pub enum OriginError {
 impl Origin {
     /// Of a directory that is a copy of these, after this order.
     pub fn new(copy_of: Vec<Source>, last_order: Option<String>) -> Self {
-        Self { format_version: FORMAT, copy_of, last_order }
+        Self {
+            format_version: FORMAT,
+            copy_of,
+            last_order,
+        }
     }
 
     /// Reads it from a data directory; none if there is none.
@@ -121,7 +123,9 @@ impl Origin {
 
     /// The source that has this id, if this directory is a copy of it.
     pub fn copied_from(&self, archive: ArchiveId) -> Option<&Source> {
-        self.copy_of.iter().find(|source| source.archive_id == archive)
+        self.copy_of
+            .iter()
+            .find(|source| source.archive_id == archive)
     }
 
     /// What the file holds.
@@ -162,7 +166,12 @@ impl RestoreOrder {
         let file = data_directory.join(RESTORE_FILE);
         let order: Option<Self> = read(&file)?;
         if let Some(order) = &order {
-            let whole = order.lineage.iter().rev().skip(1).all(|span| span.end.is_some());
+            let whole = order
+                .lineage
+                .iter()
+                .rev()
+                .skip(1)
+                .all(|span| span.end.is_some());
             let sorted = order.lineage.is_sorted_by(|a, b| a.timeline < b.timeline);
             if order.lineage.is_empty() || !whole || !sorted {
                 let why = "its lineage is not one".to_owned();
@@ -176,13 +185,23 @@ impl RestoreOrder {
     pub fn lineage(&self) -> Lineage {
         let ancestors = self.lineage.iter().filter_map(|span| {
             let (timeline, switch) = (span.timeline, span.end?);
-            Some(Ancestor { timeline, switch, reason: String::new() })
+            Some(Ancestor {
+                timeline,
+                switch,
+                reason: String::new(),
+            })
         });
-        let timeline = self.lineage.last().map_or(TimelineId(0), |span| span.timeline);
+        let timeline = self
+            .lineage
+            .last()
+            .map_or(TimelineId(0), |span| span.timeline);
         let mut ancestors: Vec<Ancestor> = ancestors.collect();
         // The newest one's end, if it has one, is told by `end`.
         ancestors.retain(|ancestor| ancestor.timeline != timeline);
-        Lineage::from(&TimelineHistory { timeline, ancestors })
+        Lineage::from(&TimelineHistory {
+            timeline,
+            ancestors,
+        })
     }
 
     /// What the file holds.
@@ -204,22 +223,36 @@ fn read<T: for<'a> Deserialize<'a>>(file: &Path) -> Result<Option<T>, OriginErro
     struct Version {
         format_version: u32,
     }
-    let failed = |source| OriginError::Read { file: file.to_owned(), source };
+    let failed = |source| OriginError::Read {
+        file: file.to_owned(),
+        source,
+    };
     let opened = match fs::File::open(file) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(failed)?,
     };
     let mut text = Vec::new();
-    opened.take(LARGEST_FILE + 1).read_to_end(&mut text).map_err(failed)?;
-    let damaged = |why: String| OriginError::Damaged { file: file.to_owned(), why };
+    opened
+        .take(LARGEST_FILE + 1)
+        .read_to_end(&mut text)
+        .map_err(failed)?;
+    let damaged = |why: String| OriginError::Damaged {
+        file: file.to_owned(),
+        why,
+    };
     if text.len() as u64 > LARGEST_FILE {
         return Err(damaged(format!("it has more than {LARGEST_FILE} bytes")));
     }
     let version: Version = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
     if version.format_version > FORMAT {
-        return Err(OriginError::Newer { file: file.to_owned(), found: version.format_version });
+        return Err(OriginError::Newer {
+            file: file.to_owned(),
+            found: version.format_version,
+        });
     }
-    serde_json::from_slice(&text).map(Some).map_err(|e| damaged(e.to_string()))
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|e| damaged(e.to_string()))
 }
 
 #[cfg(test)]
@@ -269,8 +302,14 @@ mod tests {
             RestoreOrder::read(folder.path())
         };
         assert!(matches!(read(""), Err(OriginError::Damaged { .. })));
-        assert!(matches!(read("{\"formatVersion\":1}"), Err(OriginError::Damaged { .. })));
-        assert!(matches!(read("{\"formatVersion\":2}"), Err(OriginError::Newer { found: 2, .. })));
+        assert!(matches!(
+            read("{\"formatVersion\":1}"),
+            Err(OriginError::Damaged { .. })
+        ));
+        assert!(matches!(
+            read("{\"formatVersion\":2}"),
+            Err(OriginError::Newer { found: 2, .. })
+        ));
         let single = Lineage::single(TimelineId(1));
         let order = RestoreOrder::new(
             "main".into(),
@@ -285,6 +324,9 @@ mod tests {
         let no_lineage: serde_json::Value = serde_json::from_str(&text).unwrap();
         let mut no_lineage = no_lineage;
         no_lineage["lineage"] = serde_json::json!([]);
-        assert!(matches!(read(&no_lineage.to_string()), Err(OriginError::Damaged { .. })));
+        assert!(matches!(
+            read(&no_lineage.to_string()),
+            Err(OriginError::Damaged { .. })
+        ));
     }
 }

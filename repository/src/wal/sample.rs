@@ -1,8 +1,9 @@
-//! Made-up WAL that reads like PostgreSQL's, for tests.
+//! Made-up WAL and control files that read like PostgreSQL's, for tests.
 
+use holdfast_postgres::control_file::FILE_SIZE;
 use holdfast_postgres::crc::crc32c;
-use holdfast_postgres::version::wal_magic;
-use holdfast_postgres::{Lsn, SegmentName, SegmentSize, SystemIdentifier};
+use holdfast_postgres::version::{catalog_version, wal_magic};
+use holdfast_postgres::{Lsn, SegmentName, SegmentSize, SystemIdentifier, TimelineId};
 
 const PAGE: usize = 8192;
 const LONG: usize = 40;
@@ -104,4 +105,33 @@ fn record(room: &mut [u8], info: u8, previous: Lsn, seed: u8) {
     }
     let crc = crc32c(&[&room[RECORD_HEADER..], &room[..20]].concat());
     room[20..24].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// A pg_control of that cluster: on this timeline, in this state (`DBState` in pg_control.h; 6 is in production).
+pub fn control_file(cluster: Cluster, timeline: TimelineId, state: u32) -> Vec<u8> {
+    let mut out = vec![0; FILE_SIZE];
+    let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
+    let version: u32 = match cluster.major {
+        17 => 1700,
+        18 => 1800,
+        _ => 1300,
+    };
+    put(0, &cluster.system.0.to_le_bytes());
+    put(8, &version.to_le_bytes());
+    put(
+        12,
+        &catalog_version(cluster.major).unwrap_or(0).to_le_bytes(),
+    );
+    put(16, &state.to_le_bytes());
+    put(48, &timeline.0.to_le_bytes());
+    put(52, &timeline.0.to_le_bytes());
+    put(172, &1u32.to_le_bytes());
+    put(216, &(PAGE as u32).to_le_bytes());
+    put(220, &131_072u32.to_le_bytes());
+    put(224, &(PAGE as u32).to_le_bytes());
+    put(228, &cluster.segment_size.bytes().to_le_bytes());
+    let end = if cluster.major >= 18 { 292 } else { 288 };
+    let crc = crc32c(&out[..end]);
+    out[end..end + 4].copy_from_slice(&crc.to_le_bytes());
+    out
 }

@@ -1,0 +1,291 @@
+use super::*;
+use crate::origin::{ORIGIN_FILE, Source};
+use crate::wal_bench::{Bench, IN_PRODUCTION, IN_RECOVERY, SYSTEM};
+use holdfast_postgres::SystemIdentifier;
+use holdfast_repository::wal::sample::{self, Fill};
+use std::fs;
+
+fn archiver(bench: &Bench) -> Archiver {
+    Archiver {
+        patience: Duration::ZERO,
+        ..Archiver::new(bench.settings())
+    }
+}
+
+async fn archive(
+    archiver: &Archiver,
+    (name, path): (String, String),
+) -> Result<String, NotArchived> {
+    archiver.archive(&name, &path).await
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_stored() {
+    let bench = Bench::new();
+    let archiver = archiver(&bench);
+    archive(&archiver, bench.segment(1, 3, Fill::Whole))
+        .await
+        .unwrap();
+    assert!(bench.segment_object(1, 3).exists());
+    archive(&archiver, bench.segment(1, 3, Fill::Whole))
+        .await
+        .unwrap();
+    let progress = archiver.progress();
+    assert_eq!((progress.archived, progress.failed), (2, 0));
+    assert_eq!(
+        progress.last_archived.unwrap().0,
+        bench.name(1, 3).to_string()
+    );
+}
+
+#[tokio::test]
+async fn names_and_paths_that_are_none_are_refused() {
+    let bench = Bench::new();
+    let archiver = archiver(&bench);
+    let (name, path) = bench.segment(1, 3, Fill::Whole);
+    for (name, path) in [
+        ("../passwd", "pg_wal/../passwd"),
+        ("", ""),
+        (&*format!("pg_wal/{name}"), &*path),
+        (&*name, "/etc/passwd"),
+        (&*name, "pg_wal/000000010000000000000004"),
+        (&*name, &*name),
+    ] {
+        let error = archiver.archive(name, path).await.unwrap_err();
+        assert!(error.is_permanent(), "{error}");
+    }
+    assert!(!bench.path("store/shop").exists());
+    assert!(archiver.progress().last_failure.is_some());
+}
+
+#[tokio::test]
+async fn another_databases_wal_is_refused() {
+    let bench = Bench::new();
+    let archiver = archiver(&bench);
+    archive(&archiver, bench.segment(1, 3, Fill::Whole))
+        .await
+        .unwrap();
+    // A segment of another cluster in our pg_wal.
+    let foreign = sample::Cluster {
+        system: SystemIdentifier(5),
+        ..bench.cluster
+    };
+    let (name, path) = bench.segment(1, 4, Fill::Whole);
+    fs::write(
+        bench.data().join(&path),
+        sample::segment(foreign, bench.name(1, 4), Fill::Whole, 0),
+    )
+    .unwrap();
+    assert!(matches!(
+        archiver.archive(&name, &path).await,
+        Err(NotArchived::Put(PutError::Foreign { .. }))
+    ));
+    // Another cluster in our data directory.
+    fs::write(
+        bench.data().join("global/pg_control"),
+        sample::control_file(foreign, TimelineId(1), IN_PRODUCTION),
+    )
+    .unwrap();
+    let error = archiver.archive(&name, &path).await.unwrap_err();
+    assert!(
+        error.to_string().contains("acceptSystemIdentifier"),
+        "{error}"
+    );
+    assert!(!bench.path("store/shop/orders/5").exists());
+}
+
+#[tokio::test]
+async fn a_copy_does_not_archive_into_its_source() {
+    let bench = Bench::new();
+    archive(&archiver(&bench), bench.segment(1, 3, Fill::Whole))
+        .await
+        .unwrap();
+    let opened = open::open(
+        &bench.settings(),
+        &bench.settings().repositories[0],
+        Create::Never,
+    )
+    .await
+    .unwrap();
+    let source = Source {
+        archive_id: opened.id(),
+        place: "x".into(),
+        system_identifier: SYSTEM,
+    };
+    fs::write(
+        bench.data().join(ORIGIN_FILE),
+        Origin::new(vec![source], None).to_json(),
+    )
+    .unwrap();
+    let refused = archive(&archiver(&bench), bench.segment(1, 4, Fill::Whole)).await;
+    assert!(
+        matches!(refused, Err(NotArchived::Copy { .. })),
+        "{refused:?}"
+    );
+    assert!(!bench.segment_object(1, 4).exists());
+    let other = Archiver::new(bench.settings_with("shop/copy", ""));
+    archive(&other, bench.segment(1, 4, Fill::Whole))
+        .await
+        .unwrap();
+    fs::write(bench.data().join(ORIGIN_FILE), "{").unwrap();
+    assert!(matches!(
+        archive(&other, bench.segment(1, 5, Fill::Whole)).await,
+        Err(NotArchived::Origin(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_timeline_is_known_by_its_history() {
+    let bench = Bench::new();
+    let archiver = archiver(&bench);
+    bench.control(2, IN_PRODUCTION);
+    let missing = archive(&archiver, bench.segment(2, 4, Fill::Whole)).await;
+    assert!(
+        matches!(&missing, Err(NotArchived::NoHistory { .. })),
+        "{missing:?}"
+    );
+    assert!(!bench.segment_object(2, 4).exists());
+    let history = bench.history(2, "1\t0/380000\tno recovery target specified\n");
+    archive(&archiver, bench.segment(2, 4, Fill::Whole))
+        .await
+        .unwrap();
+    assert!(bench.object(&format!("wal/history/{history}")).exists());
+    // Postgres asks for the history file too.
+    archiver
+        .archive(&history, &format!("pg_wal/{history}"))
+        .await
+        .unwrap();
+    bench.history(2, "1\t0/390000\tno recovery target specified\n");
+    for archiver in [archiver, super::tests::archiver(&bench)] {
+        let diverged = archive(&archiver, bench.segment(2, 5, Fill::Whole))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&diverged, NotArchived::Diverged { ours, stored, .. } if ours != stored),
+            "{diverged}"
+        );
+        assert!(
+            archiver
+                .archive(&history, &format!("pg_wal/{history}"))
+                .await
+                .is_err()
+        );
+        // The parent's is not concerned.
+        archive(&archiver, bench.segment(1, 3, Fill::Whole))
+            .await
+            .unwrap();
+    }
+    assert!(!bench.segment_object(2, 5).exists());
+}
+
+#[tokio::test]
+async fn a_half_filled_segment_is_fine_where_a_switch_left_it_and_a_loss_where_it_was_written() {
+    let bench = Bench::new();
+    let archiver = archiver(&bench);
+    let lost = archive(&archiver, bench.segment(1, 3, Fill::Pages(50))).await;
+    assert!(
+        matches!(&lost, Err(NotArchived::NotWhole { .. })),
+        "{lost:?}"
+    );
+    bench.control(1, IN_RECOVERY);
+    let told = archive(&archiver, bench.segment(1, 3, Fill::Pages(50)))
+        .await
+        .unwrap();
+    assert!(told.starts_with("kept aside"), "{told}");
+    bench.control(2, IN_PRODUCTION);
+    archive(&archiver, bench.segment(1, 3, Fill::Pages(50)))
+        .await
+        .unwrap();
+    assert!(!bench.segment_object(1, 3).exists());
+    archive(&archiver, bench.segment(1, 3, Fill::Whole))
+        .await
+        .unwrap();
+    assert!(
+        archive(&archiver, bench.segment(1, 3, Fill::Pages(50)))
+            .await
+            .unwrap()
+            .contains("beginning")
+    );
+}
+
+#[tokio::test]
+async fn every_required_repository_must_hold_it() {
+    let bench = Bench::new();
+    let more = |mode: &str| {
+        format!(
+            "- name: spare\n  mode: {mode}\n  filesystem: {{path: {}}}\n",
+            bench.path("spare").display()
+        )
+    };
+    let (required, best_effort) = (
+        bench.settings_with("shop/orders", &more("Required")),
+        bench.settings_with("shop/orders", &more("BestEffort")),
+    );
+    let archiver = |settings: &Arc<Settings>| Archiver {
+        patience: Duration::ZERO,
+        ..Archiver::new(settings.clone())
+    };
+    archive(&archiver(&required), bench.segment(1, 3, Fill::Whole))
+        .await
+        .unwrap();
+    assert!(
+        bench
+            .path(&format!("spare/shop/orders/{SYSTEM}/wal/00000001/00000000"))
+            .join(bench.name(1, 3).to_string())
+            .exists()
+    );
+    fs::remove_dir_all(bench.path("spare")).unwrap();
+    let (required, best_effort) = (archiver(&required), archiver(&best_effort));
+    assert!(
+        archive(&required, bench.segment(1, 4, Fill::Whole))
+            .await
+            .is_err()
+    );
+    archive(&best_effort, bench.segment(1, 4, Fill::Whole))
+        .await
+        .unwrap();
+    fs::create_dir(bench.path("spare")).unwrap();
+    archive(&required, bench.segment(1, 4, Fill::Whole))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_at_the_start_may_come_later() {
+    let bench = Bench::new();
+    let archiver = archiver(&bench);
+    fs::rename(bench.path("store"), bench.path("away")).unwrap();
+    assert!(
+        archive(&archiver, bench.segment(1, 3, Fill::Whole))
+            .await
+            .is_err()
+    );
+    fs::rename(bench.path("away"), bench.path("store")).unwrap();
+    archive(&archiver, bench.segment(1, 3, Fill::Whole))
+        .await
+        .unwrap();
+    // And one that was emptied under us is not the archive any more.
+    fs::remove_dir_all(bench.path("store/shop")).unwrap();
+    let gone = archive(&archiver, bench.segment(1, 4, Fill::Whole)).await;
+    assert!(gone.is_err(), "{gone:?}");
+}
+
+#[tokio::test]
+async fn trouble_that_passes_is_waited_for() {
+    let bench = Bench::new();
+    let archiver = Archiver {
+        patience: Duration::from_secs(60),
+        ..Archiver::new(bench.settings())
+    };
+    let control = bench.data().join("global/pg_control");
+    let good = fs::read(&control).unwrap();
+    let mut half_written = good.clone();
+    half_written[100] ^= 1;
+    fs::write(&control, half_written).unwrap();
+    let segment = bench.segment(1, 3, Fill::Whole);
+    let (archived, ()) = futures::join!(archive(&archiver, segment), async {
+        sleep(Duration::from_secs(1)).await;
+        fs::write(&control, &good).unwrap();
+    });
+    archived.unwrap();
+}

@@ -1,0 +1,570 @@
+//! `RESTORE`: a WAL file is served whole and verified, or proven absent; anything else is trouble.
+
+mod decide;
+mod known_histories;
+mod one;
+#[cfg(test)]
+mod tests;
+
+pub use one::restore_one;
+
+use crate::config::{Mode, Repository, Settings};
+use crate::data_directory::{self, DataDirectoryError, Recovery};
+use crate::open::{self, ArchiveError, Create};
+use crate::origin::{OriginError, RestoreOrder};
+use crate::socket::RestoreAnswer;
+use bytes::Bytes;
+use decide::{Absence, Place, Question, Seen, Verdict};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use holdfast_postgres::{
+    ControlFile, Lineage, Lsn, SegmentSize, TimelineHistory, TimelineId, WalFileName, WalNameError,
+};
+use holdfast_repository::wal::WalFile;
+use holdfast_repository::{ArchiveId, ObjectError, OpenError, StoreError, WalStore};
+use known_histories::KnownHistories;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Archive recovery waits so long for trouble to pass: what is answered then ends it.
+const PATIENCE: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+/// A standby asks again by itself, and looks for its primary in between.
+const STANDBY_PATIENCE: Duration = Duration::from_secs(4);
+/// The part of the memory limit that restoring may use: one in so many.
+const MEMORY_SHARE: u64 = 4;
+
+/// Serves WAL files to the recovery of one data directory.
+#[derive(Debug, Clone)]
+pub struct Restorer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: Arc<Settings>,
+    data_directory: PathBuf,
+    slots: Arc<Semaphore>,
+    /// By repository and archive; what was opened stays open until an error.
+    opened: Mutex<BTreeMap<(String, String), WalStore>>,
+    known: KnownHistories,
+    /// A standby's request that took longer than its answer could: whoever asks next for that name has the result.
+    pending: Mutex<Option<(WalFileName, JoinHandle<RestoreAnswer>)>>,
+}
+
+/// Why a file is neither served nor absent.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Name(#[from] WalNameError),
+    #[error(transparent)]
+    Local(#[from] DataDirectoryError),
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error(
+        "holdfast.restore names the repository {0:?}, which the settings do not: name it so there, or restore again"
+    )]
+    NoRepository(String),
+    #[error(
+        "the archive at {place} has the id {found}, and holdfast.restore says {wanted}: it was replaced since the restore began; restore again"
+    )]
+    OtherArchive {
+        place: String,
+        found: ArchiveId,
+        wanted: ArchiveId,
+    },
+    #[error(
+        "the archive at {place} does not know the system identifier {ours} of this data directory: it holds another database"
+    )]
+    OtherDatabase {
+        place: String,
+        ours: holdfast_postgres::SystemIdentifier,
+    },
+    #[error("{0}")]
+    Gap(String),
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl Trouble {
+    /// Whether it may pass. What was damaged on its way may come whole the next time.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Name(_)
+            | Self::Origin(_)
+            | Self::NoRepository(_)
+            | Self::OtherArchive { .. }
+            | Self::OtherDatabase { .. }
+            | Self::Gap(_) => false,
+            Self::Local(_) | Self::Unknown(_) => true,
+            Self::Archive(e) => !e.is_permanent(),
+            Self::Open(e) => !e.is_permanent(),
+            Self::Store(e) => !e.is_permanent(),
+            Self::Object(ObjectError::Store(e)) => !e.is_permanent(),
+            Self::Object(ObjectError::Damaged { .. }) => true,
+            Self::Object(_) => false,
+        }
+    }
+}
+
+/// What is served.
+struct Found {
+    length: u64,
+    body: BoxStream<'static, io::Result<Bytes>>,
+}
+
+/// What recovery reads from, and along which line.
+struct Sources<'a> {
+    control: ControlFile,
+    order: Option<RestoreOrder>,
+    /// Repositories, the archive's name in them, and whether absence must be proven there.
+    places: Vec<(&'a Repository, String, bool)>,
+}
+
+impl Restorer {
+    /// For the settings' own data directory. Known history files are kept beside the socket.
+    pub fn new(settings: Arc<Settings>) -> Self {
+        let data_directory = settings.postgres.data_directory.clone();
+        let histories = settings.socket.with_file_name("history");
+        Self::of_directory(settings, data_directory, Some(histories))
+    }
+
+    /// For another data directory.
+    fn of_directory(
+        settings: Arc<Settings>,
+        data_directory: PathBuf,
+        histories: Option<PathBuf>,
+    ) -> Self {
+        let slots = (settings.memory / MEMORY_SHARE / WalStore::READ_MEMORY).clamp(1, 8);
+        Self(Arc::new(Inner {
+            settings,
+            data_directory,
+            slots: Arc::new(Semaphore::new(slots as usize)),
+            opened: Mutex::default(),
+            known: KnownHistories::new(histories),
+            pending: Mutex::default(),
+        }))
+    }
+
+    /// See [`crate::socket::WalService::restore`]. Archive recovery is answered within about half a minute (what is
+    /// being fetched is not given up), a standby within four seconds.
+    pub async fn restore(&self, name: &str) -> RestoreAnswer {
+        let name = match name.parse::<WalFileName>() {
+            Ok(name) => name,
+            Err(e) => return RestoreAnswer::Trouble(e.to_string()),
+        };
+        match data_directory::recovery(&self.0.data_directory) {
+            Recovery::Standby => self.for_standby(name).await,
+            Recovery::Archive | Recovery::None => self.0.patiently(name).await,
+        }
+    }
+
+    async fn for_standby(&self, name: WalFileName) -> RestoreAnswer {
+        let pending = self
+            .0
+            .pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let mut work = match pending {
+            Some((pending, work)) if pending == name => work,
+            other => {
+                if let Some((_, work)) = other {
+                    work.abort();
+                }
+                let inner = self.0.clone();
+                tokio::spawn(async move { inner.once_as_answer(name).await })
+            }
+        };
+        let answer = match timeout(STANDBY_PATIENCE, &mut work).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => RestoreAnswer::Trouble("the program is ending".to_owned()),
+            Err(_) => {
+                *self
+                    .0
+                    .pending
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = Some((name, work));
+                RestoreAnswer::Trouble(format!(
+                    "the store gave no answer for {name} within {STANDBY_PATIENCE:?}; it is still being asked"
+                ))
+            }
+        };
+        match (answer, name) {
+            (RestoreAnswer::Trouble(why), WalFileName::History(_)) => {
+                self.0.known_history(name, why)
+            }
+            (answer, _) => answer,
+        }
+    }
+}
+
+impl Inner {
+    /// A history file that was seen before is the same still: the floor for a standby's next timeline.
+    fn known_history(&self, name: WalFileName, why: String) -> RestoreAnswer {
+        let known = data_directory::control_file(&self.data_directory)
+            .ok()
+            .and_then(|control| self.known.get(control.system_identifier, name));
+        match known {
+            Some(content) => {
+                tracing::warn!(%name, why, "served as it was seen before");
+                let body = futures::stream::iter([Ok(Bytes::from(content.clone()))]).boxed();
+                RestoreAnswer::Found {
+                    length: content.len() as u64,
+                    body,
+                }
+            }
+            None => RestoreAnswer::Trouble(why),
+        }
+    }
+
+    async fn once_as_answer(&self, name: WalFileName) -> RestoreAnswer {
+        as_answer(self.once(name).await)
+    }
+
+    async fn patiently(&self, name: WalFileName) -> RestoreAnswer {
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.once(name).await {
+                Err(e) if e.may_pass() && Instant::now() + pause < deadline => {
+                    tracing::info!(%name, error = %e, "restoring is tried again");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                done => return as_answer(done),
+            }
+        }
+    }
+
+    /// One attempt; none: absent.
+    async fn once(&self, name: WalFileName) -> Result<Option<Found>, Trouble> {
+        let result = self.attempt(name).await;
+        if result.is_err() {
+            // Credentials may have changed, and so may what lies there.
+            self.opened
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
+        }
+        result
+    }
+
+    async fn attempt(&self, name: WalFileName) -> Result<Option<Found>, Trouble> {
+        let slot = self
+            .slots
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| Trouble::Unknown("the program is ending".to_owned()))?;
+        let sources = self.sources()?;
+        let size = sources.control.segment_size;
+        let (stores, trouble) = self.stores(&sources).await?;
+        let (lineage, end) = self.line(&sources, &stores, name).await?;
+        let question = Question {
+            name,
+            size,
+            lineage: &lineage,
+            end,
+        };
+        let cut_at = match name {
+            WalFileName::Segment(segment) => match question.place(segment) {
+                Place::On { cut_at } => Some(cut_at),
+                Place::BeyondEnd | Place::BeforeItsTimeline | Place::OffLineage => None,
+            },
+            WalFileName::History(_) | WalFileName::BackupHistory { .. } => Some(None),
+            WalFileName::Partial(_) => None,
+        };
+        let mut unknown = trouble;
+        if let Some(cut_at) = cut_at {
+            match find(&stores, name).await {
+                Ok(Some(file)) => {
+                    return Ok(Some(
+                        self.serve(&sources, name, file, cut_at, slot, size).await?,
+                    ));
+                }
+                Ok(None) => {}
+                Err(e) => unknown = unknown.or(Some(e)),
+            }
+        }
+        if let Some(trouble) = unknown {
+            return Err(trouble);
+        }
+        // Looked for before it is confirmed: what said "not found" was the archive.
+        let later = later(&stores, &question, cut_at.is_some()).await;
+        let absence = Absence {
+            confirmed: confirm(&stores).await,
+            later,
+        };
+        match question.without_object(&absence) {
+            Verdict::Absent => Ok(None),
+            Verdict::Gap(why) => Err(Trouble::Gap(why)),
+            Verdict::Trouble(why) => Err(Trouble::Unknown(why)),
+        }
+    }
+
+    fn sources(&self) -> Result<Sources<'_>, Trouble> {
+        let control = data_directory::control_file(&self.data_directory)?;
+        let recovering = self.data_directory.join("recovery.signal").exists();
+        let order = if recovering {
+            RestoreOrder::read(&self.data_directory)?
+        } else {
+            None
+        };
+        let repositories = &self.settings.repositories;
+        let places = match &order {
+            Some(order) => {
+                let named = repositories.iter().find(|r| r.name == order.repository);
+                let named = named.ok_or_else(|| Trouble::NoRepository(order.repository.clone()))?;
+                vec![(named, order.archive.clone(), true)]
+            }
+            None => {
+                let none_required = repositories.iter().all(|r| r.mode == Mode::BestEffort);
+                let counts = |r: &Repository| none_required || r.mode == Mode::Required;
+                repositories
+                    .iter()
+                    .map(|r| (r, self.settings.archive.clone(), counts(r)))
+                    .collect()
+            }
+        };
+        Ok(Sources {
+            control,
+            order,
+            places,
+        })
+    }
+
+    /// Every repository that answers, and why one does not whose word is needed.
+    async fn stores(
+        &self,
+        sources: &Sources<'_>,
+    ) -> Result<(Vec<WalStore>, Option<Trouble>), Trouble> {
+        let (mut stores, mut trouble) = (Vec::new(), None);
+        for (repository, archive, counts) in &sources.places {
+            match self.store(repository, archive, sources).await {
+                Ok(store) => stores.push(store),
+                Err(e) if *counts => trouble = trouble.or(Some(e)),
+                Err(e) => tracing::warn!(repository = repository.name, error = %e, "not asked"),
+            }
+        }
+        match trouble {
+            Some(trouble) if stores.is_empty() => Err(trouble),
+            trouble => Ok((stores, trouble)),
+        }
+    }
+
+    async fn store(
+        &self,
+        repository: &Repository,
+        archive: &str,
+        sources: &Sources<'_>,
+    ) -> Result<WalStore, Trouble> {
+        let control = &sources.control;
+        let system = sources
+            .order
+            .as_ref()
+            .map_or(control.system_identifier, |order| order.system_identifier);
+        let key = (repository.name.clone(), archive.to_owned());
+        let kept = self
+            .opened
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
+        let store = match kept {
+            Some(kept) if kept.system() == system => kept,
+            _ => {
+                let archive = open::named(repository, archive, Create::Never).await?;
+                let place = archive.store().description().to_owned();
+                let identity = archive.identity(system).await?;
+                let agrees = identity.is_some_and(|i| {
+                    i.segment_size == control.segment_size.bytes()
+                        && i.postgres_major == control.major
+                });
+                if !agrees || system != control.system_identifier {
+                    return Err(Trouble::OtherDatabase {
+                        place,
+                        ours: control.system_identifier,
+                    });
+                }
+                let store = WalStore::new(archive, system, control.segment_size, control.major);
+                self.opened
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(key, store.clone());
+                store
+            }
+        };
+        let (found, place) = (
+            store.archive().id(),
+            store.archive().store().description().to_owned(),
+        );
+        match &sources.order {
+            Some(order) if order.archive_id != found => Err(Trouble::OtherArchive {
+                place,
+                found,
+                wanted: order.archive_id,
+            }),
+            _ => Ok(store),
+        }
+    }
+
+    /// The line that recovery follows, and up to where all of it was there.
+    async fn line(
+        &self,
+        sources: &Sources<'_>,
+        stores: &[WalStore],
+        name: WalFileName,
+    ) -> Result<(Lineage, Option<Lsn>), Trouble> {
+        if let Some(order) = &sources.order {
+            return Ok((order.lineage(), Some(order.end)));
+        }
+        let control = &sources.control;
+        let stands_on = control.timeline.max(control.min_recovery_timeline);
+        let asked = match name {
+            WalFileName::Segment(segment)
+            | WalFileName::Partial(segment)
+            | WalFileName::BackupHistory { segment, .. } => segment.timeline,
+            // Which history files must be there depends on where the server stands.
+            WalFileName::History(_) => stands_on,
+        };
+        let mut histories: BTreeMap<TimelineId, TimelineHistory> = BTreeMap::new();
+        for store in stores {
+            for timeline in store.history_timelines().await? {
+                if histories.contains_key(&timeline) {
+                    continue;
+                }
+                let name = WalFileName::History(timeline);
+                let content = match self.known.get(control.system_identifier, name) {
+                    Some(known) => Bytes::from(known),
+                    None => store.small_file(&name).await?,
+                };
+                if let Ok(history) = TimelineHistory::parse(timeline, &content) {
+                    self.known.put(control.system_identifier, name, &content);
+                    histories.insert(timeline, history);
+                }
+            }
+        }
+        let histories: Vec<TimelineHistory> = histories.into_values().collect();
+        Ok((decide::lineage(asked, stands_on, &histories), None))
+    }
+
+    async fn serve(
+        &self,
+        sources: &Sources<'_>,
+        name: WalFileName,
+        file: WalFile,
+        cut_at: Option<Lsn>,
+        slot: OwnedSemaphorePermit,
+        size: SegmentSize,
+    ) -> Result<Found, Trouble> {
+        let length = file.length();
+        let mut pieces = file.into_pieces();
+        if let (WalFileName::History(_), None) = (name, &sources.order) {
+            let mut content = Vec::new();
+            while let Some(piece) = pieces.next().await? {
+                content.extend_from_slice(&piece);
+            }
+            self.known
+                .put(sources.control.system_identifier, name, &content);
+            let body = futures::stream::iter([Ok(Bytes::from(content))]).boxed();
+            return Ok(Found { length, body });
+        }
+        let keep = cut_at.map_or(u64::MAX, |lsn| u64::from(lsn.segment_offset(size)));
+        let body = futures::stream::try_unfold(
+            (pieces, 0u64, slot),
+            move |(mut pieces, at, slot)| async move {
+                let Some(piece) = pieces.next().await.map_err(io::Error::other)? else {
+                    return Ok(None);
+                };
+                let next = at + piece.len() as u64;
+                Ok::<_, io::Error>(Some((cut(piece, at, keep), (pieces, next, slot))))
+            },
+        );
+        Ok(Found {
+            length,
+            body: body.boxed(),
+        })
+    }
+}
+
+/// The piece at `at`, with zeros from `keep` on: nothing past a switch point is replayed.
+fn cut(piece: Bytes, at: u64, keep: u64) -> Bytes {
+    let kept = keep.saturating_sub(at).min(piece.len() as u64) as usize;
+    if kept == piece.len() {
+        return piece;
+    }
+    let mut zeroed = vec![0; piece.len()];
+    for (to, from) in zeroed.iter_mut().zip(piece.iter().take(kept)) {
+        *to = *from;
+    }
+    zeroed.into()
+}
+
+/// The first good one. None: every one says that it has no such object.
+async fn find(stores: &[WalStore], name: WalFileName) -> Result<Option<WalFile>, Trouble> {
+    let mut trouble = None;
+    for store in stores {
+        match store.read_file(&name).await {
+            Ok(file) => return Ok(Some(file)),
+            Err(e) if e.is_not_found() => {}
+            Err(e) => {
+                tracing::warn!(%name, error = %e, "not read");
+                trouble = Some(Trouble::from(e));
+            }
+        }
+    }
+    trouble.map_or(Ok(None), Err)
+}
+
+/// What of the line comes after the segment that is asked for; or from its place on, where the segment itself is not
+/// of the line.
+async fn later(
+    stores: &[WalStore],
+    question: &Question<'_>,
+    on_lineage: bool,
+) -> Seen<WalFileName> {
+    let WalFileName::Segment(segment) = question.name else {
+        return Seen::Missing;
+    };
+    let Ok(number) = segment.number(question.size) else {
+        return Seen::Missing;
+    };
+    let from = if on_lineage { number.next() } else { number };
+    for store in stores {
+        match store.first_from(question.lineage, from).await {
+            Ok(Some(later)) => return Seen::There(WalFileName::Segment(later)),
+            Ok(None) => {}
+            Err(e) => return Seen::Unknown(e.to_string()),
+        }
+    }
+    Seen::Missing
+}
+
+async fn confirm(stores: &[WalStore]) -> Result<(), String> {
+    for store in stores {
+        store.archive().confirm().await.map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+fn as_answer(result: Result<Option<Found>, Trouble>) -> RestoreAnswer {
+    match result {
+        Ok(Some(Found { length, body })) => RestoreAnswer::Found { length, body },
+        Ok(None) => RestoreAnswer::Absent,
+        Err(e) => RestoreAnswer::Trouble(e.to_string()),
+    }
+}

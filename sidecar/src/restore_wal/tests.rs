@@ -1,0 +1,327 @@
+use super::*;
+use crate::archive::Archiver;
+use crate::origin::{ORIGIN_FILE, RESTORE_FILE};
+use crate::wal_bench::{Bench, IN_RECOVERY, SYSTEM};
+use futures::TryStreamExt;
+use holdfast_repository::wal::sample::Fill;
+use std::fs;
+
+#[derive(Debug, PartialEq)]
+enum A {
+    Found(Vec<u8>),
+    Absent,
+    Trouble(String),
+}
+
+async fn told(answer: RestoreAnswer) -> A {
+    match answer {
+        RestoreAnswer::Absent => A::Absent,
+        RestoreAnswer::Trouble(why) => A::Trouble(why),
+        RestoreAnswer::Found { length, body } => match body.try_collect::<Vec<Bytes>>().await {
+            Ok(pieces) => {
+                let content = pieces.concat();
+                assert_eq!(content.len() as u64, length);
+                A::Found(content)
+            }
+            Err(e) => A::Trouble(e.to_string()),
+        },
+    }
+}
+
+/// One attempt, so that trouble costs no time.
+async fn ask(restorer: &Restorer, name: &str) -> A {
+    told(restorer.0.once_as_answer(name.parse().unwrap()).await).await
+}
+
+/// Timeline 1 with segments 2 to 5, left for timeline 2 within 3; of that, what `child` says.
+async fn archived(child: &[u64]) -> (Bench, Restorer) {
+    let bench = Bench::new();
+    let archiver = Archiver::new(bench.settings());
+    bench.history(2, "1\t0/380000\tx\n");
+    let segments = (2..=5)
+        .map(|number| (1, number))
+        .chain(child.iter().map(|number| (2, *number)));
+    for (timeline, number) in segments {
+        let (name, path) = bench.segment(timeline, number, Fill::Whole);
+        archiver.archive(&name, &path).await.unwrap();
+        fs::remove_file(bench.data().join(path)).unwrap();
+    }
+    archiver
+        .archive("00000002.history", "pg_wal/00000002.history")
+        .await
+        .unwrap();
+    bench.control(1, IN_RECOVERY);
+    fs::write(bench.data().join("recovery.signal"), "").unwrap();
+    let restorer = Restorer::new(bench.settings());
+    (bench, restorer)
+}
+
+#[tokio::test]
+async fn files_come_back_along_the_line() {
+    let (bench, restorer) = archived(&[3, 4]).await;
+    for (timeline, number) in [(1, 2), (2, 3), (2, 4)] {
+        let name = bench.name(timeline, number).to_string();
+        assert_eq!(
+            ask(&restorer, &name).await,
+            A::Found(bench.content(timeline, number, Fill::Whole))
+        );
+    }
+    assert_eq!(
+        ask(&restorer, "00000002.history").await,
+        A::Found(b"1\t0/380000\tx\n".to_vec())
+    );
+    assert_eq!(ask(&restorer, "00000003.history").await, A::Absent);
+    assert_eq!(
+        ask(&restorer, &bench.name(2, 5).to_string()).await,
+        A::Absent
+    );
+    // The parent's segment with the switch point: nothing after it.
+    let A::Found(cut) = ask(&restorer, &bench.name(1, 3).to_string()).await else {
+        panic!()
+    };
+    let whole = bench.content(1, 3, Fill::Whole);
+    assert!(
+        cut[..0x80000] == whole[..0x80000]
+            && cut[0x80000..].iter().all(|b| *b == 0)
+            && cut.len() == whole.len()
+    );
+    for past in [4, 5] {
+        let answer = ask(&restorer, &bench.name(1, past).to_string()).await;
+        let expected = past == 4;
+        assert_eq!(
+            matches!(answer, A::Trouble(_)),
+            expected,
+            "{past}: {answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hole_is_a_gap_and_the_end_is_the_end() {
+    let (bench, restorer) = archived(&[4]).await;
+    let answer = ask(&restorer, &bench.name(2, 3).to_string()).await;
+    assert!(
+        matches!(&answer, A::Trouble(why) if why.contains("gap")),
+        "{answer:?}"
+    );
+    let (bench, restorer) = archived(&[]).await;
+    assert_eq!(
+        ask(&restorer, &bench.name(2, 3).to_string()).await,
+        A::Absent
+    );
+    fs::remove_file(bench.segment_object(1, 2)).unwrap();
+    assert!(matches!(
+        ask(&restorer, &bench.name(1, 2).to_string()).await,
+        A::Trouble(_)
+    ));
+    for (name, expected) in [
+        ("000000010000000000000003.partial", A::Absent),
+        ("000000010000000000000003.00000028.backup", A::Absent),
+    ] {
+        assert_eq!(ask(&restorer, name).await, expected);
+    }
+    assert!(matches!(
+        told(restorer.restore("../pg_control").await).await,
+        A::Trouble(_)
+    ));
+}
+
+#[tokio::test]
+async fn what_cannot_be_proven_is_not_absent() {
+    let (bench, restorer) = archived(&[3]).await;
+    let missing = bench.name(2, 9).to_string();
+    assert_eq!(ask(&restorer, &missing).await, A::Absent);
+    // An empty place in the archive's stead, before and after it was opened.
+    let shop = bench.path("store/shop");
+    fs::rename(&shop, bench.path("away")).unwrap();
+    for restorer in [restorer.clone(), Restorer::new(bench.settings())] {
+        assert!(matches!(ask(&restorer, &missing).await, A::Trouble(_)));
+    }
+    fs::rename(bench.path("away"), &shop).unwrap();
+    assert_eq!(ask(&restorer, &missing).await, A::Absent);
+    let other = Restorer::new(bench.settings_with("shop/other", ""));
+    assert!(matches!(ask(&other, &missing).await, A::Trouble(_)));
+    // Another database in this directory.
+    let cluster = holdfast_repository::wal::sample::Cluster {
+        system: holdfast_postgres::SystemIdentifier(5),
+        ..bench.cluster
+    };
+    let control =
+        holdfast_repository::wal::sample::control_file(cluster, TimelineId(1), IN_RECOVERY);
+    fs::write(bench.data().join("global/pg_control"), control).unwrap();
+    let answer = ask(&restorer, &missing).await;
+    assert!(
+        matches!(&answer, A::Trouble(why) if why.contains("another database")),
+        "{answer:?}"
+    );
+    fs::remove_file(bench.data().join("global/pg_control")).unwrap();
+    assert!(matches!(ask(&restorer, &missing).await, A::Trouble(_)));
+}
+
+#[tokio::test]
+async fn damage_is_never_served() {
+    let (bench, restorer) = archived(&[]).await;
+    let object = bench.segment_object(1, 2);
+    let mut bytes = fs::read(&object).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&object, bytes).unwrap();
+    let answer = ask(&restorer, &bench.name(1, 2).to_string()).await;
+    assert!(
+        matches!(&answer, A::Trouble(why) if why.contains("damaged")),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_order_says_where_and_how_far() {
+    let (bench, restorer) = archived(&[3, 4, 5]).await;
+    let source = open::first(&bench.settings(), Create::Never)
+        .await
+        .unwrap()
+        .1;
+    let history = TimelineHistory::parse(TimelineId(2), b"1\t0/380000\tx\n").unwrap();
+    let order = |end: u64| {
+        RestoreOrder::new(
+            "main".into(),
+            "shop/orders".into(),
+            source.id(),
+            SYSTEM,
+            &Lineage::from(&history),
+            Lsn(end),
+        )
+    };
+    let file = bench.data().join(RESTORE_FILE);
+    fs::write(&file, order(0x450000).to_json()).unwrap();
+    // The pod's label names another archive, which does not exist yet.
+    let copy = Restorer::new(bench.settings_with("shop/copy", ""));
+    for (number, served) in [(3, true), (4, true), (5, false)] {
+        let answer = ask(&copy, &bench.name(2, number).to_string()).await;
+        assert_eq!(matches!(answer, A::Found(_)), served, "{number}");
+        assert!(served || answer == A::Absent);
+    }
+    fs::write(&file, order(0x700000).to_json()).unwrap();
+    let promised = ask(&copy, &bench.name(2, 6).to_string()).await;
+    assert!(
+        matches!(&promised, A::Trouble(why) if why.contains("when the restore began")),
+        "{promised:?}"
+    );
+    // Along timeline 1 alone, its segments past the switch to 2 are right.
+    let single = Lineage::single(TimelineId(1));
+    let root = RestoreOrder::new(
+        "main".into(),
+        "shop/orders".into(),
+        source.id(),
+        SYSTEM,
+        &single,
+        Lsn(0x600000),
+    );
+    fs::write(&file, root.to_json()).unwrap();
+    assert_eq!(
+        ask(&copy, &bench.name(1, 5).to_string()).await,
+        A::Found(bench.content(1, 5, Fill::Whole))
+    );
+    assert_eq!(
+        ask(&copy, "00000002.history").await,
+        A::Found(b"1\t0/380000\tx\n".to_vec())
+    );
+    for wrong in [
+        RestoreOrder::new(
+            "gone".into(),
+            "shop/orders".into(),
+            source.id(),
+            SYSTEM,
+            &single,
+            Lsn(0),
+        ),
+        RestoreOrder::new(
+            "main".into(),
+            "shop/orders".into(),
+            ArchiveId([1; 16]),
+            SYSTEM,
+            &single,
+            Lsn(0),
+        ),
+    ] {
+        fs::write(&file, wrong.to_json()).unwrap();
+        assert!(matches!(
+            ask(&copy, &bench.name(1, 9).to_string()).await,
+            A::Trouble(_)
+        ));
+    }
+    fs::write(&file, "{").unwrap();
+    assert!(matches!(
+        ask(&copy, &bench.name(1, 9).to_string()).await,
+        A::Trouble(_)
+    ));
+    // Without recovery.signal it does not count.
+    fs::remove_file(bench.data().join("recovery.signal")).unwrap();
+    assert_eq!(
+        ask(&restorer, &bench.name(2, 5).to_string()).await,
+        A::Found(bench.content(2, 5, Fill::Whole))
+    );
+    assert!(!bench.data().join(ORIGIN_FILE).exists());
+}
+
+#[tokio::test]
+async fn a_standby_hears_at_once_and_knows_the_histories() {
+    let (bench, restorer) = archived(&[3]).await;
+    fs::write(bench.data().join("standby.signal"), "").unwrap();
+    let history = A::Found(b"1\t0/380000\tx\n".to_vec());
+    assert_eq!(
+        told(restorer.restore("00000002.history").await).await,
+        history
+    );
+    fs::rename(bench.path("store"), bench.path("away")).unwrap();
+    let restorer = Restorer::new(bench.settings());
+    assert_eq!(
+        told(restorer.restore("00000002.history").await).await,
+        history
+    );
+    for name in ["00000003.history", &bench.name(2, 3).to_string()] {
+        assert!(matches!(
+            told(restorer.restore(name).await).await,
+            A::Trouble(_)
+        ));
+    }
+    fs::rename(bench.path("away"), bench.path("store")).unwrap();
+    assert_eq!(
+        told(restorer.restore(&bench.name(2, 3).to_string()).await).await,
+        A::Found(bench.content(2, 3, Fill::Whole))
+    );
+}
+
+#[tokio::test]
+async fn one_file_is_restored_without_a_sidecar() {
+    let (bench, _) = archived(&[3]).await;
+    let settings = bench.path("holdfast.yaml");
+    let text = format!(
+        "archive: shop/orders\nsocket: {0}/run/wal.sock\npostgres: {{dataDirectory: {0}/data}}\nrepositories:\n- name: main\n  filesystem: {{path: {0}/store}}\n",
+        bench.folder.path().display()
+    );
+    fs::write(&settings, text).unwrap();
+    let target = bench.data().join("pg_wal/RECOVERYXLOG");
+    let name = bench.name(2, 3).to_string();
+    assert_eq!(
+        restore_one(
+            &settings,
+            &name,
+            std::path::Path::new("pg_wal/RECOVERYXLOG")
+        )
+        .await,
+        0
+    );
+    assert!(fs::read(&target).unwrap() == bench.content(2, 3, Fill::Whole));
+    fs::remove_file(&target).unwrap();
+    assert_eq!(
+        restore_one(&settings, &bench.name(2, 9).to_string(), &target).await,
+        1
+    );
+    assert_eq!(restore_one(&settings, "nonsense", &target).await, 200);
+    fs::write(&settings, "archive: x\n").unwrap();
+    assert_eq!(restore_one(&settings, &name, &target).await, 200);
+    assert_eq!(
+        fs::read_dir(bench.data().join("pg_wal")).unwrap().count(),
+        1
+    );
+}
