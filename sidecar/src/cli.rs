@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// The command whose every exit code is read by Postgres.
+pub const WAL_RESTORE: &str = "wal-restore";
+
 /// Keeps a PostgreSQL recoverable.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, disable_help_subcommand = true)]
@@ -37,6 +40,14 @@ pub enum Command {
     Info(InfoArgs),
     /// Read and compare every byte that a restore would use.
     Verify(VerifyArgs),
+    /// The restore_command of a restored directory that no sidecar serves.
+    #[command(name = WAL_RESTORE, hide = true)]
+    WalRestore {
+        /// `%f`
+        name: String,
+        /// `%p`
+        path: PathBuf,
+    },
 }
 
 /// The kind of a backup.
@@ -360,6 +371,7 @@ mod tests {
             ("restore --to /d --action explode", &["explode", "promote"]),
             ("backup --type sometimes", &["sometimes", "incremental"]),
             ("info --jsn", &["--jsn", "--json"]),
+            ("wal-restore x", &["<PATH>"]),
         ] {
             let failure = run(line).unwrap_err();
             assert_eq!(failure.class, ExitClass::Usage, "{line}");

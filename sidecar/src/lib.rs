@@ -3,7 +3,9 @@
 
 pub mod archive;
 pub mod backup;
+pub mod check;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod control;
 pub mod data_directory;
@@ -13,7 +15,10 @@ pub mod open;
 pub mod origin;
 pub mod progress;
 pub mod restore;
+pub mod restore_wal;
 pub mod sidecar;
 pub mod socket;
 pub mod status;
 pub mod verify;
+#[cfg(test)]
+mod wal_bench;
