@@ -5,11 +5,13 @@
 
 pub mod archive;
 pub mod backup;
+pub mod catalogue;
 pub mod compression;
 pub mod facts;
 pub mod keys;
 pub mod layout;
 pub mod object;
+pub mod reach;
 pub mod store;
 pub mod wal;
 pub mod verify;

@@ -48,15 +48,29 @@ impl Finding {
         Self::new(Verdict::Unknown, subject, message, None)
     }
 
-    fn new(verdict: Verdict, subject: &str, message: impl Into<String>, mend: Option<String>) -> Self {
-        Self { verdict, subject: subject.to_owned(), message: message.into(), mend }
+    fn new(
+        verdict: Verdict,
+        subject: &str,
+        message: impl Into<String>,
+        mend: Option<String>,
+    ) -> Self {
+        Self {
+            verdict,
+            subject: subject.to_owned(),
+            message: message.into(),
+            mend,
+        }
     }
 }
 
 /// Runs the command and prints what it finds. Problems are a failure; else what could not be told is unknown.
 pub async fn run(file: &Path) -> Result<ExitClass, Failure> {
     let findings = match config::load(file) {
-        Err(error) => error.to_string().lines().map(|line| Finding::told("settings", line)).collect(),
+        Err(error) => error
+            .to_string()
+            .lines()
+            .map(|line| Finding::told("settings", line))
+            .collect(),
         Ok(settings) => look(&settings).await,
     };
     print(&findings.iter().map(told).collect::<String>())?;
@@ -65,7 +79,10 @@ pub async fn run(file: &Path) -> Result<ExitClass, Failure> {
 
 async fn look(settings: &Settings) -> Vec<Finding> {
     let file = settings.file.display();
-    let mut findings = vec![Finding::good("settings", format!("{file} describes the archive {}", settings.archive))];
+    let mut findings = vec![Finding::good(
+        "settings",
+        format!("{file} describes the archive {}", settings.archive),
+    )];
     let (control, local) = local::look(&settings.postgres.data_directory);
     findings.extend(local);
     for repository in &settings.repositories {
@@ -80,7 +97,11 @@ async fn sidecar(settings: &Settings) -> Finding {
     let socket = settings.control_socket();
     match client::status(&socket).await {
         Ok(_) => Finding::good("sidecar", format!("serves {}", settings.socket.display())),
-        Err(error) => Finding::problem("sidecar", error.to_string(), format!("holdfast --config {} sidecar", settings.file.display())),
+        Err(error) => Finding::problem(
+            "sidecar",
+            error.to_string(),
+            format!("holdfast --config {} sidecar", settings.file.display()),
+        ),
     }
 }
 
@@ -120,7 +141,10 @@ mod tests {
         for (findings, expected) in [
             (vec![good.clone()], ExitClass::Done),
             (vec![good.clone(), unknown.clone()], ExitClass::Unknown),
-            (vec![unknown, problem.clone(), good.clone()], ExitClass::Failed),
+            (
+                vec![unknown, problem.clone(), good.clone()],
+                ExitClass::Failed,
+            ),
         ] {
             assert_eq!(conclude(&findings), expected);
         }

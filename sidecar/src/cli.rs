@@ -198,7 +198,13 @@ struct TargetArgs {
 impl RestoreArgs {
     /// The one target that was given, or the end.
     pub fn target(&self) -> Target {
-        let TargetArgs { word, time, lsn, xid, name } = &self.target;
+        let TargetArgs {
+            word,
+            time,
+            lsn,
+            xid,
+            name,
+        } = &self.target;
         match (word, time, lsn, xid, name) {
             (Some(TargetWord::Immediate), ..) => Target::Immediate,
             (_, Some(time), ..) => Target::Time(*time),
@@ -211,14 +217,23 @@ impl RestoreArgs {
 
     /// What clap's own rules don't say.
     fn check(&self) -> Result<(), String> {
-        let bounded = matches!(self.target(), Target::Time(_) | Target::Lsn(_) | Target::Xid(_));
+        let bounded = matches!(
+            self.target(),
+            Target::Time(_) | Target::Lsn(_) | Target::Xid(_)
+        );
         if self.exclusive && !bounded {
-            return Err("--exclusive means something only with --target-time, --target-lsn or --target-xid".into());
+            return Err(
+                "--exclusive means something only with --target-time, --target-lsn or --target-xid"
+                    .into(),
+            );
         }
         let mut oids: Vec<u32> = self.tablespaces.iter().map(|(oid, _)| *oid).collect();
         oids.sort_unstable();
         match oids.windows(2).find(|pair| pair.first() == pair.last()) {
-            Some(pair) => Err(format!("--tablespace is given twice for {}", pair.first().unwrap_or(&0))),
+            Some(pair) => Err(format!(
+                "--tablespace is given twice for {}",
+                pair.first().unwrap_or(&0)
+            )),
             None => Ok(()),
         }
     }
@@ -274,10 +289,13 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failur
         Ok(cli) => cli,
         Err(error) => {
             return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Print(error.to_string())),
-                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-                    Err(Failure::usage("give a command: sidecar, check, backup, restore, info or verify; see holdfast --help"))
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                    Ok(Parsed::Print(error.to_string()))
                 }
+                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                | ErrorKind::MissingSubcommand => Err(Failure::usage(
+                    "give a command: sidecar, check, backup, restore, info or verify; see holdfast --help",
+                )),
                 _ => Err(Failure::usage(one_line(&error.to_string()))),
             };
         }
@@ -290,18 +308,29 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failur
 
 /// clap's message without its usage and its pointer to the help.
 fn one_line(message: &str) -> String {
-    let paragraphs = message.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+    let paragraphs = message
+        .split("\n\n")
+        .map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
     let kept: Vec<String> = paragraphs
-        .filter(|p| !p.is_empty() && !p.starts_with("Usage:") && !p.starts_with("For more information"))
+        .filter(|p| {
+            !p.is_empty() && !p.starts_with("Usage:") && !p.starts_with("For more information")
+        })
         .map(|p| p.trim_start_matches("error: ").to_owned())
         .collect();
     kept.join("; ")
 }
 
 /// The settings file: `--config`, else what the environment names.
-pub fn config_file(given: Option<PathBuf>, environment: Option<OsString>) -> Result<PathBuf, Failure> {
+pub fn config_file(
+    given: Option<PathBuf>,
+    environment: Option<OsString>,
+) -> Result<PathBuf, Failure> {
     given
-        .or_else(|| environment.filter(|file| !file.is_empty()).map(PathBuf::from))
+        .or_else(|| {
+            environment
+                .filter(|file| !file.is_empty())
+                .map(PathBuf::from)
+        })
         .ok_or_else(|| Failure::usage("no settings: give --config FILE, or set HOLDFAST_CONFIG"))
 }
 
@@ -311,7 +340,11 @@ mod tests {
     use crate::exit::ExitClass;
 
     fn run(line: &str) -> Result<Parsed, Failure> {
-        parse(std::iter::once("holdfast").chain(line.split_whitespace()).map(OsString::from))
+        parse(
+            std::iter::once("holdfast")
+                .chain(line.split_whitespace())
+                .map(OsString::from),
+        )
     }
 
     fn restore(line: &str) -> RestoreArgs {
@@ -330,11 +363,17 @@ mod tests {
             ("", Target::Latest),
             ("--target latest", Target::Latest),
             ("--target immediate", Target::Immediate),
-            ("--target-time 2026-11-20T10:00:00Z", Target::Time("2026-11-20T10:00:00Z".parse().unwrap())),
+            (
+                "--target-time 2026-11-20T10:00:00Z",
+                Target::Time("2026-11-20T10:00:00Z".parse().unwrap()),
+            ),
             ("--target-lsn 16/B374D848", Target::Lsn(Lsn(0x16_B374_D848))),
             ("--target-xid 741", Target::Xid(741)),
             ("--target-xid 4294968037", Target::Xid(741)),
-            ("--target-name before_the_accident", Target::Name("before_the_accident".into())),
+            (
+                "--target-name before_the_accident",
+                Target::Name("before_the_accident".into()),
+            ),
         ] {
             assert_eq!(restore(line).target(), expected, "{line}");
         }
@@ -342,14 +381,25 @@ mod tests {
 
     #[test]
     fn the_rest_of_restore() {
-        let all = restore("--target-lsn 0/1 --exclusive --timeline 2 --backup b --action pause --tablespace 16401=/a --tablespace 16402=/b --overwrite --dry-run --json");
+        let all = restore(
+            "--target-lsn 0/1 --exclusive --timeline 2 --backup b --action pause --tablespace 16401=/a --tablespace 16402=/b --overwrite --dry-run --json",
+        );
         assert!(all.exclusive && all.overwrite && all.dry_run && all.json);
         assert_eq!(all.timeline, TimelineChoice::Number(TimelineId(2)));
         assert_eq!(all.action, Action::Pause);
-        assert_eq!(all.tablespaces, [(16401, PathBuf::from("/a")), (16402, PathBuf::from("/b"))]);
+        assert_eq!(
+            all.tablespaces,
+            [(16401, PathBuf::from("/a")), (16402, PathBuf::from("/b"))]
+        );
         let plain = restore("");
-        assert_eq!((plain.timeline, plain.action), (TimelineChoice::Latest, Action::Promote));
-        assert_eq!(restore("--timeline current").timeline, TimelineChoice::Current);
+        assert_eq!(
+            (plain.timeline, plain.action),
+            (TimelineChoice::Latest, Action::Promote)
+        );
+        assert_eq!(
+            restore("--timeline current").timeline,
+            TimelineChoice::Current
+        );
     }
 
     #[test]
@@ -358,16 +408,34 @@ mod tests {
             ("", ["give a command", "restore"].as_slice()),
             ("restre", &["restre", "restore"]),
             ("restore", &["--to"]),
-            ("restore --to /d --target-time 2026-11-20T10:00:00Z --target-lsn 0/1", &["--target-time", "--target-lsn"]),
-            ("restore --to /d --target latest --target-name x", &["--target ", "--target-name"]),
-            ("restore --to /d --target-time 2026-11-20T10:00:00", &["no time zone", "2026-11-20T10:00:00Z"]),
+            (
+                "restore --to /d --target-time 2026-11-20T10:00:00Z --target-lsn 0/1",
+                &["--target-time", "--target-lsn"],
+            ),
+            (
+                "restore --to /d --target latest --target-name x",
+                &["--target ", "--target-name"],
+            ),
+            (
+                "restore --to /d --target-time 2026-11-20T10:00:00",
+                &["no time zone", "2026-11-20T10:00:00Z"],
+            ),
             ("restore --to /d --target-lsn x", &["--target-lsn"]),
             ("restore --to /d --target-xid 2", &["from 3"]),
-            ("restore --to /d --exclusive", &["--exclusive", "--target-time"]),
-            ("restore --to /d --target-name x --exclusive", &["--exclusive"]),
+            (
+                "restore --to /d --exclusive",
+                &["--exclusive", "--target-time"],
+            ),
+            (
+                "restore --to /d --target-name x --exclusive",
+                &["--exclusive"],
+            ),
             ("restore --to /d --timeline 0", &["from 1"]),
             ("restore --to /d --tablespace 16401", &["OID=DIR"]),
-            ("restore --to /d --tablespace 1=/a --tablespace 1=/b", &["twice for 1"]),
+            (
+                "restore --to /d --tablespace 1=/a --tablespace 1=/b",
+                &["twice for 1"],
+            ),
             ("restore --to /d --action explode", &["explode", "promote"]),
             ("backup --type sometimes", &["sometimes", "incremental"]),
             ("info --jsn", &["--jsn", "--json"]),
@@ -377,7 +445,11 @@ mod tests {
             assert_eq!(failure.class, ExitClass::Usage, "{line}");
             assert_eq!(failure.lines().lines().count(), 1, "{}", failure.message);
             for part in parts {
-                assert!(failure.message.contains(part), "{line}: {}", failure.message);
+                assert!(
+                    failure.message.contains(part),
+                    "{line}: {}",
+                    failure.message
+                );
             }
         }
     }
@@ -391,9 +463,18 @@ mod tests {
 
     #[test]
     fn settings_come_from_the_flag_or_the_environment() {
-        assert_eq!(config_file(Some("a".into()), Some("b".into())).unwrap(), PathBuf::from("a"));
-        assert_eq!(config_file(None, Some("b".into())).unwrap(), PathBuf::from("b"));
-        assert_eq!(config_file(None, Some("".into())).unwrap_err().class, ExitClass::Usage);
+        assert_eq!(
+            config_file(Some("a".into()), Some("b".into())).unwrap(),
+            PathBuf::from("a")
+        );
+        assert_eq!(
+            config_file(None, Some("b".into())).unwrap(),
+            PathBuf::from("b")
+        );
+        assert_eq!(
+            config_file(None, Some("".into())).unwrap_err().class,
+            ExitClass::Usage
+        );
         for line in ["--config f info", "info --config f"] {
             assert!(matches!(run(line), Ok(Parsed::Run(cli)) if cli.config == Some("f".into())));
         }

@@ -142,7 +142,10 @@ mod tests {
         let outer = Layer("can't connect", Some(Box::new(inner)));
         let failure = Failure::from_error(ExitClass::Unknown, &outer);
         assert_eq!(failure.message, "can't connect: refused");
-        let told = Layer("can't connect: refused", Some(Box::new(Layer("refused", None))));
+        let told = Layer(
+            "can't connect: refused",
+            Some(Box::new(Layer("refused", None))),
+        );
         let failure = Failure::from_error(ExitClass::Unknown, &told);
         assert_eq!(failure.message, "can't connect: refused");
     }
@@ -155,7 +158,13 @@ mod tests {
 
     #[test]
     fn codes_are_those_that_scripts_know() {
-        let all = [ExitClass::Done, ExitClass::Failed, ExitClass::Unknown, ExitClass::Refused, ExitClass::Usage];
+        let all = [
+            ExitClass::Done,
+            ExitClass::Failed,
+            ExitClass::Unknown,
+            ExitClass::Refused,
+            ExitClass::Usage,
+        ];
         assert_eq!(all.map(ExitClass::code), [0, 1, 2, 3, 64]);
     }
 }

@@ -22,7 +22,10 @@ pub fn start(default: &str) {
     let _ = if std::io::stderr().is_terminal() {
         log.with_target(false).try_init()
     } else {
-        log.json().flatten_event(true).with_current_span(false).try_init()
+        log.json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init()
     };
     if let Some(error) = bad {
         tracing::warn!(%error, "HOLDFAST_LOG or RUST_LOG can't be understood: write for instance HOLDFAST_LOG=debug");

@@ -27,7 +27,11 @@ fn main() -> ExitCode {
         Ok(Err(failure)) => {
             // A closed stderr must not hide the code.
             let _ = std::io::stderr().write_all(failure.lines().as_bytes());
-            if is_restore_command { RECOVERY_TROUBLE } else { failure.class.code() }
+            if is_restore_command {
+                RECOVERY_TROUBLE
+            } else {
+                failure.class.code()
+            }
         }
         Err(_) if is_restore_command => RECOVERY_TROUBLE,
         Err(_) => ExitClass::Failed.code(),
@@ -51,5 +55,7 @@ fn run(words: Vec<OsString>) -> Result<Option<u8>, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("the program's threads can't be started: {e}")))?;
-    runtime.block_on(commands::run(&file, cli.command)).map(Some)
+    runtime
+        .block_on(commands::run(&file, cli.command))
+        .map(Some)
 }

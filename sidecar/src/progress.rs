@@ -80,11 +80,7 @@ pub struct Progress {
 impl Progress {
     /// Shows what `figures` returns: a bar where stderr is a terminal, else a line every few seconds, else, with
     /// `json`, nothing.
-    pub fn show(
-        json: bool,
-        phase: &str,
-        figures: impl Fn() -> Figures + Send + 'static,
-    ) -> Self {
+    pub fn show(json: bool, phase: &str, figures: impl Fn() -> Figures + Send + 'static) -> Self {
         let terminal = std::io::stderr().is_terminal();
         if json && !terminal {
             return Self::silent();
@@ -96,7 +92,10 @@ impl Progress {
             let mut display: Box<dyn Display> = if terminal {
                 Box::new(Bar::new())
             } else {
-                Box::new(Lines { begun: Instant::now(), last: String::new() })
+                Box::new(Lines {
+                    begun: Instant::now(),
+                    last: String::new(),
+                })
             };
             loop {
                 match received.recv_timeout(display.every()) {
@@ -110,12 +109,20 @@ impl Progress {
             }
             display.end();
         });
-        Self { phase, messages: Some(messages), thread: Some(thread) }
+        Self {
+            phase,
+            messages: Some(messages),
+            thread: Some(thread),
+        }
     }
 
     /// Shows nothing.
     pub fn silent() -> Self {
-        Self { phase: Arc::default(), messages: None, thread: None }
+        Self {
+            phase: Arc::default(),
+            messages: None,
+            thread: None,
+        }
     }
 
     /// Names what is being done now.
@@ -153,7 +160,8 @@ struct Bar(ProgressBar);
 impl Bar {
     fn new() -> Self {
         let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         Self(bar.with_style(style))
     }
@@ -166,7 +174,8 @@ impl Display for Bar {
 
     fn draw(&mut self, phase: &str, figures: Figures) {
         self.0.set_message(phase.to_owned());
-        self.0.set_length(figures.bytes_total.max(figures.bytes_done));
+        self.0
+            .set_length(figures.bytes_total.max(figures.bytes_done));
         self.0.set_position(figures.bytes_done);
     }
 
@@ -208,7 +217,11 @@ impl Display for Lines {
 
 /// One line about a moment.
 fn plain(phase: &str, figures: Figures, elapsed: Duration) -> String {
-    let Figures { bytes_done, bytes_total, .. } = figures;
+    let Figures {
+        bytes_done,
+        bytes_total,
+        ..
+    } = figures;
     if bytes_total == 0 {
         return phase.to_owned();
     }
@@ -222,7 +235,10 @@ fn plain(phase: &str, figures: Figures, elapsed: Duration) -> String {
     );
     let left = bytes_total.saturating_sub(bytes_done) as f64 / rate;
     if left > 0.0 && left < 1e9 {
-        line.push_str(&format!(", {} left", HumanDuration(Duration::from_secs_f64(left))));
+        line.push_str(&format!(
+            ", {} left",
+            HumanDuration(Duration::from_secs_f64(left))
+        ));
     }
     line
 }
@@ -233,14 +249,29 @@ mod tests {
 
     #[test]
     fn a_line_says_how_far_how_fast_and_how_long() {
-        let at = |bytes_done, bytes_total| Figures { bytes_done, bytes_total, files_done: 0 };
+        let at = |bytes_done, bytes_total| Figures {
+            bytes_done,
+            bytes_total,
+            files_done: 0,
+        };
         for (figures, seconds, expected) in [
             (at(0, 0), 5, "copying"),
             (at(0, 1 << 30), 5, "copying: 0 B of 1.00 GiB (0 %), 0 B/s"),
-            (at(1 << 29, 1 << 30), 8, "copying: 512.00 MiB of 1.00 GiB (50 %), 64.00 MiB/s, 8 seconds left"),
-            (at(1 << 30, 1 << 30), 8, "copying: 1.00 GiB of 1.00 GiB (100 %), 128.00 MiB/s"),
+            (
+                at(1 << 29, 1 << 30),
+                8,
+                "copying: 512.00 MiB of 1.00 GiB (50 %), 64.00 MiB/s, 8 seconds left",
+            ),
+            (
+                at(1 << 30, 1 << 30),
+                8,
+                "copying: 1.00 GiB of 1.00 GiB (100 %), 128.00 MiB/s",
+            ),
         ] {
-            assert_eq!(plain("copying", figures, Duration::from_secs(seconds)), expected);
+            assert_eq!(
+                plain("copying", figures, Duration::from_secs(seconds)),
+                expected
+            );
         }
     }
 
@@ -251,7 +282,14 @@ mod tests {
         counters.add_bytes(4);
         counters.add_bytes(1);
         counters.add_file();
-        assert_eq!(counters.figures(), Figures { bytes_done: 5, bytes_total: 10, files_done: 1 });
+        assert_eq!(
+            counters.figures(),
+            Figures {
+                bytes_done: 5,
+                bytes_total: 10,
+                files_done: 1
+            }
+        );
         assert_eq!(counters.status().percent, 50);
     }
 }

@@ -74,9 +74,9 @@ pub async fn run<W: WalService, T: TakeBackup>(
 async fn bind(path: &std::path::Path, mode: u32) -> Result<socket::BoundSocket, Failure> {
     socket::bind(path, mode).await.map_err(|error| match error {
         SocketError::Io { .. } => Failure::from_error(ExitClass::Failed, &error),
-        SocketError::TooLong { .. } | SocketError::Served { .. } | SocketError::NotASocket { .. } => {
-            Failure::refused(error)
-        }
+        SocketError::TooLong { .. }
+        | SocketError::Served { .. }
+        | SocketError::NotASocket { .. } => Failure::refused(error),
     })
 }
 

@@ -1,6 +1,7 @@
 //! `holdfast verify`: reads every byte that a restore would use, backups and WAL, and names what is not good.
 
 use crate::cli::VerifyArgs;
+use crate::commands;
 use crate::config::Settings;
 use crate::exit::{ExitClass, Failure};
 use crate::open;
@@ -33,11 +34,7 @@ pub async fn run(settings: &Settings, args: &VerifyArgs) -> Result<(), Failure> 
     }
     let Verification { mut status, unknown, .. } = verification;
     status.damage.sort_by(|a, b| (&a.object, &a.file).cmp(&(&b.object, &b.file)));
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&status).map_err(Failure::failed)?);
-    } else {
-        print!("{}", told(&status));
-    }
+    if args.json { commands::print_json(&status)? } else { commands::print(&told(&status))? }
     conclude(&status, &unknown)
 }
 

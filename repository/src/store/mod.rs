@@ -3,6 +3,8 @@
 //! Every key is relative to the archive (`archive.json`, `<system identifier>/wal/…`), so that nothing above this
 //! module knows where in a bucket the archive lies.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod error;
 mod open;
 

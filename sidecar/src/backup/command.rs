@@ -2,6 +2,7 @@
 
 use super::{BackupError, Order, take};
 use crate::cli::{BackupArgs, BackupKind};
+use crate::commands;
 use crate::config::Settings;
 use crate::control::client::{self, NO_INCREMENTAL};
 use crate::control::{BackupOrder, TakeBackup};
@@ -53,13 +54,7 @@ pub async fn run(settings: Arc<Settings>, args: &BackupArgs) -> Result<(), Failu
         Taker(settings).take(id, args.kind, counters.clone()).await?
     };
     drop(progress);
-    if args.json {
-        let text = serde_json::to_string_pretty(&status).map_err(Failure::failed)?;
-        println!("{text}");
-    } else {
-        print!("{}", told(&status));
-    }
-    Ok(())
+    if args.json { commands::print_json(&status) } else { commands::print(&told(&status)) }
 }
 
 async fn ordered(control: &Path, kind: BackupKind, counters: &Counters) -> Result<BackupStatus, Failure> {
@@ -90,7 +85,7 @@ async fn order(settings: &Settings, id: BackupId) -> Result<Order, Failure> {
 
 fn class(error: &BackupError) -> ExitClass {
     match error {
-        BackupError::Refused(_) | BackupError::Locked(LockError::Held(_)) => ExitClass::Refused,
+        BackupError::Refused(_) | BackupError::DataDirectory(_) | BackupError::Locked(LockError::Held(_)) => ExitClass::Refused,
         BackupError::Open(e) if e.is_permanent() => ExitClass::Refused,
         BackupError::WalMissing { .. } => ExitClass::Unknown,
         _ => ExitClass::Failed,

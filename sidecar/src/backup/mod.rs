@@ -8,6 +8,7 @@ mod walk;
 
 pub use copy::CopyError;
 
+use crate::data_directory::{self, DataDirectoryError};
 use crate::progress::Counters;
 use crate::status::{BackupRepository, BackupSize, BackupStatus, Condition, ConditionStatus, PageError};
 use copy::Findings;
@@ -29,9 +30,6 @@ use walk::Walk;
 
 /// A sign of life is written this often: well within the 15 minutes after which a backup counts as dead.
 const ALIVE_EVERY: Duration = Duration::from_secs(300);
-/// pg_control is re-read until its CRC holds, this often.
-const CONTROL_READS: u32 = 50;
-const CONTROL_PAUSE: Duration = Duration::from_millis(20);
 /// How often is looked for the WAL that is missing.
 const WAL_PAUSE: Duration = Duration::from_millis(250);
 /// How often is said what is missing.
@@ -73,6 +71,9 @@ pub enum BackupError {
     /// Another backup of this server runs.
     #[error(transparent)]
     Locked(#[from] LockError),
+    /// The data directory's pg_control.
+    #[error(transparent)]
+    DataDirectory(#[from] DataDirectoryError),
     /// The archive.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -107,7 +108,7 @@ pub enum BackupError {
 
 /// Takes a full backup. Returns when it is complete: manifest, and every segment from start to stop.
 pub async fn take(order: &Order, counters: &Counters) -> Result<BackupStatus, BackupError> {
-    let control = read_control(&order.data_directory).await.map_err(BackupError::Refused)?;
+    let (_, control) = read_control(&order.data_directory).await?;
     let server = Server::connect(&order.server).await?;
     let settings = server.settings().await?;
     fit(&control, &settings, &order.data_directory).map_err(BackupError::Refused)?;
@@ -150,7 +151,7 @@ async fn copy_and_commit(order: &Order, server: &Server, control: &ControlFile, 
     };
     let Findings { page_errors, bad_pages } = copy::copy(walk, Arc::new(source), &mut writer, order.parallelism, counters).await?;
     // After all else: on a standby its minimum recovery point says from where on the copy is consistent.
-    let (control_bytes, control_after) = read_control_bytes(&order.data_directory).await.map_err(BackupError::Changed)?;
+    let (control_bytes, control_after) = read_control(&order.data_directory).await?;
     let BackupStop { stop, label, .. } = server.stop_backup().await?;
     let stop_time = jiff::Timestamp::now();
     let parsed = backup_label::parse(&label)?;
@@ -217,28 +218,13 @@ fn unchanged(before: &ControlFile, after: &ControlFile, settings: &ServerSetting
     Ok(())
 }
 
-/// Reads and checks `global/pg_control`; a file that is being written is read again.
-pub async fn read_control(data_directory: &Path) -> Result<ControlFile, String> {
-    read_control_bytes(data_directory).await.map(|(_, control)| control)
-}
-
-async fn read_control_bytes(data_directory: &Path) -> Result<(Vec<u8>, ControlFile), String> {
-    let path = data_directory.join("global/pg_control");
-    let mut tries = 0;
-    loop {
-        let bytes = tokio::fs::read(&path).await.map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => format!("{} is not a data directory: {} is missing; correct postgres.dataDirectory", data_directory.display(), path.display()),
-            std::io::ErrorKind::PermissionDenied => format!("can't read {}: {e}; run holdfast as the user that owns the data directory", path.display()),
-            _ => format!("can't read {}: {e}", path.display()),
-        })?;
-        match ControlFile::parse(&bytes) {
-            Ok(control) => return Ok((bytes, control)),
-            Err(e) if tries == CONTROL_READS => return Err(format!("{}: {e}", path.display())),
-            Err(_) => {
-                tries += 1;
-                tokio::time::sleep(CONTROL_PAUSE).await;
-            }
-        }
+/// Reads pg_control on a thread that may wait for it.
+async fn read_control(data_directory: &Path) -> Result<(Vec<u8>, ControlFile), DataDirectoryError> {
+    let directory = data_directory.to_owned();
+    match tokio::task::spawn_blocking(move || data_directory::control_file_bytes(&directory)).await {
+        Ok(read) => read,
+        // Blocking work is never cancelled, so it panicked.
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
     }
 }
 

@@ -27,24 +27,52 @@ pub(super) async fn look(settings: &Settings, control: Option<&ControlFile>) -> 
 fn unanswered(error: &ServerError) -> Finding {
     let message = Failure::from_error(ExitClass::Unknown, error).message;
     match error {
-        ServerError::Connect { .. } => Finding::problem("postgres", message, "pg_ctl start  # or correct postgres.host, port, user and passwordFile"),
+        ServerError::Connect { .. } => Finding::problem(
+            "postgres",
+            message,
+            "pg_ctl start  # or correct postgres.host, port, user and passwordFile",
+        ),
         ServerError::Unsupported { .. } => Finding::told("postgres", message),
-        ServerError::Query { .. } | ServerError::Answer { .. } => Finding::unknown("postgres", message),
+        ServerError::Query { .. } | ServerError::Answer { .. } => {
+            Finding::unknown("postgres", message)
+        }
     }
 }
 
 /// What a server's settings mean for archiving. Pure.
 fn judge(server: &ServerSettings, control: Option<&ControlFile>, socket: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let role = if server.in_recovery { "standby" } else { "primary" };
-    let version = format!("{}.{}", server.server_version_num / 10_000, server.server_version_num % 10_000);
+    let role = if server.in_recovery {
+        "standby"
+    } else {
+        "primary"
+    };
+    let version = format!(
+        "{}.{}",
+        server.server_version_num / 10_000,
+        server.server_version_num % 10_000
+    );
     match control {
-        Some(control) if control.system_identifier != server.system_identifier => findings.push(Finding::problem(
+        Some(control) if control.system_identifier != server.system_identifier => {
+            findings.push(Finding::problem(
+                "postgres",
+                format!(
+                    "the server has system identifier {}, and the data directory {}",
+                    server.system_identifier, control.system_identifier
+                ),
+                format!(
+                    "postgres: {{dataDirectory: {}}}  # or correct postgres.host and port",
+                    server.data_directory
+                ),
+            ))
+        }
+        _ => findings.push(Finding::good(
             "postgres",
-            format!("the server has system identifier {}, and the data directory {}", server.system_identifier, control.system_identifier),
-            format!("postgres: {{dataDirectory: {}}}  # or correct postgres.host and port", server.data_directory),
+            format!(
+                "{version} answers, a {role} on timeline {}",
+                server.timeline
+            ),
         )),
-        _ => findings.push(Finding::good("postgres", format!("{version} answers, a {role} on timeline {}", server.timeline))),
     }
     let command = |verb: &str| match socket == Path::new(DEFAULT_SOCKET) {
         true => format!("holdfast-wal {verb} %f %p"),
@@ -52,21 +80,40 @@ fn judge(server: &ServerSettings, control: Option<&ControlFile>, socket: &Path) 
     };
     let quoted = |text: String| text.replace('\'', "''");
     findings.push(match server.archive_mode.as_str() {
-        "off" => Finding::problem("archive_mode", "off", "ALTER SYSTEM SET archive_mode = on;  -- and restart Postgres"),
+        "off" => Finding::problem(
+            "archive_mode",
+            "off",
+            "ALTER SYSTEM SET archive_mode = on;  -- and restart Postgres",
+        ),
         on => Finding::good("archive_mode", on),
     });
     findings.push(match &server.archive_library {
-        Some(library) => Finding::problem("archive_library", format!("{library} archives instead of archive_command"), "ALTER SYSTEM SET archive_library = ''; SELECT pg_reload_conf();"),
-        None if is_ours(&server.archive_command, "archive") => Finding::good("archive_command", &server.archive_command),
+        Some(library) => Finding::problem(
+            "archive_library",
+            format!("{library} archives instead of archive_command"),
+            "ALTER SYSTEM SET archive_library = ''; SELECT pg_reload_conf();",
+        ),
+        None if is_ours(&server.archive_command, "archive") => {
+            Finding::good("archive_command", &server.archive_command)
+        }
         None => Finding::problem(
             "archive_command",
             not_ours(&server.archive_command),
-            format!("ALTER SYSTEM SET archive_command = '{}'; SELECT pg_reload_conf();", quoted(command("archive"))),
+            format!(
+                "ALTER SYSTEM SET archive_command = '{}'; SELECT pg_reload_conf();",
+                quoted(command("archive"))
+            ),
         ),
     });
     findings.push(match server.wal_level {
-        WalLevel::Minimal => Finding::problem("wal_level", "minimal", "ALTER SYSTEM SET wal_level = replica;  -- and restart Postgres"),
-        WalLevel::Replica | WalLevel::Logical => Finding::good("wal_level", "enough to recover from"),
+        WalLevel::Minimal => Finding::problem(
+            "wal_level",
+            "minimal",
+            "ALTER SYSTEM SET wal_level = replica;  -- and restart Postgres",
+        ),
+        WalLevel::Replica | WalLevel::Logical => {
+            Finding::good("wal_level", "enough to recover from")
+        }
     });
     findings.push(if is_ours(&server.restore_command, "restore") {
         Finding::good("restore_command", &server.restore_command)
@@ -76,22 +123,35 @@ fn judge(server: &ServerSettings, control: Option<&ControlFile>, socket: &Path) 
         Finding::problem(
             "restore_command",
             not_ours(&server.restore_command),
-            format!("ALTER SYSTEM SET restore_command = '{}'; SELECT pg_reload_conf();", quoted(command("restore"))),
+            format!(
+                "ALTER SYSTEM SET restore_command = '{}'; SELECT pg_reload_conf();",
+                quoted(command("restore"))
+            ),
         )
     });
     findings
 }
 
 fn not_ours(command: &str) -> String {
-    if command.is_empty() { "not set".to_owned() } else { format!("{command:?} is not holdfast-wal's") }
+    if command.is_empty() {
+        "not set".to_owned()
+    } else {
+        format!("{command:?} is not holdfast-wal's")
+    }
 }
 
 /// Whether a command is `[path/]holdfast-wal [--socket PATH] <verb> %f %p`, and nothing around it that could hide its
 /// exit code.
 fn is_ours(command: &str, verb: &str) -> bool {
     let plain = |c: char| !matches!(c, '|' | '&' | ';' | '<' | '>' | '`' | '$' | '(' | '\n');
-    let mut words = command.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
-    let program = words.next().is_some_and(|word| Path::new(word).file_name().is_some_and(|name| name == "holdfast-wal"));
+    let mut words = command
+        .split_whitespace()
+        .map(|word| word.trim_matches(['"', '\'']));
+    let program = words.next().is_some_and(|word| {
+        Path::new(word)
+            .file_name()
+            .is_some_and(|name| name == "holdfast-wal")
+    });
     let rest: Vec<&str> = words.collect();
     let rest = match rest.as_slice() {
         ["--socket", _, rest @ ..] => rest,
@@ -151,18 +211,63 @@ mod tests {
     fn each_wrong_setting_is_a_problem_with_the_line_that_mends_it() {
         let judge = |server: &ServerSettings, socket: &str| judge(server, None, Path::new(socket));
         let all_good = judge(&good(), DEFAULT_SOCKET);
-        assert!(all_good.iter().all(|f| f.verdict == Verdict::Good), "{all_good:?}");
+        assert!(
+            all_good.iter().all(|f| f.verdict == Verdict::Good),
+            "{all_good:?}"
+        );
         for (server, line) in [
-            (ServerSettings { archive_mode: "off".into(), ..good() }, "archive_mode = on"),
-            (ServerSettings { archive_command: "/bin/true".into(), ..good() }, "archive_command = 'holdfast-wal --socket /s archive %f %p'"),
-            (ServerSettings { archive_library: Some("basic_archive".into()), ..good() }, "archive_library = ''"),
-            (ServerSettings { wal_level: WalLevel::Minimal, ..good() }, "wal_level = replica"),
-            (ServerSettings { in_recovery: true, ..good() }, "restore_command = 'holdfast-wal --socket /s restore %f %p'"),
-            (ServerSettings { restore_command: "cp /x/%f %p".into(), ..good() }, "restore_command"),
+            (
+                ServerSettings {
+                    archive_mode: "off".into(),
+                    ..good()
+                },
+                "archive_mode = on",
+            ),
+            (
+                ServerSettings {
+                    archive_command: "/bin/true".into(),
+                    ..good()
+                },
+                "archive_command = 'holdfast-wal --socket /s archive %f %p'",
+            ),
+            (
+                ServerSettings {
+                    archive_library: Some("basic_archive".into()),
+                    ..good()
+                },
+                "archive_library = ''",
+            ),
+            (
+                ServerSettings {
+                    wal_level: WalLevel::Minimal,
+                    ..good()
+                },
+                "wal_level = replica",
+            ),
+            (
+                ServerSettings {
+                    in_recovery: true,
+                    ..good()
+                },
+                "restore_command = 'holdfast-wal --socket /s restore %f %p'",
+            ),
+            (
+                ServerSettings {
+                    restore_command: "cp /x/%f %p".into(),
+                    ..good()
+                },
+                "restore_command",
+            ),
         ] {
-            let problems: Vec<_> = judge(&server, "/s").into_iter().filter(|f| f.verdict == Verdict::Problem).collect();
+            let problems: Vec<_> = judge(&server, "/s")
+                .into_iter()
+                .filter(|f| f.verdict == Verdict::Problem)
+                .collect();
             assert_eq!(problems.len(), 1, "{problems:?}");
-            assert!(problems[0].mend.as_ref().unwrap().contains(line), "{problems:?}");
+            assert!(
+                problems[0].mend.as_ref().unwrap().contains(line),
+                "{problems:?}"
+            );
         }
     }
 }

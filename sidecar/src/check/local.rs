@@ -16,13 +16,23 @@ pub(super) fn look(directory: &Path) -> (Option<ControlFile>, Vec<Finding>) {
     let owner = match fs::metadata(directory) {
         Err(e) => {
             let message = format!("{place} can't be looked at: {e}");
-            return (None, vec![Finding::problem(SUBJECT, message, "postgres: {dataDirectory: …}  # what SHOW data_directory prints")]);
+            return (
+                None,
+                vec![Finding::problem(
+                    SUBJECT,
+                    message,
+                    "postgres: {dataDirectory: …}  # what SHOW data_directory prints",
+                )],
+            );
         }
         Ok(metadata) => metadata.uid(),
     };
     match data_directory::control_file(directory) {
         Ok(control) => {
-            let message = format!("{place} is a cluster of Postgres {} with system identifier {}", control.major, control.system_identifier);
+            let message = format!(
+                "{place} is a cluster of Postgres {} with system identifier {}",
+                control.major, control.system_identifier
+            );
             let mut findings = vec![Finding::good(SUBJECT, message)];
             findings.extend(user(uid, owner));
             (Some(control), findings)
@@ -30,9 +40,19 @@ pub(super) fn look(directory: &Path) -> (Option<ControlFile>, Vec<Finding>) {
         Err(error) => {
             let denied = matches!(&error, DataDirectoryError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
             let finding = if denied {
-                Finding::problem(SUBJECT, error.to_string(), format!("setpriv --reuid {owner} --clear-groups holdfast …  # the user that owns it"))
+                Finding::problem(
+                    SUBJECT,
+                    error.to_string(),
+                    format!(
+                        "setpriv --reuid {owner} --clear-groups holdfast …  # the user that owns it"
+                    ),
+                )
             } else {
-                Finding::problem(SUBJECT, error.to_string(), "postgres: {dataDirectory: …}  # what SHOW data_directory prints")
+                Finding::problem(
+                    SUBJECT,
+                    error.to_string(),
+                    "postgres: {dataDirectory: …}  # what SHOW data_directory prints",
+                )
             };
             (None, vec![finding])
         }
@@ -44,8 +64,14 @@ fn user(uid: u32, owner: u32) -> Option<Finding> {
     if uid == owner || uid == 0 {
         return None;
     }
-    let message = format!("this is user {uid}, and the data directory belongs to user {owner}, whose files are its own");
-    Some(Finding::problem("user", message, format!("setpriv --reuid {owner} --clear-groups holdfast …")))
+    let message = format!(
+        "this is user {uid}, and the data directory belongs to user {owner}, whose files are its own"
+    );
+    Some(Finding::problem(
+        "user",
+        message,
+        format!("setpriv --reuid {owner} --clear-groups holdfast …"),
+    ))
 }
 
 #[cfg(test)]
@@ -59,7 +85,11 @@ mod tests {
         for path in [folder.path().to_owned(), folder.path().join("nowhere")] {
             let (control, findings) = look(&path);
             assert!(control.is_none());
-            assert!(findings.iter().any(|f| f.verdict == Verdict::Problem && f.mend.is_some()));
+            assert!(
+                findings
+                    .iter()
+                    .any(|f| f.verdict == Verdict::Problem && f.mend.is_some())
+            );
         }
     }
 

@@ -15,7 +15,11 @@ const PROBES: &str = "checks";
 /// S3 refuses requests at 15 minutes.
 const MOST_SKEW: SignedDuration = SignedDuration::from_mins(5);
 
-pub(super) async fn look(settings: &Settings, repository: &Repository, control: Option<&ControlFile>) -> Vec<Finding> {
+pub(super) async fn look(
+    settings: &Settings,
+    repository: &Repository,
+    control: Option<&ControlFile>,
+) -> Vec<Finding> {
     let subject = format!("repository {}", repository.name);
     let store = match repository.store_settings() {
         Err(error) => return vec![Finding::told(&subject, error.to_string())],
@@ -35,9 +39,12 @@ pub(super) async fn look(settings: &Settings, repository: &Repository, control: 
                 Ok(message) => Finding::good(&subject, message),
                 Err(error) => unopened(&subject, &error),
             },
-            Err(OpenError::NotThere(place)) => {
-                Finding::good(&subject, format!("there is no archive at {place} yet; the first WAL segment or backup makes it"))
-            }
+            Err(OpenError::NotThere(place)) => Finding::good(
+                &subject,
+                format!(
+                    "there is no archive at {place} yet; the first WAL segment or backup makes it"
+                ),
+            ),
             Err(error) => unopened(&subject, &error),
         }),
     }
@@ -52,17 +59,29 @@ async fn probe(subject: &str, store: &Store) -> Result<Vec<Finding>, StoreError>
     let mut findings = Vec::new();
     match store.create(&key, vec![second]).await? {
         Created::Occupied(stored) if stored == first => {
-            findings.push(Finding::good(subject, format!("{} takes new objects and keeps what is there", store.description())));
+            findings.push(Finding::good(
+                subject,
+                format!(
+                    "{} takes new objects and keeps what is there",
+                    store.description()
+                ),
+            ));
         }
         Created::Occupied(_) | Created::New => findings.push(Finding::problem(
             subject,
-            format!("{} overwrote an object that it was asked only to create (If-None-Match: *)", store.description()),
+            format!(
+                "{} overwrote an object that it was asked only to create (If-None-Match: *)",
+                store.description()
+            ),
             "use a store that honours conditional writes, as AWS S3 and MinIO do",
         )),
     }
     let listed: Vec<_> = store.list(PROBES).try_collect().await?;
     match listed.iter().find(|object| object.key == key) {
-        Some(object) => findings.extend(clock(subject, Timestamp::now().duration_since(object.modified))),
+        Some(object) => findings.extend(clock(
+            subject,
+            Timestamp::now().duration_since(object.modified),
+        )),
         None => findings.push(Finding::problem(
             subject,
             "a new object does not show in a listing",
@@ -73,7 +92,10 @@ async fn probe(subject: &str, store: &Store) -> Result<Vec<Finding>, StoreError>
         Ok(()) => {}
         // Deleting is the owner's business, not archiving's.
         Err(error) if error.kind() == ErrorKind::Denied => {
-            findings.push(Finding::good(subject, format!("may not delete; {key} of this check stays there")));
+            findings.push(Finding::good(
+                subject,
+                format!("may not delete; {key} of this check stays there"),
+            ));
         }
         Err(error) => return Err(error),
     }
@@ -84,15 +106,30 @@ fn clock(subject: &str, ahead: SignedDuration) -> Option<Finding> {
     let minutes = ahead.as_mins();
     let message = match (ahead > MOST_SKEW, ahead < -MOST_SKEW) {
         (true, _) => format!("this machine's clock is {minutes} minutes ahead of the store's"),
-        (_, true) => format!("this machine's clock is {} minutes behind the store's", -minutes),
+        (_, true) => format!(
+            "this machine's clock is {} minutes behind the store's",
+            -minutes
+        ),
         _ => return None,
     };
-    Some(Finding::problem(subject, message, "timedatectl set-ntp true"))
+    Some(Finding::problem(
+        subject,
+        message,
+        "timedatectl set-ntp true",
+    ))
 }
 
 /// Whose archive it is, without claiming it.
-async fn belongs(settings: &Settings, archive: &Archive, control: Option<&ControlFile>) -> Result<String, OpenError> {
-    let how = if archive.is_encrypted() { "the key opens it" } else { "it is not encrypted" };
+async fn belongs(
+    settings: &Settings,
+    archive: &Archive,
+    control: Option<&ControlFile>,
+) -> Result<String, OpenError> {
+    let how = if archive.is_encrypted() {
+        "the key opens it"
+    } else {
+        "it is not encrypted"
+    };
     let place = archive.store().description();
     let Some(control) = control else {
         return Ok(format!("the archive at {place} can be read, and {how}"));
@@ -100,23 +137,41 @@ async fn belongs(settings: &Settings, archive: &Archive, control: Option<&Contro
     let ours = control.system_identifier;
     if archive.identity(ours).await?.is_some() {
         // Compares only, since it stands.
-        archive.claim(ours, control.major, control.segment_size, None).await?;
-        return Ok(format!("the archive at {place} is this database's, and {how}"));
+        archive
+            .claim(ours, control.major, control.segment_size, None)
+            .await?;
+        return Ok(format!(
+            "the archive at {place} is this database's, and {how}"
+        ));
     }
     match archive.incarnations().await?.last() {
         Some((existing, _)) if settings.accept_system_identifier != Some(ours) => {
-            Err(OpenError::OtherDatabase { place: place.to_owned(), existing: *existing, ours })
+            Err(OpenError::OtherDatabase {
+                place: place.to_owned(),
+                existing: *existing,
+                ours,
+            })
         }
-        _ => Ok(format!("the archive at {place} awaits this database's first WAL, and {how}")),
+        _ => Ok(format!(
+            "the archive at {place} awaits this database's first WAL, and {how}"
+        )),
     }
 }
 
 fn failed(subject: &str, error: &StoreError) -> Finding {
-    if error.is_permanent() { Finding::told(subject, error.to_string()) } else { Finding::unknown(subject, error.to_string()) }
+    if error.is_permanent() {
+        Finding::told(subject, error.to_string())
+    } else {
+        Finding::unknown(subject, error.to_string())
+    }
 }
 
 fn unopened(subject: &str, error: &OpenError) -> Finding {
-    if error.is_permanent() { Finding::told(subject, error.to_string()) } else { Finding::unknown(subject, error.to_string()) }
+    if error.is_permanent() {
+        Finding::told(subject, error.to_string())
+    } else {
+        Finding::unknown(subject, error.to_string())
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +181,9 @@ mod tests {
     use crate::config;
 
     async fn look_at(folder: &std::path::Path, more: &str) -> Vec<Finding> {
-        let text = format!("archive: a/b\npostgres: {{dataDirectory: /d}}\nrepositories: [{{name: main, filesystem: {{path: store}}{more}}}]\n");
+        let text = format!(
+            "archive: a/b\npostgres: {{dataDirectory: /d}}\nrepositories: [{{name: main, filesystem: {{path: store}}{more}}}]\n"
+        );
         let settings = config::parse(&folder.join("settings.yaml"), &text).unwrap();
         look(&settings, &settings.repositories[0], None).await
     }
@@ -136,8 +193,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("store")).unwrap();
         let findings = look_at(folder.path(), "").await;
-        assert!(findings.iter().all(|f| f.verdict == Verdict::Good), "{findings:?}");
-        let left: Vec<_> = std::fs::read_dir(folder.path().join("store/a/b/checks")).into_iter().flatten().collect();
+        assert!(
+            findings.iter().all(|f| f.verdict == Verdict::Good),
+            "{findings:?}"
+        );
+        let left: Vec<_> = std::fs::read_dir(folder.path().join("store/a/b/checks"))
+            .into_iter()
+            .flatten()
+            .collect();
         assert!(left.is_empty(), "{left:?}");
     }
 
@@ -145,17 +208,39 @@ mod tests {
     async fn a_missing_folder_and_a_missing_key_are_problems() {
         let folder = tempfile::tempdir().unwrap();
         let findings = look_at(folder.path(), "").await;
-        assert!(findings.iter().any(|f| f.verdict != Verdict::Good), "{findings:?}");
+        assert!(
+            findings.iter().any(|f| f.verdict != Verdict::Good),
+            "{findings:?}"
+        );
         std::fs::create_dir(folder.path().join("store")).unwrap();
-        let findings = look_at(folder.path(), ", encryption: {currentKey: k, keyFiles: {k: nowhere}}").await;
-        assert!(findings.iter().any(|f| f.verdict == Verdict::Problem && f.message.contains("nowhere")), "{findings:?}");
+        let findings = look_at(
+            folder.path(),
+            ", encryption: {currentKey: k, keyFiles: {k: nowhere}}",
+        )
+        .await;
+        assert!(
+            findings
+                .iter()
+                .any(|f| f.verdict == Verdict::Problem && f.message.contains("nowhere")),
+            "{findings:?}"
+        );
     }
 
     #[test]
     fn clocks() {
         assert_eq!(clock("s", SignedDuration::from_secs(30)), None);
         assert_eq!(clock("s", SignedDuration::from_secs(-30)), None);
-        assert!(clock("s", SignedDuration::from_mins(20)).unwrap().message.contains("20 minutes ahead"));
-        assert!(clock("s", SignedDuration::from_mins(-20)).unwrap().message.contains("20 minutes behind"));
+        assert!(
+            clock("s", SignedDuration::from_mins(20))
+                .unwrap()
+                .message
+                .contains("20 minutes ahead")
+        );
+        assert!(
+            clock("s", SignedDuration::from_mins(-20))
+                .unwrap()
+                .message
+                .contains("20 minutes behind")
+        );
     }
 }

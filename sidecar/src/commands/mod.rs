@@ -16,7 +16,9 @@ pub async fn run(file: &Path, command: Command) -> Result<u8, Failure> {
     match &command {
         // Wrong settings are what it looks for.
         Command::Check => return Ok(check::run(file).await?.code()),
-        Command::WalRestore { name, path } => return Ok(restore_wal::restore_one(file, name, path).await),
+        Command::WalRestore { name, path } => {
+            return Ok(restore_wal::restore_one(file, name, path).await);
+        }
         _ => {}
     }
     let settings = Arc::new(config::load(file).map_err(Failure::refused)?);
@@ -24,7 +26,7 @@ pub async fn run(file: &Path, command: Command) -> Result<u8, Failure> {
         Command::Check | Command::WalRestore { .. } => {}
         Command::Sidecar => serve::run(settings).await?,
         Command::Backup(arguments) => backup::command::run(settings, &arguments).await?,
-        Command::Restore(_) => return Err(Failure::failed(anyhow::anyhow!("not built yet"))),
+        Command::Restore(arguments) => restore::command::run(settings, &arguments).await?,
         Command::Info(_) => return Err(Failure::failed(anyhow::anyhow!("not built yet"))),
         Command::Verify(arguments) => verify::run(&settings, &arguments).await?,
     }

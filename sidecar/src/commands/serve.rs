@@ -39,9 +39,12 @@ impl WalService for Wal {
 
     async fn status(&self) -> Value {
         let progress = self.archiver.progress();
-        let last_archived = progress.last_archived.map(|(name, time)| json!({"name": name, "time": time}));
-        let last_failure =
-            progress.last_failure.map(|(name, reason, time)| json!({"name": name, "reason": reason, "time": time}));
+        let last_archived = progress
+            .last_archived
+            .map(|(name, time)| json!({"name": name, "time": time}));
+        let last_failure = progress
+            .last_failure
+            .map(|(name, reason, time)| json!({"name": name, "reason": reason, "time": time}));
         json!({
             "archive": self.settings.archive,
             "sidecarVersion": env!("CARGO_PKG_VERSION"),

@@ -124,7 +124,9 @@ pub(super) fn parse(text: &str) -> Result<File, Problem> {
     // No snippet: a message must not show what somebody has put into the file by mistake, such as a password.
     let options = serde_saphyr::options! { with_snippet: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+        let (line, column) = error
+            .location()
+            .map_or((0, 0), |at| (at.line(), at.column()));
         Problem {
             line,
             column,
@@ -140,7 +142,10 @@ fn describe(error: &Error) -> String {
         } => format!("unknown field \"{field}\"; {}", suggestion(field, expected)),
         Error::SerdeUnknownVariant {
             variant, expected, ..
-        } => format!("unknown value \"{variant}\"; {}", suggestion(variant, expected)),
+        } => format!(
+            "unknown value \"{variant}\"; {}",
+            suggestion(variant, expected)
+        ),
         Error::SerdeMissingField { field, .. } => format!("the field \"{field}\" is missing"),
         Error::SerdeInvalidType {
             unexpected,

@@ -39,7 +39,11 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read { file, source } => {
-                write!(f, "the settings file {} can't be read: {source}", file.display())
+                write!(
+                    f,
+                    "the settings file {} can't be read: {source}",
+                    file.display()
+                )
             }
             Self::Invalid { file, problems } => {
                 for (i, problem) in problems.iter().enumerate() {

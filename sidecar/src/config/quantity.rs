@@ -2,7 +2,9 @@
 
 /// Reads `256Mi`, `1Gi`, `500M` or plain bytes.
 pub(crate) fn parse(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit {
         "" => 1,

@@ -113,7 +113,10 @@ impl Encryption {
 impl Repository {
     /// Reads the key files; none where it is not encrypted.
     pub fn master_keys(&self) -> Result<Option<MasterKeys>, SecretError> {
-        self.encryption.as_ref().map(Encryption::master_keys).transpose()
+        self.encryption
+            .as_ref()
+            .map(Encryption::master_keys)
+            .transpose()
     }
 
     /// Reads the credentials; what `StoreSettings::open` takes.
@@ -127,7 +130,11 @@ impl Repository {
 
 impl S3 {
     fn settings(&self) -> Result<S3Settings, SecretError> {
-        let ca = self.ca_file.as_deref().map(|file| read("caFile", file)).transpose()?;
+        let ca = self
+            .ca_file
+            .as_deref()
+            .map(|file| read("caFile", file))
+            .transpose()?;
         let credentials = match &self.credentials {
             None => None,
             Some(files) => Some(Credentials {
@@ -197,9 +204,14 @@ mod tests {
             (b"hunter2 is my secret", "no base64"),
             (&[b'A'; 70_000], "more than"),
         ] {
-            let error = encryption(folder.path(), content).master_keys().unwrap_err();
+            let error = encryption(folder.path(), content)
+                .master_keys()
+                .unwrap_err();
             let message = error.to_string();
-            assert!(message.contains(found) && message.contains("k1"), "{message}");
+            assert!(
+                message.contains(found) && message.contains("k1"),
+                "{message}"
+            );
             assert!(!message.contains("hunter2"), "{message}");
         }
     }
@@ -232,7 +244,9 @@ mod tests {
         };
         let settings = repository.store_settings().unwrap();
         assert!(!format!("{settings:?}").contains("hunter"));
-        let StoreSettings::S3(s3) = settings else { panic!() };
+        let StoreSettings::S3(s3) = settings else {
+            panic!()
+        };
         assert_eq!(s3.credentials.unwrap().secret_access_key, "hunter2");
         let postgres = Postgres {
             data_directory: "/d".into(),

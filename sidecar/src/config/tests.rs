@@ -34,19 +34,30 @@ fn told(from: &str, to: &str) -> String {
 fn the_documented_file_is_read() {
     let settings = read(ISSUE).unwrap();
     assert_eq!(settings.archive, "shop/orders");
-    assert_eq!(settings.control_socket(), Path::new("/holdfast/run/control.sock"));
+    assert_eq!(
+        settings.control_socket(),
+        Path::new("/holdfast/run/control.sock")
+    );
     assert_eq!(settings.wal_compression, Compression::Zstd(1));
     assert_eq!(settings.backup_compression, Compression::Lz4);
     assert_eq!((settings.parallelism, settings.memory), (2, 256 << 20));
-    assert_eq!(settings.accept_system_identifier, Some(SystemIdentifier(7_000_000_000_000_000_001)));
-    let [main, second] = settings.repositories.as_slice() else { panic!() };
+    assert_eq!(
+        settings.accept_system_identifier,
+        Some(SystemIdentifier(7_000_000_000_000_000_001))
+    );
+    let [main, second] = settings.repositories.as_slice() else {
+        panic!()
+    };
     assert_eq!((main.mode, second.mode), (Mode::Required, Mode::BestEffort));
     let Place::S3(s3) = &main.place else { panic!() };
     assert!(s3.verify_tls);
     let credentials = s3.credentials.as_ref().unwrap();
     assert_eq!(credentials.access_key_id, Path::new("/etc/holdfast/id"));
     assert_eq!(credentials.secret_access_key, Path::new("/secret"));
-    assert_eq!(main.encryption.as_ref().unwrap().key_files["k1"], Path::new("/etc/holdfast/keys/k1"));
+    assert_eq!(
+        main.encryption.as_ref().unwrap().key_files["k1"],
+        Path::new("/etc/holdfast/keys/k1")
+    );
 }
 
 #[test]
@@ -63,12 +74,36 @@ fn all_else_has_a_default() {
 #[test]
 fn a_wrong_name_is_told_with_its_place_and_the_right_one() {
     for (from, to, expected) in [
-        ("user: postgres", "usr: postgres", "/etc/holdfast/settings.yaml:4:92: unknown field \"usr\"; did you mean \"user\"?"),
-        ("bucket:", "buckte:", "/etc/holdfast/settings.yaml:7:8: unknown field \"buckte\"; did you mean \"bucket\"?"),
-        ("wal: {", "wall: {", "/etc/holdfast/settings.yaml:13:1: unknown field \"wall\"; did you mean \"wal\"?"),
-        ("algorithm: lz4", "algorithm: lz5", "unknown value \"lz5\"; did you mean \"lz4\"?"),
-        ("mode: BestEffort", "mode: besteffort", "unknown value \"besteffort\"; did you mean \"BestEffort\"?"),
-        ("path: /backup", "directory: /backup", "unknown field \"directory\"; it can be path"),
+        (
+            "user: postgres",
+            "usr: postgres",
+            "/etc/holdfast/settings.yaml:4:92: unknown field \"usr\"; did you mean \"user\"?",
+        ),
+        (
+            "bucket:",
+            "buckte:",
+            "/etc/holdfast/settings.yaml:7:8: unknown field \"buckte\"; did you mean \"bucket\"?",
+        ),
+        (
+            "wal: {",
+            "wall: {",
+            "/etc/holdfast/settings.yaml:13:1: unknown field \"wall\"; did you mean \"wal\"?",
+        ),
+        (
+            "algorithm: lz4",
+            "algorithm: lz5",
+            "unknown value \"lz5\"; did you mean \"lz4\"?",
+        ),
+        (
+            "mode: BestEffort",
+            "mode: besteffort",
+            "unknown value \"besteffort\"; did you mean \"BestEffort\"?",
+        ),
+        (
+            "path: /backup",
+            "directory: /backup",
+            "unknown field \"directory\"; it can be path",
+        ),
     ] {
         let message = told(from, to);
         assert!(message.contains(expected), "{message}");
@@ -78,40 +113,103 @@ fn a_wrong_name_is_told_with_its_place_and_the_right_one() {
 #[test]
 fn a_secret_in_the_wrong_place_is_not_printed() {
     let message = told("user: postgres", "password: hunter2");
-    assert!(message.contains("\"password\"") && !message.contains("hunter2"), "{message}");
+    assert!(
+        message.contains("\"password\"") && !message.contains("hunter2"),
+        "{message}"
+    );
 }
 
 #[test]
 fn wrong_values_are_told_with_their_place() {
     for (from, to, expected) in [
-        ("archive: shop/orders", "archive: orders", ":2:10: the archive \"orders\" is not of the form namespace/name"),
-        ("archive: shop/orders", "archive: shop/../orders", "must be namespace/name"),
-        ("archive: shop/orders", "archive: Shop/orders", "must be namespace/name"),
-        ("archive: shop/orders", "archive: /orders", "must be namespace/name"),
+        (
+            "archive: shop/orders",
+            "archive: orders",
+            ":2:10: the archive \"orders\" is not of the form namespace/name",
+        ),
+        (
+            "archive: shop/orders",
+            "archive: shop/../orders",
+            "must be namespace/name",
+        ),
+        (
+            "archive: shop/orders",
+            "archive: Shop/orders",
+            "must be namespace/name",
+        ),
+        (
+            "archive: shop/orders",
+            "archive: /orders",
+            "must be namespace/name",
+        ),
         ("archive: shop/orders", "socket: /s", "settings.yaml:"),
         ("port: 5432", "port: 0", "port is 0"),
         ("port: 5432", "port: many", "settings.yaml:4:"),
         ("port: 5432", "port: 70000", "settings.yaml:4:"),
-        ("level: 1", "level: 20", ":13:45: zstd's level is 1 (fast) to 19 (small), not 20"),
-        ("{algorithm: lz4}", "{algorithm: lz4, level: 3}", "only zstd has a level"),
-        ("parallelism: 2", "parallelism: 0", "parallelism is 1 to 64, not 0"),
-        ("parallelism: 2", "parallelism: 65", "parallelism is 1 to 64, not 65"),
+        (
+            "level: 1",
+            "level: 20",
+            ":13:45: zstd's level is 1 (fast) to 19 (small), not 20",
+        ),
+        (
+            "{algorithm: lz4}",
+            "{algorithm: lz4, level: 3}",
+            "only zstd has a level",
+        ),
+        (
+            "parallelism: 2",
+            "parallelism: 0",
+            "parallelism is 1 to 64, not 0",
+        ),
+        (
+            "parallelism: 2",
+            "parallelism: 65",
+            "parallelism is 1 to 64, not 65",
+        ),
         ("memory: 256Mi", "memory: 63Mi", "at least 64Mi"),
         ("memory: 256Mi", "memory: lots", "is no amount of memory"),
-        ("name: second", "name: main", "a second repository named \"main\""),
-        ("currentKey: k1", "currentKey: k2", "currentKey \"k2\" is not one of keyFiles"),
-        ("\"http://127.0.0.1:9000\"", "127.0.0.1:9000", "an endpoint begins with https://"),
-        ("  filesystem: {path: /backup}\n", "", "the repository \"second\" has neither s3 nor filesystem"),
-        ("mode: BestEffort", "s3: {bucket: b}", "the repository \"second\" has both s3 and filesystem"),
+        (
+            "name: second",
+            "name: main",
+            "a second repository named \"main\"",
+        ),
+        (
+            "currentKey: k1",
+            "currentKey: k2",
+            "currentKey \"k2\" is not one of keyFiles",
+        ),
+        (
+            "\"http://127.0.0.1:9000\"",
+            "127.0.0.1:9000",
+            "an endpoint begins with https://",
+        ),
+        (
+            "  filesystem: {path: /backup}\n",
+            "",
+            "the repository \"second\" has neither s3 nor filesystem",
+        ),
+        (
+            "mode: BestEffort",
+            "s3: {bucket: b}",
+            "the repository \"second\" has both s3 and filesystem",
+        ),
         ("\"7000000000000000001\"", "mine", "is no system identifier"),
         ("archive: shop/orders", "archive: [", "settings.yaml:"),
-        ("  mode: BestEffort", "  mode: BestEffort\n  mode: Required", "settings.yaml:"),
+        (
+            "  mode: BestEffort",
+            "  mode: BestEffort\n  mode: Required",
+            "settings.yaml:",
+        ),
     ] {
         let message = told(from, to);
         assert!(message.contains(expected), "{to}: {message}");
         assert_eq!(message.lines().count(), 1, "{message}");
     }
-    for (text, expected) in [("", "empty"), ("- a\n", "settings.yaml"), ("a: b: c\n", "settings.yaml")] {
+    for (text, expected) in [
+        ("", "empty"),
+        ("- a\n", "settings.yaml"),
+        ("a: b: c\n", "settings.yaml"),
+    ] {
         let message = read(text).unwrap_err().to_string();
         assert!(message.contains(expected), "{text:?}: {message}");
     }
@@ -119,22 +217,41 @@ fn wrong_values_are_told_with_their_place() {
 
 #[test]
 fn all_problems_are_told_at_once_by_line() {
-    let text = ISSUE.replace("level: 1", "level: 99").replace("archive: shop/orders", "archive: x").replace("memory: 256Mi", "memory: 1");
+    let text = ISSUE
+        .replace("level: 1", "level: 99")
+        .replace("archive: shop/orders", "archive: x")
+        .replace("memory: 256Mi", "memory: 1");
     let message = read(&text).unwrap_err().to_string();
-    let lines: Vec<_> = message.lines().map(|l| l.split(':').nth(1).unwrap()).collect();
+    let lines: Vec<_> = message
+        .lines()
+        .map(|l| l.split(':').nth(1).unwrap())
+        .collect();
     assert_eq!(lines, ["2", "13", "15"], "{message}");
 }
 
 #[test]
 fn only_best_effort_is_not_enough() {
     let text = SHORT.replace("path: /b}", "path: /b}, mode: BestEffort");
-    assert!(read(&text).unwrap_err().to_string().contains("mode Required"));
+    assert!(
+        read(&text)
+            .unwrap_err()
+            .to_string()
+            .contains("mode Required")
+    );
     let text = SHORT.replace("[{name: r, filesystem: {path: /b}}]", "[]");
-    assert!(read(&text).unwrap_err().to_string().contains("at least one"));
+    assert!(
+        read(&text)
+            .unwrap_err()
+            .to_string()
+            .contains("at least one")
+    );
 }
 
 #[test]
 fn a_missing_file_is_told() {
     let error = load(Path::new("/nowhere/settings.yaml")).unwrap_err();
-    assert!(error.to_string().contains("/nowhere/settings.yaml"), "{error}");
+    assert!(
+        error.to_string().contains("/nowhere/settings.yaml"),
+        "{error}"
+    );
 }

@@ -19,8 +19,12 @@ pub(crate) fn parse_moment(text: &str) -> Result<Timestamp, String> {
         }
     }
     match text.parse::<DateTime>() {
-        Ok(civil) => Err(format!("{text} has no time zone: write {civil}Z for UTC, or your offset behind it, such as {civil}+01:00")),
-        Err(_) => Err(format!("{text:?} is no time: write it as 2026-11-20T10:00:00Z or 2026-11-20 10:00:00+01")),
+        Ok(civil) => Err(format!(
+            "{text} has no time zone: write {civil}Z for UTC, or your offset behind it, such as {civil}+01:00"
+        )),
+        Err(_) => Err(format!(
+            "{text:?} is no time: write it as 2026-11-20T10:00:00Z or 2026-11-20 10:00:00+01"
+        )),
     }
 }
 

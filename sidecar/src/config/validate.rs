@@ -1,7 +1,9 @@
 //! From the file's shape to settings that can be used: a pure function that finds all problems.
 
 use super::problem::Problem;
-use super::{CredentialFiles, Encryption, Mode, Place, Postgres, Repository, S3, Settings, file, quantity};
+use super::{
+    CredentialFiles, Encryption, Mode, Place, Postgres, Repository, S3, Settings, file, quantity,
+};
 use holdfast_postgres::SystemIdentifier;
 use holdfast_repository::Compression;
 use serde_saphyr::Spanned;
@@ -87,7 +89,9 @@ fn check_archive(archive: &str) -> Result<(), &'static str> {
     if part(namespace) && part(name) {
         Ok(())
     } else {
-        Err("must be namespace/name, each of 1 to 63 lower-case letters, digits, '-' and '.', with a letter or digit at both ends")
+        Err(
+            "must be namespace/name, each of 1 to 63 lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+        )
     }
 }
 
@@ -104,7 +108,10 @@ fn check_postgres(problems: &mut Problems, folder: &Path, postgres: file::Postgr
         problems.at(&data_directory, "dataDirectory is empty");
     }
     if let Some(port) = port.as_ref().filter(|port| port.value == 0) {
-        problems.at(port, "port is 0; it is 5432 unless the server was told otherwise");
+        problems.at(
+            port,
+            "port is 0; it is 5432 unless the server was told otherwise",
+        );
     }
     let mut text = |value: Option<Spanned<String>>, what: &str, default: &str| match value {
         Some(value) => problems.text(value, what),
@@ -126,10 +133,16 @@ fn check_repositories(
     repositories: Spanned<Vec<Spanned<file::Repository>>>,
 ) -> Vec<Repository> {
     if repositories.value.is_empty() {
-        problems.at(&repositories, "repositories is empty: at least one is needed to keep anything");
+        problems.at(
+            &repositories,
+            "repositories is empty: at least one is needed to keep anything",
+        );
     }
     if repositories.value.len() > MOST_REPOSITORIES {
-        problems.at(&repositories, format!("more than {MOST_REPOSITORIES} repositories"));
+        problems.at(
+            &repositories,
+            format!("more than {MOST_REPOSITORIES} repositories"),
+        );
     }
     let place = repositories.referenced;
     let mut names = BTreeSet::new();
@@ -137,7 +150,13 @@ fn check_repositories(
     for repository in repositories.value {
         let name = &repository.value.name;
         if !names.insert(name.value.clone()) {
-            problems.at(name, format!("a second repository named {:?}: give each a name of its own", name.value));
+            problems.at(
+                name,
+                format!(
+                    "a second repository named {:?}: give each a name of its own",
+                    name.value
+                ),
+            );
         }
         checked.extend(check_repository(problems, folder, repository));
     }
@@ -145,13 +164,18 @@ fn check_repositories(
         problems.0.push(Problem {
             line: place.line(),
             column: place.column(),
-            message: "no repository has mode Required: WAL would be dropped before it is stored".to_owned(),
+            message: "no repository has mode Required: WAL would be dropped before it is stored"
+                .to_owned(),
         });
     }
     checked
 }
 
-fn check_repository(problems: &mut Problems, folder: &Path, repository: Spanned<file::Repository>) -> Option<Repository> {
+fn check_repository(
+    problems: &mut Problems,
+    folder: &Path,
+    repository: Spanned<file::Repository>,
+) -> Option<Repository> {
     let place = repository.referenced;
     let file::Repository {
         name,
@@ -165,20 +189,32 @@ fn check_repository(problems: &mut Problems, folder: &Path, repository: Spanned<
         (Some(s3), None) => Place::S3(check_s3(problems, folder, s3.value, credentials)),
         (None, Some(filesystem)) => {
             if let Some(credentials) = &credentials {
-                problems.at(credentials, "a filesystem repository has no credentials: remove them");
+                problems.at(
+                    credentials,
+                    "a filesystem repository has no credentials: remove them",
+                );
             }
             let path = filesystem.value.path;
             if path.value.as_os_str().is_empty() {
                 problems.at(&path, "path is empty");
             }
-            Place::Filesystem { path: folder.join(path.value) }
+            Place::Filesystem {
+                path: folder.join(path.value),
+            }
         }
         (both, _) => {
-            let how = if both.is_some() { "both s3 and filesystem" } else { "neither s3 nor filesystem" };
+            let how = if both.is_some() {
+                "both s3 and filesystem"
+            } else {
+                "neither s3 nor filesystem"
+            };
             problems.0.push(Problem {
                 line: place.line(),
                 column: place.column(),
-                message: format!("the repository {:?} has {how}: write one of them", name.value),
+                message: format!(
+                    "the repository {:?} has {how}: write one of them",
+                    name.value
+                ),
             });
             return None;
         }
@@ -194,7 +230,12 @@ fn check_repository(problems: &mut Problems, folder: &Path, repository: Spanned<
     })
 }
 
-fn check_s3(problems: &mut Problems, folder: &Path, s3: file::S3, credentials: Option<Spanned<file::Credentials>>) -> S3 {
+fn check_s3(
+    problems: &mut Problems,
+    folder: &Path,
+    s3: file::S3,
+    credentials: Option<Spanned<file::Credentials>>,
+) -> S3 {
     let file::S3 {
         bucket,
         prefix,
@@ -204,20 +245,31 @@ fn check_s3(problems: &mut Problems, folder: &Path, s3: file::S3, credentials: O
         verify_tls,
     } = s3;
     if bucket.value.contains('/') {
-        problems.at(&bucket, "a bucket's name has no '/': what follows it belongs into prefix");
+        problems.at(
+            &bucket,
+            "a bucket's name has no '/': what follows it belongs into prefix",
+        );
     }
-    if let Some(prefix) = prefix.as_ref().filter(|p| p.value.split('/').any(|part| matches!(part, "." | ".."))) {
+    if let Some(prefix) = prefix
+        .as_ref()
+        .filter(|p| p.value.split('/').any(|part| matches!(part, "." | "..")))
+    {
         problems.at(prefix, "a prefix can't have '.' or '..' as a part");
     }
     if let Some(endpoint) = endpoint
         .as_ref()
         .filter(|e| !e.value.starts_with("http://") && !e.value.starts_with("https://"))
     {
-        problems.at(endpoint, "an endpoint begins with https:// (or http://, which sends everything in the clear)");
+        problems.at(
+            endpoint,
+            "an endpoint begins with https:// (or http://, which sends everything in the clear)",
+        );
     }
     S3 {
         bucket: problems.text(bucket, "bucket"),
-        prefix: prefix.map(|p| p.value.trim_matches('/').to_owned()).unwrap_or_default(),
+        prefix: prefix
+            .map(|p| p.value.trim_matches('/').to_owned())
+            .unwrap_or_default(),
         region: region.filter(|r| !r.is_empty()),
         endpoint: endpoint.map(|e| e.value),
         ca_file: ca_file.map(|file| folder.join(file)),
@@ -237,10 +289,20 @@ fn check_s3(problems: &mut Problems, folder: &Path, s3: file::S3, credentials: O
     }
 }
 
-fn check_encryption(problems: &mut Problems, folder: &Path, encryption: file::Encryption) -> Encryption {
-    let file::Encryption { current_key, key_files } = encryption;
+fn check_encryption(
+    problems: &mut Problems,
+    folder: &Path,
+    encryption: file::Encryption,
+) -> Encryption {
+    let file::Encryption {
+        current_key,
+        key_files,
+    } = encryption;
     if !key_files.contains_key(&current_key.value) {
-        problems.at(&current_key, format!("currentKey {:?} is not one of keyFiles", current_key.value));
+        problems.at(
+            &current_key,
+            format!("currentKey {:?} is not one of keyFiles", current_key.value),
+        );
     }
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for (id, file) in key_files {
@@ -255,7 +317,11 @@ fn check_encryption(problems: &mut Problems, folder: &Path, encryption: file::En
     }
 }
 
-fn check_compression(problems: &mut Problems, compression: Option<file::Compression>, default_level: i32) -> Compression {
+fn check_compression(
+    problems: &mut Problems,
+    compression: Option<file::Compression>,
+    default_level: i32,
+) -> Compression {
     let Some(file::Compression { algorithm, level }) = compression else {
         return Compression::Zstd(default_level);
     };
@@ -263,7 +329,13 @@ fn check_compression(problems: &mut Problems, compression: Option<file::Compress
         (file::Algorithm::Zstd, None) => Compression::Zstd(default_level),
         (file::Algorithm::Zstd, Some(level)) => {
             if !(1..=19).contains(&level.value) {
-                problems.at(&level, format!("zstd's level is 1 (fast) to 19 (small), not {}", level.value));
+                problems.at(
+                    &level,
+                    format!(
+                        "zstd's level is 1 (fast) to 19 (small), not {}",
+                        level.value
+                    ),
+                );
             }
             Compression::Zstd(level.value)
         }
@@ -271,7 +343,11 @@ fn check_compression(problems: &mut Problems, compression: Option<file::Compress
             if let Some(level) = level {
                 problems.at(&level, "only zstd has a level: remove it");
             }
-            if other == file::Algorithm::Lz4 { Compression::Lz4 } else { Compression::None }
+            if other == file::Algorithm::Lz4 {
+                Compression::Lz4
+            } else {
+                Compression::None
+            }
         }
     }
 }
@@ -281,7 +357,13 @@ fn check_parallelism(problems: &mut Problems, parallelism: Option<Spanned<u32>>)
         return DEFAULT_PARALLELISM;
     };
     if !(1..=MOST_PARALLELISM).contains(&parallelism.value) {
-        problems.at(&parallelism, format!("parallelism is 1 to {MOST_PARALLELISM}, not {}", parallelism.value));
+        problems.at(
+            &parallelism,
+            format!(
+                "parallelism is 1 to {MOST_PARALLELISM}, not {}",
+                parallelism.value
+            ),
+        );
     }
     parallelism.value
 }
@@ -293,17 +375,29 @@ fn check_memory(problems: &mut Problems, memory: Option<Spanned<String>>) -> u64
     match quantity::parse(&memory.value) {
         Some(bytes) if bytes >= LEAST_MEMORY => bytes,
         Some(_) => {
-            problems.at(&memory, format!("memory is {}, and at least 64Mi are needed", memory.value));
+            problems.at(
+                &memory,
+                format!("memory is {}, and at least 64Mi are needed", memory.value),
+            );
             DEFAULT_MEMORY
         }
         None => {
-            problems.at(&memory, format!("{:?} is no amount of memory: write it as 256Mi or 1Gi", memory.value));
+            problems.at(
+                &memory,
+                format!(
+                    "{:?} is no amount of memory: write it as 256Mi or 1Gi",
+                    memory.value
+                ),
+            );
             DEFAULT_MEMORY
         }
     }
 }
 
-fn check_identifier(problems: &mut Problems, identifier: Option<Spanned<String>>) -> Option<SystemIdentifier> {
+fn check_identifier(
+    problems: &mut Problems,
+    identifier: Option<Spanned<String>>,
+) -> Option<SystemIdentifier> {
     let identifier = identifier.filter(|i| !i.value.is_empty())?;
     match identifier.value.parse() {
         Ok(parsed) => Some(parsed),

@@ -64,7 +64,9 @@ impl<T: TakeBackup> Backups<T> {
             },
         };
         if order.r#type == BackupKind::Incremental {
-            return Err(OrderError::Refused(super::client::NO_INCREMENTAL.to_owned()));
+            return Err(OrderError::Refused(
+                super::client::NO_INCREMENTAL.to_owned(),
+            ));
         }
         let mut state = lock(&self.state);
         if state.find(id.as_str()).is_some() {
@@ -86,7 +88,10 @@ impl<T: TakeBackup> Backups<T> {
         let (taker, shared, name) = (self.taker.clone(), self.state.clone(), id.clone());
         let task = tokio::spawn(async move {
             // Ends the order on a panic and when it is dropped, too: an order that runs for ever would block all others.
-            let mut end = End { state: shared, outcome: None };
+            let mut end = End {
+                state: shared,
+                outcome: None,
+            };
             end.outcome = Some(taker.take(name, order.r#type, counters).await);
         });
         if let Some(running) = &mut state.running {
@@ -106,7 +111,10 @@ impl<T: TakeBackup> BackupService for Backups<T> {
     }
 
     async fn stop(&self) {
-        let task = lock(&self.state).running.as_mut().and_then(|r| r.task.take());
+        let task = lock(&self.state)
+            .running
+            .as_mut()
+            .and_then(|r| r.task.take());
         if let Some(task) = task {
             task.abort();
             // Cancelled, as asked.
@@ -134,11 +142,17 @@ struct End {
 impl Drop for End {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
-        let Some(running) = state.running.take() else { return };
+        let Some(running) = state.running.take() else {
+            return;
+        };
         let status = match self.outcome.take() {
             Some(Ok(status)) => status,
             Some(Err(failure)) => failed(running.status, failure.class.reason(), failure.message),
-            None => failed(running.status, "Stopped", "the sidecar was stopped before the backup was complete".to_owned()),
+            None => failed(
+                running.status,
+                "Stopped",
+                "the sidecar was stopped before the backup was complete".to_owned(),
+            ),
         };
         while state.ended.len() >= REMEMBERED {
             state.ended.pop_front();
@@ -152,13 +166,21 @@ fn begun(id: &BackupId) -> BackupStatus {
         id: id.to_string(),
         r#type: "Full".to_owned(),
         start_time: Some(Timestamp::now()),
-        conditions: vec![Condition::new("Started", ConditionStatus::True, "Started", "the backup runs")],
+        conditions: vec![Condition::new(
+            "Started",
+            ConditionStatus::True,
+            "Started",
+            "the backup runs",
+        )],
         ..BackupStatus::default()
     }
 }
 
 fn failed(mut status: BackupStatus, reason: &str, message: String) -> BackupStatus {
-    set_condition(&mut status.conditions, Condition::new("Failed", ConditionStatus::True, reason, message));
+    set_condition(
+        &mut status.conditions,
+        Condition::new("Failed", ConditionStatus::True, reason, message),
+    );
     status
 }
 

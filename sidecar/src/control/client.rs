@@ -16,8 +16,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
 /// What `--type incremental` is told.
-pub const NO_INCREMENTAL: &str =
-    "incremental backups do not exist yet: write --type full, or --type auto, which will take them once they do";
+pub const NO_INCREMENTAL: &str = "incremental backups do not exist yet: write --type full, or --type auto, which will take them once they do";
 
 const LARGEST_ANSWER: usize = 16 << 20;
 const ANSWER: Duration = Duration::from_secs(30);
@@ -48,7 +47,9 @@ pub enum ControlError {
         why: String,
     },
     /// It does not know the backup that it was to take: it has been restarted.
-    #[error("the sidecar was restarted while backup {0} ran; `holdfast info` shows whether it is complete")]
+    #[error(
+        "the sidecar was restarted while backup {0} ran; `holdfast info` shows whether it is complete"
+    )]
     Forgotten(String),
 }
 
@@ -56,9 +57,9 @@ impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
         match error {
             ControlError::Refused(_) => Self::refused(error),
-            ControlError::Unreachable { .. } | ControlError::Protocol { .. } | ControlError::Forgotten(_) => {
-                Self::unknown(error)
-            }
+            ControlError::Unreachable { .. }
+            | ControlError::Protocol { .. }
+            | ControlError::Forgotten(_) => Self::unknown(error),
         }
     }
 }
@@ -82,19 +83,26 @@ pub async fn start_backup(socket: &Path, order: &BackupOrder) -> Result<String, 
     let (code, body) = call(socket, Method::POST, "/v1/backups", Some(order)).await?;
     match code {
         StatusCode::ACCEPTED => Ok(parse::<BackupAccepted>(socket, &body)?.id),
-        StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => {
-            Err(ControlError::Refused(parse::<ErrorBody>(socket, &body)?.error))
-        }
+        StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => Err(ControlError::Refused(
+            parse::<ErrorBody>(socket, &body)?.error,
+        )),
         _ => Err(unexpected(socket, code, &body)),
     }
 }
 
 /// Follows a backup to its end, counting into `counters`. A failed one is returned, too: its conditions say why.
-pub async fn follow(socket: &Path, id: &str, counters: &Counters) -> Result<BackupStatus, ControlError> {
+pub async fn follow(
+    socket: &Path,
+    id: &str,
+    counters: &Counters,
+) -> Result<BackupStatus, ControlError> {
     let mut heard = Instant::now();
     loop {
         match backup(socket, id).await {
-            Ok(status) if is_true(&status.conditions, "Complete") || is_true(&status.conditions, "Failed") => {
+            Ok(status)
+                if is_true(&status.conditions, "Complete")
+                    || is_true(&status.conditions, "Failed") =>
+            {
                 return Ok(status);
             }
             Ok(status) => {
@@ -111,7 +119,14 @@ pub async fn follow(socket: &Path, id: &str, counters: &Counters) -> Result<Back
 }
 
 async fn backup(socket: &Path, id: &str) -> Result<BackupStatus, ControlError> {
-    match call(socket, Method::GET, &format!("/v1/backups/{id}"), None::<&()>).await? {
+    match call(
+        socket,
+        Method::GET,
+        &format!("/v1/backups/{id}"),
+        None::<&()>,
+    )
+    .await?
+    {
         (StatusCode::OK, body) => parse(socket, &body),
         (StatusCode::NOT_FOUND, _) => Err(ControlError::Forgotten(id.to_owned())),
         (code, body) => Err(unexpected(socket, code, &body)),
@@ -141,21 +156,32 @@ async fn call(
         .body(Full::new(Bytes::from(body)))
         .map_err(|e| unreachable(&e))?;
     let exchange = async {
-        let stream = UnixStream::connect(socket).await.map_err(|e| unreachable(&e))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
+        let stream = UnixStream::connect(socket)
+            .await
+            .map_err(|e| unreachable(&e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| unreachable(&e))?;
         let driver = tokio::spawn(connection);
         let answer = async {
-            let response = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|e| unreachable(&e))?;
             let code = response.status();
-            let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|e| unreachable(&e))?;
+            let body = Limited::new(response.into_body(), LARGEST_ANSWER)
+                .collect()
+                .await
+                .map_err(|e| unreachable(&e))?;
             Ok((code, body.to_bytes()))
         }
         .await;
         driver.abort();
         answer
     };
-    timeout(ANSWER, exchange).await.map_err(|_| unreachable(&"no answer in time"))?
+    timeout(ANSWER, exchange)
+        .await
+        .map_err(|_| unreachable(&"no answer in time"))?
 }
 
 fn parse<T: DeserializeOwned>(socket: &Path, body: &[u8]) -> Result<T, ControlError> {
@@ -166,7 +192,9 @@ fn parse<T: DeserializeOwned>(socket: &Path, body: &[u8]) -> Result<T, ControlEr
 }
 
 fn unexpected(socket: &Path, code: StatusCode, body: &[u8]) -> ControlError {
-    let said = serde_json::from_slice::<ErrorBody>(body).map(|body| body.error).unwrap_or_default();
+    let said = serde_json::from_slice::<ErrorBody>(body)
+        .map(|body| body.error)
+        .unwrap_or_default();
     ControlError::Protocol {
         socket: socket.to_owned(),
         why: format!("{code} {said}").trim_end().to_owned(),

@@ -95,12 +95,16 @@ fn router<B: BackupService, W: WalService>(shared: Arc<Shared<B, W>>) -> Router 
         .route("/v1/status", get(status::<B, W>))
         .route("/v1/backups", post(start::<B, W>))
         .route("/v1/backups/{id}", get(backup::<B, W>))
-        .fallback(|uri: Uri| async move { error(StatusCode::NOT_FOUND, format!("there is no {}", uri.path())) })
+        .fallback(|uri: Uri| async move {
+            error(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()))
+        })
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(shared)
 }
 
-async fn status<B: BackupService, W: WalService>(State(shared): State<Arc<Shared<B, W>>>) -> Response {
+async fn status<B: BackupService, W: WalService>(
+    State(shared): State<Arc<Shared<B, W>>>,
+) -> Response {
     Json(shared.wal.status().await).into_response()
 }
 
@@ -125,7 +129,10 @@ async fn backup<B: BackupService, W: WalService>(
 ) -> Response {
     match shared.backups.backup(&id).await {
         Some(status) => Json(status).into_response(),
-        None => error(StatusCode::NOT_FOUND, "this sidecar has taken no backup of that id".to_owned()),
+        None => error(
+            StatusCode::NOT_FOUND,
+            "this sidecar has taken no backup of that id".to_owned(),
+        ),
     }
 }
 

@@ -5,6 +5,7 @@ use super::destination::{self, Destination, State};
 use super::recovery::{self, Recovery};
 use super::write::WriteError;
 use crate::cli::{self, RestoreArgs};
+use crate::commands;
 use crate::config::Settings;
 use crate::exit::{ExitClass, Failure};
 use crate::open;
@@ -12,7 +13,7 @@ use crate::origin::{RestoreOrder, Source};
 use crate::progress::{Counters, Progress};
 use crate::socket;
 use crate::status::{Condition, ConditionStatus, RestoreDurations, RestorePlan, RestoreStatus};
-use holdfast_postgres::{PgTimestamp, SystemIdentifier};
+use holdfast_postgres::SystemIdentifier;
 use holdfast_repository::backup::{BackupId, BackupReader};
 use holdfast_repository::catalogue::Catalogue;
 use holdfast_repository::facts::BackupFacts;
@@ -34,7 +35,7 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
     let wanted: Option<BackupId> = args.backup.as_deref().map(str::parse).transpose().map_err(Failure::usage)?;
     let (repository, archive) = open::first(&settings, open::Create::Never).await?;
     let (system, wal, catalogue) = incarnation(&archive, wanted.as_ref()).await?;
-    let plan = reach::plan(&catalogue, &wal, request(args)).await.map_err(|e| {
+    let plan = reach::plan(&catalogue, &wal, &request(args)).await.map_err(|e| {
         let class = if e.could_not_tell() { ExitClass::Unknown } else { ExitClass::Refused };
         Failure::from_error(class, &e)
     })?;
@@ -50,7 +51,7 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
     }
     let in_place = same_place(&destination.root, &settings.postgres.data_directory);
     let recovery = Recovery {
-        target: plan.recovery_settings(args.action != cli::Action::Promote),
+        target: plan.recovery_settings.clone(),
         timeline: plan.timeline.0,
         action: match args.action {
             cli::Action::Promote => recovery::Action::Promote,
@@ -82,22 +83,17 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
     status.conditions.push(Condition::new("Restored", ConditionStatus::True, "Restored", message));
     let rate = plan.backup.database_bytes as f64 / seconds.max(0.001);
     let text = format!(
-        "restored {} to {} in {seconds:.1} s ({}/s); start Postgres on it, and it recovers to {}\n",
+        "restored {} to {} in {seconds:.1} s ({}/s); start Postgres on it, and it stops recovery {}\n",
         HumanBytes(plan.backup.database_bytes),
         destination.root.display(),
         HumanBytes(rate as u64),
-        plan.describe(),
+        plan.stop.words,
     );
     print(args, &status, &text)
 }
 
 fn print(args: &RestoreArgs, status: &RestoreStatus, text: &str) -> Result<(), Failure> {
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(status).map_err(Failure::failed)?);
-    } else {
-        print!("{text}");
-    }
-    Ok(())
+    if args.json { commands::print_json(status) } else { commands::print(text) }
 }
 
 /// The incarnation that holds the wanted backup, else the newest.
@@ -106,9 +102,12 @@ async fn incarnation(archive: &Archive, wanted: Option<&BackupId>) -> Result<(Sy
     let mut incarnations = archive.incarnations().await.map_err(fail)?;
     let mut newest = None;
     while let Some((system, identity)) = incarnations.pop() {
-        let catalogue = Catalogue::load(archive, system).await.map_err(|e| Failure::from_error(ExitClass::Unknown, &e))?;
+        let catalogue = Catalogue::load(archive, system).await.map_err(|e| {
+            let class = if e.is_permanent() { ExitClass::Failed } else { ExitClass::Unknown };
+            Failure::from_error(class, &e)
+        })?;
         let wal = WalStore::of_identity(archive.clone(), system, &identity).map_err(Failure::failed)?;
-        let here = wanted.is_none_or(|id| catalogue.backups().any(|b| b.id == id.as_str()));
+        let here = wanted.is_none_or(|id| catalogue.backups.iter().any(|b| b.facts.id == id.as_str()));
         if here {
             return Ok((system, wal, catalogue));
         }
@@ -123,9 +122,9 @@ fn request(args: &RestoreArgs) -> Request {
         target: match args.target() {
             cli::Target::Latest => Target::Latest,
             cli::Target::Immediate => Target::Immediate,
-            cli::Target::Time(time) => Target::Time(PgTimestamp::from_jiff(time)),
+            cli::Target::Time(time) => Target::Time(time),
             cli::Target::Lsn(lsn) => Target::Lsn(lsn),
-            cli::Target::Xid(xid) => Target::Xid(xid.into()),
+            cli::Target::Xid(xid) => Target::Xid(xid),
             cli::Target::Name(name) => Target::Name(name),
         },
         exclusive: args.exclusive,
@@ -163,7 +162,7 @@ fn check(args: &RestoreArgs, plan: &Plan, destination: &Destination) -> Result<(
     let state = destination::observe_root(root).map_err(|e| look(root, e))?;
     destination::decide("the data directory", root, state, args.overwrite).map_err(Failure::refused)?;
     let room = WAL_ROOM + WAL_ROOM_SEGMENTS * u64::from(plan.backup.segment_size.bytes());
-    let mut wanted = vec![(root.clone(), state, plan.backup.database_bytes - plan.backup.tablespaces.iter().map(|t| t.bytes).sum::<u64>().min(plan.backup.database_bytes) + room)];
+    let mut wanted: Vec<(PathBuf, State, u64)> = vec![(root.clone(), state, plan.backup.database_bytes - plan.backup.tablespaces.iter().map(|t| t.bytes).sum::<u64>().min(plan.backup.database_bytes) + room)];
     for facts in &plan.backup.tablespaces {
         let Some(path) = destination.tablespaces.get(&facts.oid) else { continue };
         let what = format!("the place of tablespace {},", facts.oid);
@@ -227,16 +226,16 @@ fn planned(repository: &str, args: &RestoreArgs, plan: &Plan) -> RestoreStatus {
             repository: repository.to_owned(),
             backup: backup.id.clone(),
             timeline: plan.timeline.0,
-            target: plan.describe(),
+            target: plan.stop.words.clone(),
             action: format!("{:?}", args.action),
             start_lsn: backup.start.to_string(),
-            end_lsn: plan.stop_lsn().map(|lsn| lsn.to_string()),
-            end_time: plan.stop_time(),
+            end_lsn: Some(plan.stop.lsn.to_string()),
+            end_time: plan.stop.time,
             files: backup.files,
             bytes: backup.database_bytes,
             wal_segments: plan.wal_segments,
         }),
-        conditions: vec![Condition::new("Checked", ConditionStatus::True, "Reachable", plan.describe())],
+        conditions: vec![Condition::new("Checked", ConditionStatus::True, "Reachable", format!("recovery stops {}", plan.stop.words))],
         ..RestoreStatus::default()
     }
 }
@@ -244,7 +243,7 @@ fn planned(repository: &str, args: &RestoreArgs, plan: &Plan) -> RestoreStatus {
 fn told(status: &RestoreStatus, destination: &Destination) -> String {
     let Some(plan) = &status.plan else { return String::new() };
     let mut text = format!(
-        "backup       {} ({}, {} files)\nreplays      {} WAL segments from {}\nrecovers to  {}\nthen         {}\ninto         {}\n",
+        "backup       {} ({}, {} files)\nreplays      {} WAL segments from {}\nstops        {}\nthen         {}\ninto         {}\n",
         plan.backup,
         HumanBytes(plan.bytes),
         plan.files,

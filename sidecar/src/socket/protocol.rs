@@ -125,10 +125,7 @@ mod tests {
         ] {
             assert_eq!(Request::parse(line.as_bytes()), expected, "{line:?}");
         }
-        assert_eq!(
-            Request::parse(b"RESTORE \xff"),
-            Err(RequestError::NotText)
-        );
+        assert_eq!(Request::parse(b"RESTORE \xff"), Err(RequestError::NotText));
         let long = format!("RESTORE {}", "a".repeat(LONGEST_REQUEST));
         assert_eq!(Request::parse(long.as_bytes()), Err(RequestError::TooLong));
     }

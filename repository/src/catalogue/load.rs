@@ -1,0 +1,100 @@
+//! Reading what an archive holds, from listings, history files and the roots of manifests.
+
+use super::{Catalogue, Timeline};
+use crate::archive::{Archive, OpenError};
+use crate::backup;
+use crate::layout;
+use crate::object::ObjectError;
+use crate::store::StoreError;
+use crate::wal::WalStore;
+use futures::TryStreamExt;
+use holdfast_postgres::{SegmentName, SegmentSizeError, SystemIdentifier, TimelineId};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// An archive whose content can't be told.
+#[derive(Debug, Error)]
+pub enum CatalogueError {
+    /// No such incarnation.
+    #[error("the archive at {place} holds nothing of system identifier {system}")]
+    NoIncarnation {
+        /// The store.
+        place: String,
+        /// The incarnation.
+        system: SystemIdentifier,
+    },
+    /// The archive's descriptions.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// An object.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// identity.json says what can't be.
+    #[error(transparent)]
+    SegmentSize(#[from] SegmentSizeError),
+}
+
+impl From<StoreError> for CatalogueError {
+    fn from(error: StoreError) -> Self {
+        Self::Object(error.into())
+    }
+}
+
+impl CatalogueError {
+    /// Whether trying again can't help without somebody changing something.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::NoIncarnation { .. } | Self::SegmentSize(_) => true,
+            Self::Open(e) => e.is_permanent(),
+            Self::Object(ObjectError::Store(e)) => e.is_permanent(),
+            Self::Object(_) => true,
+        }
+    }
+}
+
+impl Catalogue {
+    /// Lists what is there. Memory grows with timelines, holes and backups, not with segments.
+    ///
+    /// A damaged history file or manifest costs that timeline or backup alone, and is told; an outage is an error.
+    pub async fn load(archive: &Archive, system: SystemIdentifier) -> Result<Self, CatalogueError> {
+        let place = || archive.store().description().to_owned();
+        let identity = archive.identity(system).await?.ok_or_else(|| CatalogueError::NoIncarnation { place: place(), system })?;
+        let wal = WalStore::of_identity(archive.clone(), system, &identity)?;
+        let (timelines, listing) = futures::future::try_join(timelines(&wal), async { Ok(backup::list(archive, system).await?) }).await?;
+        let mut catalogue = Self::new(system, wal.segment_size(), wal.major(), timelines, listing.backups);
+        catalogue.unfinished = listing.unfinished.iter().map(ToString::to_string).collect();
+        catalogue.unreadable = listing.unreadable.iter().map(|broken| (broken.id.to_string(), broken.why.to_string())).collect();
+        Ok(catalogue)
+    }
+}
+
+async fn timelines(wal: &WalStore) -> Result<Vec<Timeline>, CatalogueError> {
+    let mut timelines: BTreeMap<TimelineId, Timeline> = BTreeMap::new();
+    for id in wal.history_timelines().await? {
+        let mut timeline = Timeline { id, ..Timeline::default() };
+        match wal.history(id).await {
+            Ok(history) => timeline.history = Some(history),
+            Err(error) if error.is_damage() => timeline.damaged_history = Some(error.to_string()),
+            Err(error) => return Err(error.into()),
+        }
+        timelines.insert(id, timeline);
+    }
+    // One listing for all: the folders of timelines lie under it.
+    let folder = layout::wal(wal.system());
+    let store = wal.archive().store();
+    let mut listing = store.list(&folder);
+    while let Some(object) = listing.try_next().await? {
+        let Some(name) = segment_of(wal.system(), &object.key) else { continue };
+        let Ok(number) = name.number(wal.segment_size()) else { continue };
+        let timeline = timelines.entry(name.timeline).or_insert_with(|| Timeline { id: name.timeline, ..Timeline::default() });
+        timeline.runs.insert(number);
+        timeline.stored_bytes = timeline.stored_bytes.saturating_add(object.size);
+    }
+    Ok(timelines.into_values().collect())
+}
+
+/// Only a name that parses strictly, in the folder where it belongs, counts.
+fn segment_of(system: SystemIdentifier, key: &str) -> Option<SegmentName> {
+    let name: SegmentName = key.rsplit_once('/')?.1.parse().ok()?;
+    (layout::segment(system, name) == key).then_some(name)
+}
