@@ -136,8 +136,8 @@ impl ServerError {
             Self::Unsupported { .. } | Self::Answer { .. } => true,
             Self::Connect { reason, .. } | Self::Query { reason, .. } => {
                 reason.code.as_deref().is_some_and(|code| {
-                    // 08 connection, 53 resources, 55006/55P03 in use, 57P0x shutting down or starting up, 58 system
-                    !["08", "53", "55", "57", "58"]
+                    // Connection, resources, in use, shutting down or starting up, the system.
+                    !["08", "53", "55006", "55P03", "57", "58"]
                         .iter()
                         .any(|class| code.starts_with(class))
                 })
