@@ -66,6 +66,8 @@ impl Minio {
                 "-subj",
                 "/CN=127.0.0.1",
             ])
+            // Not an authority, or it could not stand for the server as well.
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .args([
                 "-addext",
                 "subjectAltName=IP:127.0.0.1,DNS:localhost",
