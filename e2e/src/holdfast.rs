@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use crate::daemon::Daemon;
 use crate::minio::{ACCESS_KEY, Bucket, SECRET_KEY};
+use crate::objects::Objects;
 use crate::parts;
 use crate::postgres::Postgres;
 use crate::world::{Output, World};
@@ -288,6 +289,24 @@ impl Holdfast {
     /// The socket that the sidecar serves.
     pub fn socket(&self) -> PathBuf {
         self.settings.socket()
+    }
+
+    /// The archive's stored objects.
+    ///
+    /// # Errors
+    /// If no repository was chosen.
+    pub fn objects(&self) -> Result<Objects> {
+        let Builder {
+            world,
+            archive,
+            prefix,
+            repository,
+            ..
+        } = &self.settings;
+        match repository.as_ref().context("no repository")? {
+            Repository::Filesystem(path) => Ok(Objects::in_folder(world, path, archive)),
+            Repository::S3(bucket) => Ok(Objects::in_bucket(world, bucket, prefix, archive)),
+        }
     }
 
     /// The repository's root, where it is a folder.

@@ -8,18 +8,26 @@
 //! - [`minio`]: a real S3
 //! - [`holdfast`]: configuration, commands, the sidecar
 //! - [`ledger`]: what was committed when, and whether it is there
+//! - [`restored`]: a restored directory, from the command to the rows
+//! - [`objects`]: an archive's stored objects, looked at and damaged
+//! - [`snapshot`]: what a folder holds, to prove that nothing in it changed
 
 pub mod daemon;
 pub mod holdfast;
 pub mod ledger;
 pub mod minio;
+pub mod objects;
 pub mod parts;
 pub mod postgres;
+pub mod restored;
+pub mod snapshot;
 pub mod world;
 
 pub use daemon::Daemon;
 pub use holdfast::{Holdfast, Sidecar};
 pub use ledger::{Ledger, Target};
 pub use minio::{Bucket, Minio};
+pub use objects::Objects;
 pub use postgres::{Postgres, Shutdown};
+pub use snapshot::Snapshot;
 pub use world::{Output, World, eventually};

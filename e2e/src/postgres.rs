@@ -617,6 +617,16 @@ impl Postgres {
         self.client_program("pgbench", arguments).await?.success()
     }
 
+    /// Starts pgbench against the database `postgres`: load in the background until it is dropped, or the server goes.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn pgbench_load(&self, arguments: &[&str]) -> Result<Daemon> {
+        let command = self.client_command("pgbench", arguments)?;
+        let log = self.world.path(&format!("log/{}-pgbench.log", self.name));
+        Daemon::spawn("pgbench", command, &log)
+    }
+
     /// Runs pg_amcheck over all databases, indexes against their tables included.
     ///
     /// # Errors
@@ -636,6 +646,11 @@ impl Postgres {
     }
 
     async fn client_program(&self, name: &str, arguments: &[&str]) -> Result<Output> {
+        let command = self.client_command(name, arguments)?;
+        self.world.run(command).await
+    }
+
+    fn client_command(&self, name: &str, arguments: &[&str]) -> Result<tokio::process::Command> {
         let mut command = self
             .world
             .command(self.world.client_program(name, self.major)?);
@@ -645,7 +660,7 @@ impl Postgres {
             .env("PGUSER", "postgres")
             .env("PGDATABASE", "postgres")
             .args(arguments);
-        self.world.run(command).await
+        Ok(command)
     }
 
     /// A streaming standby of this server, started and caught up with the moment of the call. Tablespaces are copied
