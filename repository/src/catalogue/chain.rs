@@ -40,16 +40,28 @@ impl Chain {
 
     /// The file of a segment, if it is there.
     pub fn file(&self, segment: SegmentNumber) -> Option<SegmentName> {
-        let stretch = self.stretches.iter().find(|s| (s.first..=s.last).contains(&segment))?;
+        let stretch = self
+            .stretches
+            .iter()
+            .find(|s| (s.first..=s.last).contains(&segment))?;
         Some(SegmentName::new(stretch.timeline, segment, self.size))
     }
 
     /// The files of these segments, both ends included, that are there.
-    pub fn files(&self, first: SegmentNumber, last: SegmentNumber) -> impl Iterator<Item = (SegmentNumber, SegmentName)> + Send + use<> {
+    pub fn files(
+        &self,
+        first: SegmentNumber,
+        last: SegmentNumber,
+    ) -> impl Iterator<Item = (SegmentNumber, SegmentName)> + Send + use<> {
         let size = self.size;
         self.stretches.clone().into_iter().flat_map(move |stretch| {
             let (from, to) = (first.max(stretch.first), last.min(stretch.last));
-            (from.0..to.0.saturating_add(1)).map(move |n| (SegmentNumber(n), SegmentName::new(stretch.timeline, SegmentNumber(n), size)))
+            (from.0..to.0.saturating_add(1)).map(move |n| {
+                (
+                    SegmentNumber(n),
+                    SegmentName::new(stretch.timeline, SegmentNumber(n), size),
+                )
+            })
         })
     }
 }
@@ -61,36 +73,70 @@ impl Catalogue {
         let mut stretches: Vec<Stretch> = Vec::new();
         let mut next = from;
         let (missing, cut) = loop {
-            let mut asked = lineage.spans().iter().rev().filter(|span| reads(span, next, size));
+            let mut asked = lineage
+                .spans()
+                .iter()
+                .rev()
+                .filter(|span| reads(span, next, size));
             // The newest span is open at its end, so somebody is always asked.
             let newest = asked.next().map_or(lineage.newest(), |span| span.timeline);
             if let Some(run) = self.runs(newest).and_then(|runs| runs.holding(next)) {
-                let taken_over = lineage.spans().iter().map(|span| span.begin.segment(size)).filter(|begin| *begin > next).min();
-                let last = taken_over.map_or(run.last, |begin| run.last.min(SegmentNumber(begin.0 - 1)));
-                stretches.push(Stretch { timeline: newest, first: next, last });
+                let taken_over = lineage
+                    .spans()
+                    .iter()
+                    .map(|span| span.begin.segment(size))
+                    .filter(|begin| *begin > next)
+                    .min();
+                let last =
+                    taken_over.map_or(run.last, |begin| run.last.min(SegmentNumber(begin.0 - 1)));
+                stretches.push(Stretch {
+                    timeline: newest,
+                    first: next,
+                    last,
+                });
                 next = last.next();
                 continue;
             }
-            let older = asked.find(|span| self.runs(span.timeline).is_some_and(|runs| runs.holding(next).is_some()));
+            let older = asked.find(|span| {
+                self.runs(span.timeline)
+                    .is_some_and(|runs| runs.holding(next).is_some())
+            });
             let cut = older.and_then(|span| {
-                stretches.push(Stretch { timeline: span.timeline, first: next, last: next });
+                stretches.push(Stretch {
+                    timeline: span.timeline,
+                    first: next,
+                    last: next,
+                });
                 span.end
             });
             break (SegmentName::new(newest, next, size), cut);
         };
-        Chain { size, stretches, end: cut.unwrap_or(next.start(size)), cut: cut.is_some(), missing, gap: self.anything_after(lineage, next) }
+        Chain {
+            size,
+            stretches,
+            end: cut.unwrap_or(next.start(size)),
+            cut: cut.is_some(),
+            missing,
+            gap: self.anything_after(lineage, next),
+        }
     }
 
     fn anything_after(&self, lineage: &Lineage, segment: SegmentNumber) -> bool {
         lineage.spans().iter().any(|span| {
             let first = span.begin.segment(self.segment_size).max(segment.next());
-            let last = span.end.map_or(SegmentNumber(u64::MAX), |end| end.segment_before(self.segment_size));
-            self.runs(span.timeline).is_some_and(|runs| runs.any_in(first, last))
+            let last = span.end.map_or(SegmentNumber(u64::MAX), |end| {
+                end.segment_before(self.segment_size)
+            });
+            self.runs(span.timeline)
+                .is_some_and(|runs| runs.any_in(first, last))
         })
     }
 }
 
 /// Whether the file of this timeline may stand for this segment.
 fn reads(span: &Span, segment: SegmentNumber, size: SegmentSize) -> bool {
-    span.begin.segment(size) <= segment && span.end.is_none_or(|end| end.is_valid() && segment <= end.segment_before(size))
+    span.begin.segment(size) <= segment
+        && span
+            .end
+            .is_none_or(|end| end.is_valid() && segment <= end.segment_before(size))
 }

@@ -58,12 +58,32 @@ impl Catalogue {
     /// A damaged history file or manifest costs that timeline or backup alone, and is told; an outage is an error.
     pub async fn load(archive: &Archive, system: SystemIdentifier) -> Result<Self, CatalogueError> {
         let place = || archive.store().description().to_owned();
-        let identity = archive.identity(system).await?.ok_or_else(|| CatalogueError::NoIncarnation { place: place(), system })?;
+        let identity =
+            archive
+                .identity(system)
+                .await?
+                .ok_or_else(|| CatalogueError::NoIncarnation {
+                    place: place(),
+                    system,
+                })?;
         let wal = WalStore::of_identity(archive.clone(), system, &identity)?;
-        let (timelines, listing) = futures::future::try_join(timelines(&wal), async { Ok(backup::list(archive, system).await?) }).await?;
-        let mut catalogue = Self::new(system, wal.segment_size(), wal.major(), timelines, listing.backups);
+        let (timelines, listing) = futures::future::try_join(timelines(&wal), async {
+            Ok(backup::list(archive, system).await?)
+        })
+        .await?;
+        let mut catalogue = Self::new(
+            system,
+            wal.segment_size(),
+            wal.major(),
+            timelines,
+            listing.backups,
+        );
         catalogue.unfinished = listing.unfinished.iter().map(ToString::to_string).collect();
-        catalogue.unreadable = listing.unreadable.iter().map(|broken| (broken.id.to_string(), broken.why.to_string())).collect();
+        catalogue.unreadable = listing
+            .unreadable
+            .iter()
+            .map(|broken| (broken.id.to_string(), broken.why.to_string()))
+            .collect();
         Ok(catalogue)
     }
 }
@@ -71,7 +91,10 @@ impl Catalogue {
 async fn timelines(wal: &WalStore) -> Result<Vec<Timeline>, CatalogueError> {
     let mut timelines: BTreeMap<TimelineId, Timeline> = BTreeMap::new();
     for id in wal.history_timelines().await? {
-        let mut timeline = Timeline { id, ..Timeline::default() };
+        let mut timeline = Timeline {
+            id,
+            ..Timeline::default()
+        };
         match wal.history(id).await {
             Ok(history) => timeline.history = Some(history),
             Err(error) if error.is_damage() => timeline.damaged_history = Some(error.to_string()),
@@ -84,9 +107,16 @@ async fn timelines(wal: &WalStore) -> Result<Vec<Timeline>, CatalogueError> {
     let store = wal.archive().store();
     let mut listing = store.list(&folder);
     while let Some(object) = listing.try_next().await? {
-        let Some(name) = segment_of(wal.system(), &object.key) else { continue };
-        let Ok(number) = name.number(wal.segment_size()) else { continue };
-        let timeline = timelines.entry(name.timeline).or_insert_with(|| Timeline { id: name.timeline, ..Timeline::default() });
+        let Some(name) = segment_of(wal.system(), &object.key) else {
+            continue;
+        };
+        let Ok(number) = name.number(wal.segment_size()) else {
+            continue;
+        };
+        let timeline = timelines.entry(name.timeline).or_insert_with(|| Timeline {
+            id: name.timeline,
+            ..Timeline::default()
+        });
         timeline.runs.insert(number);
         timeline.stored_bytes = timeline.stored_bytes.saturating_add(object.size);
     }

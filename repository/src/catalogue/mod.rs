@@ -13,7 +13,9 @@ pub use load::CatalogueError;
 pub use runs::{Run, Runs};
 
 use crate::facts::BackupFacts;
-use holdfast_postgres::{Lineage, Lsn, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId};
+use holdfast_postgres::{
+    Lineage, Lsn, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId,
+};
 
 /// What one incarnation's archive holds.
 #[derive(Debug, Clone)]
@@ -76,11 +78,37 @@ pub struct Gap {
 
 impl Catalogue {
     /// Computes what follows. `timelines` may come in any order.
-    pub fn new(system: SystemIdentifier, segment_size: SegmentSize, major: u32, mut timelines: Vec<Timeline>, backups: Vec<BackupFacts>) -> Self {
+    pub fn new(
+        system: SystemIdentifier,
+        segment_size: SegmentSize,
+        major: u32,
+        mut timelines: Vec<Timeline>,
+        backups: Vec<BackupFacts>,
+    ) -> Self {
         timelines.sort_by_key(|timeline| timeline.id);
-        let mut catalogue = Self { system, segment_size, major, timelines, backups: Vec::new(), unfinished: Vec::new(), unreadable: Vec::new() };
-        catalogue.backups = backups.into_iter().map(|facts| CataloguedBackup { missing: catalogue.missing(&facts), facts }).collect();
-        catalogue.backups.sort_by(|a, b| (a.facts.timeline, a.facts.start, &a.facts.id).cmp(&(b.facts.timeline, b.facts.start, &b.facts.id)));
+        let mut catalogue = Self {
+            system,
+            segment_size,
+            major,
+            timelines,
+            backups: Vec::new(),
+            unfinished: Vec::new(),
+            unreadable: Vec::new(),
+        };
+        catalogue.backups = backups
+            .into_iter()
+            .map(|facts| CataloguedBackup {
+                missing: catalogue.missing(&facts),
+                facts,
+            })
+            .collect();
+        catalogue.backups.sort_by(|a, b| {
+            (a.facts.timeline, a.facts.start, &a.facts.id).cmp(&(
+                b.facts.timeline,
+                b.facts.start,
+                &b.facts.id,
+            ))
+        });
         catalogue
     }
 
@@ -106,12 +134,16 @@ impl Catalogue {
 
     /// The lines that can be followed, newest first.
     pub fn lineages(&self) -> impl Iterator<Item = Lineage> + '_ {
-        self.timelines.iter().rev().filter_map(|timeline| self.lineage(timeline.id))
+        self.timelines
+            .iter()
+            .rev()
+            .filter_map(|timeline| self.lineage(timeline.id))
     }
 
     /// Whether a backup lies on a lineage: its timeline does, and was left only after the backup had ended.
     pub fn is_on(&self, backup: &BackupFacts, lineage: &Lineage) -> bool {
-        lineage.timeline_at(backup.start) == backup.timeline && lineage.contains(backup.timeline, backup.stop)
+        lineage.timeline_at(backup.start) == backup.timeline
+            && lineage.contains(backup.timeline, backup.stop)
     }
 
     /// The first segment between a backup's start and stop that is missing on a lineage.
@@ -122,22 +154,34 @@ impl Catalogue {
 
     /// The backups that can be restored along a lineage, the newest first.
     pub fn restorable(&self, lineage: &Lineage) -> Vec<&BackupFacts> {
-        let usable = |facts: &&BackupFacts| self.is_on(facts, lineage) && self.missing_on(facts, lineage).is_none();
-        let mut backups: Vec<&BackupFacts> = self.backups.iter().map(|backup| &backup.facts).filter(usable).collect();
+        let usable = |facts: &&BackupFacts| {
+            self.is_on(facts, lineage) && self.missing_on(facts, lineage).is_none()
+        };
+        let mut backups: Vec<&BackupFacts> = self
+            .backups
+            .iter()
+            .map(|backup| &backup.facts)
+            .filter(usable)
+            .collect();
         backups.sort_by(|a, b| (b.start, b.stop, &b.id).cmp(&(a.start, a.stop, &a.id)));
         backups
     }
 
     /// The highest timeline that descends from a complete backup: what `latest` means.
     pub fn newest_lineage(&self) -> Option<Lineage> {
-        self.lineages().find(|lineage| !self.restorable(lineage).is_empty())
+        self.lineages()
+            .find(|lineage| !self.restorable(lineage).is_empty())
     }
 
     /// On its own timeline, or on one that took over from it before its last segment was archived.
     fn missing(&self, backup: &BackupFacts) -> Option<SegmentName> {
-        let own = self.lineage(backup.timeline).unwrap_or_else(|| Lineage::single(backup.timeline));
+        let own = self
+            .lineage(backup.timeline)
+            .unwrap_or_else(|| Lineage::single(backup.timeline));
         let missing = self.missing_on(backup, &own)?;
-        let elsewhere = self.lineages().any(|lineage| self.is_on(backup, &lineage) && self.missing_on(backup, &lineage).is_none());
+        let elsewhere = self.lineages().any(|lineage| {
+            self.is_on(backup, &lineage) && self.missing_on(backup, &lineage).is_none()
+        });
         (!elsewhere).then_some(missing)
     }
 
@@ -146,23 +190,42 @@ impl Catalogue {
     pub fn gaps(&self, timeline: &Timeline) -> Vec<Gap> {
         let size = self.segment_size;
         let mut gaps = Vec::new();
-        let Some((first, last)) = timeline.runs.first().zip(timeline.runs.last()) else { return gaps };
-        let switch = timeline.history.as_ref().and_then(TimelineHistory::parent).map(|parent| parent.switch);
+        let Some((first, last)) = timeline.runs.first().zip(timeline.runs.last()) else {
+            return gaps;
+        };
+        let switch = timeline
+            .history
+            .as_ref()
+            .and_then(TimelineHistory::parent)
+            .map(|parent| parent.switch);
         if let Some(switch) = switch.filter(|switch| switch.segment(size) < first) {
-            gaps.push(Gap { from: switch, to: first.start(size) });
+            gaps.push(Gap {
+                from: switch,
+                to: first.start(size),
+            });
         }
         let runs: Vec<Run> = timeline.runs.iter().collect();
         gaps.extend(runs.windows(2).filter_map(|pair| match pair {
-            [one, next] => Some(Gap { from: one.last.end(size), to: next.first.start(size) }),
+            [one, next] => Some(Gap {
+                from: one.last.end(size),
+                to: next.first.start(size),
+            }),
             _ => None,
         }));
         let taken_over = self.timelines.iter().filter_map(|child| {
-            let parent = child.history.as_ref()?.parent().filter(|parent| parent.timeline == timeline.id)?;
+            let parent = child
+                .history
+                .as_ref()?
+                .parent()
+                .filter(|parent| parent.timeline == timeline.id)?;
             child.runs.first().map(|_| parent.switch.segment(size))
         });
         // A child's first file begins with what its parent wrote into the same segment.
         if let Some(begin) = taken_over.max().filter(|begin| last.next() < *begin) {
-            gaps.push(Gap { from: last.end(size), to: begin.start(size) });
+            gaps.push(Gap {
+                from: last.end(size),
+                to: begin.start(size),
+            });
         }
         gaps
     }

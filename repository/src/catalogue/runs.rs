@@ -32,46 +32,68 @@ impl Runs {
                 first = before;
             }
         }
-        let after = number.checked_add(1).and_then(|next| self.by_first.remove(&next));
+        let after = number
+            .checked_add(1)
+            .and_then(|next| self.by_first.remove(&next));
         self.by_first.insert(first, after.unwrap_or(number));
     }
 
     /// The run that holds this segment.
     pub fn holding(&self, segment: SegmentNumber) -> Option<Run> {
         let (&first, &last) = self.by_first.range(..=segment.0).next_back()?;
-        (last >= segment.0).then_some(Run { first: SegmentNumber(first), last: SegmentNumber(last) })
+        (last >= segment.0).then_some(Run {
+            first: SegmentNumber(first),
+            last: SegmentNumber(last),
+        })
     }
 
     /// Whether any segment lies in the range, both ends included.
     pub fn any_in(&self, first: SegmentNumber, last: SegmentNumber) -> bool {
-        first <= last && self.by_first.range(..=last.0).next_back().is_some_and(|(_, &end)| end >= first.0)
+        first <= last
+            && self
+                .by_first
+                .range(..=last.0)
+                .next_back()
+                .is_some_and(|(_, &end)| end >= first.0)
     }
 
     /// Every run, lowest first.
     pub fn iter(&self) -> impl Iterator<Item = Run> + '_ {
-        self.by_first.iter().map(|(&first, &last)| Run { first: SegmentNumber(first), last: SegmentNumber(last) })
+        self.by_first.iter().map(|(&first, &last)| Run {
+            first: SegmentNumber(first),
+            last: SegmentNumber(last),
+        })
     }
 
     /// The lowest segment.
     pub fn first(&self) -> Option<SegmentNumber> {
-        self.by_first.first_key_value().map(|(&first, _)| SegmentNumber(first))
+        self.by_first
+            .first_key_value()
+            .map(|(&first, _)| SegmentNumber(first))
     }
 
     /// The highest segment.
     pub fn last(&self) -> Option<SegmentNumber> {
-        self.by_first.last_key_value().map(|(_, &last)| SegmentNumber(last))
+        self.by_first
+            .last_key_value()
+            .map(|(_, &last)| SegmentNumber(last))
     }
 
     /// How many segments there are.
     pub fn count(&self) -> u64 {
-        self.by_first.iter().map(|(first, last)| last - first + 1).sum()
+        self.by_first
+            .iter()
+            .map(|(first, last)| last - first + 1)
+            .sum()
     }
 }
 
 impl FromIterator<SegmentNumber> for Runs {
     fn from_iter<I: IntoIterator<Item = SegmentNumber>>(segments: I) -> Self {
         let mut runs = Self::default();
-        segments.into_iter().for_each(|segment| runs.insert(segment));
+        segments
+            .into_iter()
+            .for_each(|segment| runs.insert(segment));
         runs
     }
 }

@@ -10,7 +10,10 @@ use std::ops::ControlFlow;
 /// What pre-flight reads: a [`WalStore`], or a model of one.
 pub trait Indexes: Sync {
     /// The index of a whole segment.
-    fn index(&self, segment: SegmentName) -> impl Future<Output = Result<SegmentIndex, ObjectError>> + Send;
+    fn index(
+        &self,
+        segment: SegmentName,
+    ) -> impl Future<Output = Result<SegmentIndex, ObjectError>> + Send;
 
     /// The complete records that start in `segment`, in order, until `each` breaks. The files that follow are read only
     /// as far as the last record runs over into them.
@@ -30,14 +33,24 @@ impl Indexes for WalStore {
         WalStore::index(self, segment).await
     }
 
-    async fn records(&self, segment: SegmentName, following: &[SegmentName], mut each: impl FnMut(Record) -> ControlFlow<()> + Send) -> Result<(), ObjectError> {
+    async fn records(
+        &self,
+        segment: SegmentName,
+        following: &[SegmentName],
+        mut each: impl FnMut(Record) -> ControlFlow<()> + Send,
+    ) -> Result<(), ObjectError> {
         let size = self.segment_size();
-        let number = segment.number(size).map_err(|e| ObjectError::damaged(&segment.to_string(), e.to_string()))?;
+        let number = segment
+            .number(size)
+            .map_err(|e| ObjectError::damaged(&segment.to_string(), e.to_string()))?;
         let end = number.end(size);
         let mut reader = RecordReader::new(number.start(size), size, WalStore::major(self));
         let mut done = false;
         for file in std::iter::once(&segment).chain(following) {
-            let mut pieces = self.read_file(&WalFileName::Segment(*file)).await?.into_pieces();
+            let mut pieces = self
+                .read_file(&WalFileName::Segment(*file))
+                .await?
+                .into_pieces();
             while let Some(piece) = pieces.next().await? {
                 let fed = reader.feed(&piece, &mut |record: Record| {
                     done = done || record.lsn >= end || each(record).is_break();

@@ -61,7 +61,9 @@ pub enum Refusal {
         why: String,
     },
     /// WAL between start and stop is missing.
-    #[error("backup {id} is not complete: the WAL segment {missing} is not archived, and without it the backup is not consistent")]
+    #[error(
+        "backup {id} is not complete: the WAL segment {missing} is not archived, and without it the backup is not consistent"
+    )]
     Incomplete {
         /// The backup.
         id: String,
@@ -130,10 +132,25 @@ impl Refusal {
     }
 
     pub(super) fn no_backup(catalogue: &Catalogue) -> Self {
-        let incomplete = catalogue.backups.iter().filter_map(|backup| Some((&backup.facts.id, backup.missing?)));
-        let unfinished = catalogue.unfinished.iter().map(|id| format!("{id} was never finished"));
-        let unreadable = catalogue.unreadable.iter().map(|(id, why)| format!("{id}: {why}"));
-        Self::NoBackup { incomplete: incomplete.map(|(id, missing)| format!("{id} lacks the WAL segment {missing}")).chain(unfinished).chain(unreadable).collect() }
+        let incomplete = catalogue
+            .backups
+            .iter()
+            .filter_map(|backup| Some((&backup.facts.id, backup.missing?)));
+        let unfinished = catalogue
+            .unfinished
+            .iter()
+            .map(|id| format!("{id} was never finished"));
+        let unreadable = catalogue
+            .unreadable
+            .iter()
+            .map(|(id, why)| format!("{id}: {why}"));
+        Self::NoBackup {
+            incomplete: incomplete
+                .map(|(id, missing)| format!("{id} lacks the WAL segment {missing}"))
+                .chain(unfinished)
+                .chain(unreadable)
+                .collect(),
+        }
     }
 
     pub(super) fn unknown_timeline(catalogue: &Catalogue, timeline: TimelineId) -> Self {
@@ -141,39 +158,63 @@ impl Refusal {
             None => "nothing of it is archived".to_owned(),
             Some(known) => match &known.damaged_history {
                 Some(why) => why.clone(),
-                None => format!("its history file {}.history is not archived", timeline.hex()),
+                None => format!(
+                    "its history file {}.history is not archived",
+                    timeline.hex()
+                ),
             },
         };
-        Self::UnknownTimeline { timeline, why, elsewhere: elsewhere(catalogue) }
+        Self::UnknownTimeline {
+            timeline,
+            why,
+            elsewhere: elsewhere(catalogue),
+        }
     }
 }
 
 fn list(incomplete: &[String]) -> String {
-    if incomplete.is_empty() { "; take one with `holdfast backup`".to_owned() } else { format!(": {}", incomplete.join("; ")) }
+    if incomplete.is_empty() {
+        "; take one with `holdfast backup`".to_owned()
+    } else {
+        format!(": {}", incomplete.join("; "))
+    }
 }
 
 fn timelines(elsewhere: &[TimelineId]) -> String {
     match elsewhere {
         [] => String::new(),
-        known => format!("; those that can be followed: {}", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        known => format!(
+            "; those that can be followed: {}",
+            known
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
     }
 }
 
 fn branch(own: TimelineId, stop: Lsn, left: Option<Lsn>) -> String {
     match left {
-        Some(left) => format!("it ended at {stop} on timeline {own}, which that one had left at {left}; take an older backup, or --timeline {own}"),
+        Some(left) => format!(
+            "it ended at {stop} on timeline {own}, which that one had left at {left}; take an older backup, or --timeline {own}"
+        ),
         None => format!("it was taken on timeline {own}, which that one does not descend from"),
     }
 }
 
 fn can_be_reached(window: &Option<Window>) -> String {
-    window.as_ref().map_or_else(String::new, |window| format!("; {window}"))
+    window
+        .as_ref()
+        .map_or_else(String::new, |window| format!("; {window}"))
 }
 
 fn not_found(target: &Target, timeline: TimelineId) -> String {
     let where_ = format!("in the archived WAL that leads from a backup to timeline {timeline}");
     match target {
-        Target::Xid(xid) => format!("transaction {xid} neither commits nor rolls back {where_} (only top-level transactions that wrote something can be targets)"),
+        Target::Xid(xid) => format!(
+            "transaction {xid} neither commits nor rolls back {where_} (only top-level transactions that wrote something can be targets)"
+        ),
         other => format!("there is no {other} {where_}"),
     }
 }

@@ -4,8 +4,13 @@ use super::Indexes;
 use crate::catalogue::{Catalogue, Timeline};
 use crate::facts::{BackupFacts, RecoverySettings};
 use crate::object::ObjectError;
-use holdfast_postgres::wal::{HEAD_LIMIT, Record, RecordKind, RestorePoint, SegmentIndex, Unfinished};
-use holdfast_postgres::{Ancestor, Lineage, Lsn, PgTimestamp, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId};
+use holdfast_postgres::wal::{
+    HEAD_LIMIT, Record, RecordKind, RestorePoint, SegmentIndex, Unfinished,
+};
+use holdfast_postgres::{
+    Ancestor, Lineage, Lsn, PgTimestamp, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier,
+    TimelineHistory, TimelineId,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +25,13 @@ pub(crate) fn at(microseconds: i64) -> jiff::Timestamp {
     PgTimestamp(microseconds).to_jiff()
 }
 
-pub(crate) fn backup(id: &str, timeline: TimelineId, start: Lsn, stop: Lsn, segment_size: SegmentSize) -> BackupFacts {
+pub(crate) fn backup(
+    id: &str,
+    timeline: TimelineId,
+    start: Lsn,
+    stop: Lsn,
+    segment_size: SegmentSize,
+) -> BackupFacts {
     BackupFacts {
         id: id.into(),
         system: SystemIdentifier(7),
@@ -56,15 +67,32 @@ pub(crate) struct Model {
 
 impl Model {
     /// Appends records to a timeline that begins at `from`, each right after the one before.
-    pub(crate) fn write(&mut self, timeline: u32, from: Lsn, records: impl IntoIterator<Item = (u64, RecordKind)>) -> Vec<Lsn> {
-        let (_, written) = self.timelines.entry(TimelineId(timeline)).or_insert_with(|| (TimelineHistory::root(TimelineId(timeline)), Vec::new()));
+    pub(crate) fn write(
+        &mut self,
+        timeline: u32,
+        from: Lsn,
+        records: impl IntoIterator<Item = (u64, RecordKind)>,
+    ) -> Vec<Lsn> {
+        let (_, written) = self
+            .timelines
+            .entry(TimelineId(timeline))
+            .or_insert_with(|| (TimelineHistory::root(TimelineId(timeline)), Vec::new()));
         let mut lsn = written.last().map_or(from, |record| record.end);
         let mut starts = Vec::new();
         for (length, kind) in records {
             let total = length.max(26 + parts(&kind).3.len() as u64);
             let end = Lsn(lsn.0 + total.next_multiple_of(8));
             let prev = written.last().map_or(Lsn(0), |record| record.lsn);
-            written.push(Record { lsn, end, prev, rmid: 0, info: 0, xid: 0, total_length: total as u32, kind });
+            written.push(Record {
+                lsn,
+                end,
+                prev,
+                rmid: 0,
+                info: 0,
+                xid: 0,
+                total_length: total as u32,
+                kind,
+            });
             starts.push(lsn);
             lsn = end;
         }
@@ -73,7 +101,10 @@ impl Model {
 
     /// Where a timeline's next record starts.
     pub(crate) fn position(&self, timeline: u32) -> Lsn {
-        self.timelines.get(&TimelineId(timeline)).and_then(|(_, records)| records.last()).map_or(Lsn(0), |record| record.end)
+        self.timelines
+            .get(&TimelineId(timeline))
+            .and_then(|(_, records)| records.last())
+            .map_or(Lsn(0), |record| record.end)
     }
 
     /// Records of nothing in particular up to `end`.
@@ -86,41 +117,91 @@ impl Model {
 
     /// A timeline that leaves `parent` at `switch`.
     pub(crate) fn branch(&mut self, timeline: u32, parent: u32, switch: Lsn) {
-        let mut ancestors = self.timelines.get(&TimelineId(parent)).map(|(history, _)| history.ancestors.clone()).unwrap_or_default();
-        ancestors.push(Ancestor { timeline: TimelineId(parent), switch, reason: String::new() });
-        self.timelines.insert(TimelineId(timeline), (TimelineHistory { timeline: TimelineId(timeline), ancestors }, Vec::new()));
+        let mut ancestors = self
+            .timelines
+            .get(&TimelineId(parent))
+            .map(|(history, _)| history.ancestors.clone())
+            .unwrap_or_default();
+        ancestors.push(Ancestor {
+            timeline: TimelineId(parent),
+            switch,
+            reason: String::new(),
+        });
+        self.timelines.insert(
+            TimelineId(timeline),
+            (
+                TimelineHistory {
+                    timeline: TimelineId(timeline),
+                    ancestors,
+                },
+                Vec::new(),
+            ),
+        );
     }
 
     pub(crate) fn archive(&mut self, timeline: u32, segments: impl IntoIterator<Item = u64>) {
-        self.files.extend(segments.into_iter().map(|n| SegmentName::new(TimelineId(timeline), SegmentNumber(n), size())));
+        self.files.extend(
+            segments
+                .into_iter()
+                .map(|n| SegmentName::new(TimelineId(timeline), SegmentNumber(n), size())),
+        );
     }
 
-    pub(crate) fn back_up(&mut self, id: &str, timeline: u32, start: Lsn, stop: Lsn, stop_time: i64) {
-        self.backups.push(BackupFacts { stop_time: at(stop_time), ..backup(id, TimelineId(timeline), start, stop, size()) });
+    pub(crate) fn back_up(
+        &mut self,
+        id: &str,
+        timeline: u32,
+        start: Lsn,
+        stop: Lsn,
+        stop_time: i64,
+    ) {
+        self.backups.push(BackupFacts {
+            stop_time: at(stop_time),
+            ..backup(id, TimelineId(timeline), start, stop, size())
+        });
     }
 
     pub(crate) fn catalogue(&self) -> Catalogue {
         let mut timelines: BTreeMap<TimelineId, Timeline> = BTreeMap::new();
         for (id, (history, _)) in &self.timelines {
             let history = (!history.ancestors.is_empty()).then(|| history.clone());
-            timelines.insert(*id, Timeline { id: *id, history, ..Timeline::default() });
+            timelines.insert(
+                *id,
+                Timeline {
+                    id: *id,
+                    history,
+                    ..Timeline::default()
+                },
+            );
         }
         for name in &self.files {
             if let Some(timeline) = timelines.get_mut(&name.timeline) {
                 timeline.runs.insert(name.number(size()).unwrap());
             }
         }
-        Catalogue::new(SystemIdentifier(7), size(), 17, timelines.into_values().collect(), self.backups.clone())
+        Catalogue::new(
+            SystemIdentifier(7),
+            size(),
+            17,
+            timelines.into_values().collect(),
+            self.backups.clone(),
+        )
     }
 
     /// What the line of a timeline says, oldest first; its own without end.
     pub(crate) fn line(&self, timeline: TimelineId) -> Vec<&Record> {
-        let Some((history, _)) = self.timelines.get(&timeline) else { return vec![] };
+        let Some((history, _)) = self.timelines.get(&timeline) else {
+            return vec![];
+        };
         let spans = Lineage::from(history).spans().to_vec();
         spans
             .into_iter()
             .filter_map(|span| Some((span, &self.timelines.get(&span.timeline)?.1)))
-            .flat_map(|(span, records)| records.iter().filter(move |record| record.lsn >= span.begin && span.end.is_none_or(|end| record.lsn < end)))
+            .flat_map(|(span, records)| {
+                records.iter().filter(move |record| {
+                    record.lsn >= span.begin && span.end.is_none_or(|end| record.lsn < end)
+                })
+            })
             .collect()
     }
 }
@@ -131,12 +212,19 @@ impl Indexes for Model {
         assert!(self.files.contains(&name), "{name} is not archived");
         let number = name.number(size()).unwrap();
         let (start, end) = (number.start(size()), number.end(size()));
-        let mut index = SegmentIndex { end: start, ..SegmentIndex::default() };
+        let mut index = SegmentIndex {
+            end: start,
+            ..SegmentIndex::default()
+        };
         for record in self.line(name.timeline) {
             if record.lsn < start && record.end > start {
                 let present = (start.0 - record.lsn.0) as usize;
                 index.continued_length = record.total_length - present as u32;
-                index.continued = bytes_of(record).into_iter().skip(present).take(HEAD_LIMIT).collect();
+                index.continued = bytes_of(
+                    record,
+                    present,
+                    (index.continued_length as usize).min(HEAD_LIMIT),
+                );
                 if record.end <= end {
                     index.end = record.end;
                 }
@@ -148,9 +236,13 @@ impl Indexes for Model {
             index.last_record = Some(record.lsn);
             if record.end > end {
                 let present = (end.0 - record.lsn.0) as usize;
-                let mut head = bytes_of(record);
-                head.truncate(present.min(HEAD_LIMIT));
-                index.unfinished = Some(Unfinished { lsn: record.lsn, total_length: record.total_length, present: present as u32, head });
+                let head = bytes_of(record, 0, present.min(HEAD_LIMIT));
+                index.unfinished = Some(Unfinished {
+                    lsn: record.lsn,
+                    total_length: record.total_length,
+                    present: present as u32,
+                    head,
+                });
                 index.end = record.lsn;
                 continue;
             }
@@ -160,14 +252,25 @@ impl Indexes for Model {
         Ok(index)
     }
 
-    async fn records(&self, name: SegmentName, following: &[SegmentName], mut each: impl FnMut(Record) -> ControlFlow<()> + Send) -> Result<(), ObjectError> {
+    async fn records(
+        &self,
+        name: SegmentName,
+        following: &[SegmentName],
+        mut each: impl FnMut(Record) -> ControlFlow<()> + Send,
+    ) -> Result<(), ObjectError> {
         self.segments_read.fetch_add(1, Ordering::Relaxed);
         assert!(self.files.contains(&name), "{name} is not archived");
         let number = name.number(size()).unwrap();
         let (start, end) = (number.start(size()), number.end(size()));
-        let readable = following.last().map_or(end, |last| last.number(size()).unwrap().end(size()));
+        let readable = following
+            .last()
+            .map_or(end, |last| last.number(size()).unwrap().end(size()));
         for record in self.line(name.timeline) {
-            if record.lsn >= start && record.lsn < end && record.end <= readable && each(record.clone()).is_break() {
+            if record.lsn >= start
+                && record.lsn < end
+                && record.end <= readable
+                && each(record.clone()).is_break()
+            {
                 break;
             }
         }
@@ -180,7 +283,9 @@ impl Indexes for Model {
 }
 
 fn add(index: &mut SegmentIndex, record: &Record) {
-    let widen = |range: Option<(PgTimestamp, PgTimestamp)>, time: PgTimestamp| Some(range.map_or((time, time), |(low, high)| (low.min(time), high.max(time))));
+    let widen = |range: Option<(PgTimestamp, PgTimestamp)>, time: PgTimestamp| {
+        Some(range.map_or((time, time), |(low, high)| (low.min(time), high.max(time))))
+    };
     let time = match &record.kind {
         RecordKind::Commit { xid, time } => {
             index.xids.push(*xid);
@@ -193,7 +298,11 @@ fn add(index: &mut SegmentIndex, record: &Record) {
             *time
         }
         RecordKind::RestorePoint { name, time } => {
-            index.restore_points.push(RestorePoint { lsn: record.lsn, name: name.clone(), time: *time });
+            index.restore_points.push(RestorePoint {
+                lsn: record.lsn,
+                name: name.clone(),
+                time: *time,
+            });
             *time
         }
         RecordKind::Checkpoint { time_unix, .. } => PgTimestamp::from_unix_seconds(*time_unix),
@@ -218,37 +327,59 @@ fn parts(kind: &RecordKind) -> (u8, u8, u32, Vec<u8>) {
     }
 }
 
-/// A record as it stands in WAL: what is joined across segments is read from bytes.
-fn bytes_of(record: &Record) -> Vec<u8> {
-    let (rmid, info, xid, mut main) = parts(&record.kind);
-    let total = record.total_length as usize;
+/// Some bytes of a record as it stands in WAL: what is joined across segments is read from bytes.
+fn bytes_of(record: &Record, skip: usize, count: usize) -> Vec<u8> {
+    let (rmid, info, xid, main) = parts(&record.kind);
+    let total = record.total_length;
     let mut bytes = Vec::new();
-    bytes.extend(record.total_length.to_le_bytes());
+    bytes.extend(total.to_le_bytes());
     bytes.extend(xid.to_le_bytes());
     bytes.extend(record.prev.0.to_le_bytes());
     bytes.extend([info, rmid, 0, 0, 0, 0, 0, 0]);
-    if total <= 26 + 255 {
-        main.resize(total - 26, 0);
-        bytes.extend([255, main.len() as u8]);
-    } else {
-        main.resize(total - 29, 0);
-        bytes.push(254);
-        bytes.extend((main.len() as u32).to_le_bytes());
+    match total - 26 {
+        short @ 0..=255 => bytes.extend([255, short as u8]),
+        _ => {
+            bytes.push(254);
+            bytes.extend((total - 29).to_le_bytes());
+        }
     }
     bytes.extend(main);
     bytes
+        .into_iter()
+        .chain(std::iter::repeat(0))
+        .skip(skip)
+        .take(count)
+        .collect()
 }
 
 pub(crate) fn commit(xid: u32, time: i64) -> (u64, RecordKind) {
-    (0, RecordKind::Commit { xid, time: PgTimestamp(time) })
+    (
+        0,
+        RecordKind::Commit {
+            xid,
+            time: PgTimestamp(time),
+        },
+    )
 }
 
 pub(crate) fn abort(xid: u32, time: i64) -> (u64, RecordKind) {
-    (0, RecordKind::Abort { xid, time: PgTimestamp(time) })
+    (
+        0,
+        RecordKind::Abort {
+            xid,
+            time: PgTimestamp(time),
+        },
+    )
 }
 
 pub(crate) fn restore_point(name: &str, time: i64) -> (u64, RecordKind) {
-    (0, RecordKind::RestorePoint { name: name.into(), time: PgTimestamp(time) })
+    (
+        0,
+        RecordKind::RestorePoint {
+            name: name.into(),
+            time: PgTimestamp(time),
+        },
+    )
 }
 
 pub(crate) fn other(length: u64) -> (u64, RecordKind) {

@@ -87,10 +87,17 @@ impl Passed {
     }
 
     fn add_index(&mut self, index: &SegmentIndex) {
-        self.last_commit = self.last_commit.max(index.commit_times.map(|(_, latest)| latest));
-        self.last_abort = self.last_abort.max(index.abort_times.map(|(_, latest)| latest));
+        self.last_commit = self
+            .last_commit
+            .max(index.commit_times.map(|(_, latest)| latest));
+        self.last_abort = self
+            .last_abort
+            .max(index.abort_times.map(|(_, latest)| latest));
         self.latest_time = self.latest_time.max(index.latest_time);
-        index.parameter_changes.iter().for_each(|change| self.add_change(change));
+        index
+            .parameter_changes
+            .iter()
+            .for_each(|change| self.add_change(change));
     }
 
     fn add_record(&mut self, record: &Record) {
@@ -137,13 +144,27 @@ impl<I: Indexes> Scan<'_, I> {
     /// The first record that starts at `from` or later at which `rule` stops, and what was passed up to it; all that
     /// the segments before `until` hold if there is none. Of the first segment everything counts as passed: what lies
     /// before `from` is in the backup.
-    pub(super) async fn first_stop(&self, from: Lsn, until: Option<SegmentNumber>, rule: Option<&Rule>) -> Result<(Option<StopRecord>, Passed), ObjectError> {
+    pub(super) async fn first_stop(
+        &self,
+        from: Lsn,
+        until: Option<SegmentNumber>,
+        rule: Option<&Rule>,
+    ) -> Result<(Option<StopRecord>, Passed), ObjectError> {
         let mut passed = Passed::default();
-        let Some(last) = self.chain.last() else { return Ok((None, passed)) };
+        let Some(last) = self.chain.last() else {
+            return Ok((None, passed));
+        };
         // The index after the last one completes what runs over.
-        let files = self.chain.files(from.segment(self.size), until.map_or(last, |until| until.min(last)));
+        let files = self.chain.files(
+            from.segment(self.size),
+            until.map_or(last, |until| until.min(last)),
+        );
         let ahead = (HELD / u64::from(self.size.bytes())).clamp(1, AHEAD) as usize;
-        let mut indexes = stream::iter(files).map(|(number, name)| async move { Ok::<_, ObjectError>((number, self.source.index(name).await?)) }).buffered(ahead);
+        let mut indexes = stream::iter(files)
+            .map(|(number, name)| async move {
+                Ok::<_, ObjectError>((number, self.source.index(name).await?))
+            })
+            .buffered(ahead);
         let mut next = indexes.try_next().await?;
         while let Some((number, mut index)) = next {
             if until.is_some_and(|until| number >= until) {
@@ -170,7 +191,12 @@ impl<I: Indexes> Scan<'_, I> {
     }
 
     /// The same within one segment, by its records.
-    async fn look_at(&self, number: SegmentNumber, from: Lsn, rule: Option<&Rule>) -> Result<(Option<StopRecord>, Passed), ObjectError> {
+    async fn look_at(
+        &self,
+        number: SegmentNumber,
+        from: Lsn,
+        rule: Option<&Rule>,
+    ) -> Result<(Option<StopRecord>, Passed), ObjectError> {
         let (mut stop, mut passed) = (None, Passed::default());
         self.records(number, |record| {
             if record.lsn >= from
@@ -179,7 +205,12 @@ impl<I: Indexes> Scan<'_, I> {
                 if side == Side::After {
                     passed.add_record(&record);
                 }
-                stop = Some(StopRecord { lsn: record.lsn, end: record.end, side, what: describe(&record) });
+                stop = Some(StopRecord {
+                    lsn: record.lsn,
+                    end: record.end,
+                    side,
+                    what: describe(&record),
+                });
                 return ControlFlow::Break(());
             }
             passed.add_record(&record);
@@ -205,18 +236,44 @@ impl<I: Indexes> Scan<'_, I> {
     }
 
     /// What one segment says.
-    pub(super) async fn passed_through(&self, number: SegmentNumber) -> Result<Passed, ObjectError> {
-        let (_, passed) = self.first_stop(number.start(self.size), Some(number.next()), None).await?;
+    pub(super) async fn passed_through(
+        &self,
+        number: SegmentNumber,
+    ) -> Result<Passed, ObjectError> {
+        let (_, passed) = self
+            .first_stop(number.start(self.size), Some(number.next()), None)
+            .await?;
         Ok(passed)
     }
 
     /// The complete records that start in a segment and end within the chain.
-    async fn records(&self, number: SegmentNumber, mut each: impl FnMut(Record) -> ControlFlow<()> + Send) -> Result<(), ObjectError> {
-        let Some(file) = self.chain.file(number) else { return Ok(()) };
+    async fn records(
+        &self,
+        number: SegmentNumber,
+        mut each: impl FnMut(Record) -> ControlFlow<()> + Send,
+    ) -> Result<(), ObjectError> {
+        let Some(file) = self.chain.file(number) else {
+            return Ok(());
+        };
         let longest = LONGEST_RECORD / u64::from(self.size.bytes()) + 1;
-        let following: Vec<SegmentName> = self.chain.files(number.next(), SegmentNumber(number.0.saturating_add(longest))).map(|(_, name)| name).collect();
+        let following: Vec<SegmentName> = self
+            .chain
+            .files(
+                number.next(),
+                SegmentNumber(number.0.saturating_add(longest)),
+            )
+            .map(|(_, name)| name)
+            .collect();
         let end = self.chain.end;
-        self.source.records(file, &following, move |record| if record.end > end { ControlFlow::Break(()) } else { each(record) }).await
+        self.source
+            .records(file, &following, move |record| {
+                if record.end > end {
+                    ControlFlow::Break(())
+                } else {
+                    each(record)
+                }
+            })
+            .await
     }
 
     /// The end of the last complete record.
@@ -225,7 +282,9 @@ impl<I: Indexes> Scan<'_, I> {
             return Ok(self.tail().await?.end);
         }
         let mut number = self.chain.last();
-        while let Some((current, file)) = number.and_then(|number| Some((number, self.chain.file(number)?))) {
+        while let Some((current, file)) =
+            number.and_then(|number| Some((number, self.chain.file(number)?)))
+        {
             let index = self.source.index(file).await?;
             // Nothing ended here: the record that began before may not end at all.
             if index.end > current.start(self.size) {
@@ -242,7 +301,10 @@ impl<I: Indexes> Scan<'_, I> {
         while let Some(current) = number.filter(|number| self.chain.file(*number).is_some()) {
             let mut tail = None;
             self.records(current, |record| {
-                tail = Some(Tail { end: record.end, last_record: record.lsn });
+                tail = Some(Tail {
+                    end: record.end,
+                    last_record: record.lsn,
+                });
                 ControlFlow::Continue(())
             })
             .await?;
@@ -252,7 +314,10 @@ impl<I: Indexes> Scan<'_, I> {
             number = current.0.checked_sub(1).map(SegmentNumber);
         }
         let place = self.chain.missing.to_string();
-        Err(ObjectError::damaged(&place, "no complete record lies before it"))
+        Err(ObjectError::damaged(
+            &place,
+            "no complete record lies before it",
+        ))
     }
 
     /// Where the record after `end` would start: headers of pages lie between, and are no distance.

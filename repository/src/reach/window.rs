@@ -28,7 +28,10 @@ pub struct Window {
 
 impl Window {
     /// Of what `latest` means; none if no backup is complete.
-    pub async fn of(catalogue: &Catalogue, source: &impl Indexes) -> Result<Option<Self>, ObjectError> {
+    pub async fn of(
+        catalogue: &Catalogue,
+        source: &impl Indexes,
+    ) -> Result<Option<Self>, ObjectError> {
         match catalogue.newest_lineage() {
             Some(lineage) => Self::along(catalogue, source, &lineage).await,
             None => Ok(None),
@@ -36,27 +39,59 @@ impl Window {
     }
 
     /// Along a lineage; none if no complete backup leads there.
-    pub async fn along(catalogue: &Catalogue, source: &impl Indexes, lineage: &Lineage) -> Result<Option<Self>, ObjectError> {
+    pub async fn along(
+        catalogue: &Catalogue,
+        source: &impl Indexes,
+        lineage: &Lineage,
+    ) -> Result<Option<Self>, ObjectError> {
         let backups = catalogue.restorable(lineage);
-        let (Some(newest), Some(oldest)) = (backups.first(), backups.iter().min_by_key(|backup| (backup.stop, backup.start))) else { return Ok(None) };
+        let (Some(newest), Some(oldest)) = (
+            backups.first(),
+            backups
+                .iter()
+                .min_by_key(|backup| (backup.stop, backup.start)),
+        ) else {
+            return Ok(None);
+        };
         let size = catalogue.segment_size;
         let chain_of = |backup: &BackupFacts| catalogue.chain(lineage, backup.start.segment(size));
         let (first_chain, last_chain) = (chain_of(oldest), chain_of(newest));
         // A clock that was ahead: such a moment would be past before the backup is consistent.
-        let on_the_way = Scan { source, chain: &first_chain, size }.passed_until(oldest.start, oldest.stop).await?;
-        let last = Scan { source, chain: &last_chain, size };
+        let on_the_way = Scan {
+            source,
+            chain: &first_chain,
+            size,
+        }
+        .passed_until(oldest.start, oldest.stop)
+        .await?;
+        let last = Scan {
+            source,
+            chain: &last_chain,
+            size,
+        };
         Ok(Some(Self {
             timeline: lineage.newest(),
             earliest_lsn: oldest.stop,
-            earliest_time: oldest.stop_time.max(on_the_way.last_end().map_or(Timestamp::MIN, PgTimestamp::to_jiff)),
+            earliest_time: oldest.stop_time.max(
+                on_the_way
+                    .last_end()
+                    .map_or(Timestamp::MIN, PgTimestamp::to_jiff),
+            ),
             latest_lsn: last.end().await?,
-            latest_time: newest.stop_time.max(newest_end(&last, newest.start.segment(size)).await?.map_or(Timestamp::MIN, PgTimestamp::to_jiff)),
+            latest_time: newest.stop_time.max(
+                newest_end(&last, newest.start.segment(size))
+                    .await?
+                    .map_or(Timestamp::MIN, PgTimestamp::to_jiff),
+            ),
         }))
     }
 }
 
 /// The newest commit or rollback, looked for backwards from the end.
-async fn newest_end<I: Indexes>(scan: &Scan<'_, I>, first: SegmentNumber) -> Result<Option<PgTimestamp>, ObjectError> {
+async fn newest_end<I: Indexes>(
+    scan: &Scan<'_, I>,
+    first: SegmentNumber,
+) -> Result<Option<PgTimestamp>, ObjectError> {
     let mut number = scan.chain.last();
     while let Some(current) = number.filter(|number| *number >= first) {
         let passed: Passed = scan.passed_through(current).await?;
@@ -70,7 +105,16 @@ async fn newest_end<I: Indexes>(scan: &Scan<'_, I>, first: SegmentNumber) -> Res
 
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { timeline, earliest_lsn, earliest_time, latest_lsn, latest_time } = self;
-        write!(f, "on timeline {timeline} what can be reached lies between {earliest_time} ({earliest_lsn}) and {latest_time} ({latest_lsn})")
+        let Self {
+            timeline,
+            earliest_lsn,
+            earliest_time,
+            latest_lsn,
+            latest_time,
+        } = self;
+        write!(
+            f,
+            "on timeline {timeline} what can be reached lies between {earliest_time} ({earliest_lsn}) and {latest_time} ({latest_lsn})"
+        )
     }
 }
