@@ -21,6 +21,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// No attempt begins later than this after the first; Postgres asks again by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Once the server is stopping: it asks three times for each file and waits for the answer, and whoever stops it waits
+/// too.
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// What a repository that nobody waits for may cost.
@@ -203,17 +206,32 @@ impl Archiver {
         let Ok(_slot) = self.slots.acquire().await else {
             return Err(NotArchived::Ending);
         };
-        let deadline = Instant::now() + self.patience;
+        let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
             match self.once(name, path).await {
-                Err(e) if !e.is_permanent() && Instant::now() + pause < deadline => {
+                Err(e)
+                    if !e.is_permanent() && begun.elapsed() + pause < self.patience_now().await =>
+                {
                     tracing::info!(%name, error = %e, "archiving is tried again");
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 done => return done,
             }
+        }
+    }
+
+    async fn patience_now(&self) -> Duration {
+        let settings = self.settings.clone();
+        let control = tokio::task::spawn_blocking(move || {
+            data_directory::control_file(&settings.postgres.data_directory)
+        });
+        match control.await {
+            Ok(Ok(c)) if c.state.is_shut_down() || c.state == ClusterState::ShuttingDown => {
+                self.patience.min(PATIENCE_AT_THE_END)
+            }
+            _ => self.patience,
         }
     }
 
@@ -230,14 +248,14 @@ impl Archiver {
             .partition(|r| r.mode == Mode::Required);
         let mut answer = String::new();
         for (i, repository) in required.into_iter().enumerate() {
-            let outcome = self.into_repository(repository, name, &local).await?;
+            let outcome = self.put_into(repository, name, &local).await?;
             let told = judge(&name, outcome, &local.control)?;
             if i == 0 {
                 answer = told;
             }
         }
         join_all(best_effort.into_iter().map(|repository| async {
-            match timeout(BEST_EFFORT, self.into_repository(repository, name, &local)).await {
+            match timeout(BEST_EFFORT, self.put_into(repository, name, &local)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(e)) => tracing::warn!(%name, repository = repository.name, error = %e, "not archived there"),
                 Err(_) => tracing::warn!(%name, repository = repository.name, "not archived there within {BEST_EFFORT:?}"),
@@ -249,7 +267,7 @@ impl Archiver {
 
     /// Stores the file in one repository. After an error, what was opened is opened anew: credentials may have
     /// changed, and so may what lies there.
-    async fn into_repository(
+    async fn put_into(
         &self,
         repository: &Repository,
         name: WalFileName,

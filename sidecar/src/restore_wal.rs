@@ -130,6 +130,8 @@ struct Found {
 struct Sources<'a> {
     control: ControlFile,
     order: Option<RestoreOrder>,
+    /// Whether a server that starts here replays what it is given.
+    recovers: bool,
     /// Repositories, the archive's name in them, and whether absence must be proven there.
     places: Vec<(&'a Repository, String, bool)>,
 }
@@ -281,6 +283,8 @@ impl Inner {
             end,
         };
         let cut_at = match name {
+            // pg_rewind reads its target's own branch, which must be as it was written.
+            WalFileName::Segment(_) if !sources.recovers => Some(None),
             WalFileName::Segment(segment) => match question.place(segment) {
                 Place::On { cut_at } => Some(cut_at),
                 Place::BeyondEnd | Place::BeforeItsTimeline | Place::OffLineage => None,
@@ -318,6 +322,7 @@ impl Inner {
 
     fn sources(&self) -> Result<Sources<'_>, Trouble> {
         let control = data_directory::control_file(&self.data_directory)?;
+        let recovers = data_directory::recovery(&self.data_directory) != Recovery::None;
         let recovering = self.data_directory.join("recovery.signal").exists();
         let order = if recovering {
             RestoreOrder::read(&self.data_directory)?
@@ -343,6 +348,7 @@ impl Inner {
         Ok(Sources {
             control,
             order,
+            recovers,
             places,
         })
     }

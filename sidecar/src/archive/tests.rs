@@ -289,3 +289,19 @@ async fn trouble_that_passes_is_waited_for() {
     });
     archived.unwrap();
 }
+
+#[tokio::test]
+async fn a_server_that_stops_is_not_held_up_by_a_store_that_is_away() {
+    let bench = Bench::new();
+    let archiver = Archiver::new(bench.settings());
+    let (shut_down, shutting_down) = (1, 3);
+    for (state, patience) in [
+        (IN_PRODUCTION, PATIENCE),
+        (IN_RECOVERY, PATIENCE),
+        (shut_down, PATIENCE_AT_THE_END),
+        (shutting_down, PATIENCE_AT_THE_END),
+    ] {
+        bench.control(1, state);
+        assert_eq!(archiver.patience_now().await, patience, "{state}");
+    }
+}
