@@ -52,12 +52,15 @@ pub async fn measure(
         .pointer("/size/stored")
         .and_then(serde_json::Value::as_u64)
         .context("Backup.status tells its size")?;
+    // Of the sidecar, which does the work, since it began; the command only asks it.
+    let peak_memory = sidecar.daemon.peak_memory()?;
     samples.add(
         "backup",
         variant.name,
         NAME,
         Run {
             stored_bytes,
+            peak_memory,
             ..run
         },
     );
@@ -65,6 +68,8 @@ pub async fn measure(
         .configure(&[("archive_command", "/bin/true")])
         .await?;
 
+    // So that the peak memory of the restore is its own.
+    sidecar.stop().await?;
     let to = world.path("restored");
     let target = to.to_string_lossy();
     let (run, _) = timed(
@@ -81,7 +86,6 @@ pub async fn measure(
         database.bytes
     );
     std::fs::remove_dir_all(&to)?;
-    sidecar.stop().await?;
     // Behind MinIO's back: nothing asks for it again.
     std::fs::remove_dir_all(minio.data().join(&bucket.name))?;
     Ok(())
