@@ -82,12 +82,10 @@ pub fn during(existing: &str, recovery: &Recovery) -> String {
         ("recovery_target_timeline", &timeline),
         ("recovery_target_action", action.as_str()),
     ];
-    for name in TARGETS {
-        let value = target.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value);
-        add.push((name, value));
-    }
-    let others = target.iter().filter(|(name, _)| !TARGETS.contains(&name.as_str()));
-    add.extend(others.map(|(name, value)| (name.as_str(), value.as_str())));
+    // The empty ones first: after another target has a value, Postgres refuses even an empty one.
+    let unused = TARGETS.iter().filter(|name| !target.iter().any(|(n, _)| n == *name));
+    add.extend(unused.map(|name| (*name, "")));
+    add.extend(target.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let minimum: Vec<(&str, String)> = [
         ("max_connections", max_connections),
         ("max_worker_processes", max_worker_processes),
