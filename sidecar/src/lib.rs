@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod data_directory;
 pub mod exit;
+pub mod info;
 pub mod logging;
 pub mod open;
 pub mod origin;

@@ -5,7 +5,7 @@ mod serve;
 use crate::cli::Command;
 use crate::config;
 use crate::exit::{ExitClass, Failure};
-use crate::{backup, check, restore, restore_wal, verify};
+use crate::{backup, check, info, restore, restore_wal, verify};
 use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
@@ -27,7 +27,7 @@ pub async fn run(file: &Path, command: Command) -> Result<u8, Failure> {
         Command::Sidecar => serve::run(settings).await?,
         Command::Backup(arguments) => backup::command::run(settings, &arguments).await?,
         Command::Restore(arguments) => restore::command::run(settings, &arguments).await?,
-        Command::Info(_) => return Err(Failure::failed(anyhow::anyhow!("not built yet"))),
+        Command::Info(arguments) => info::run(&settings, &arguments).await?,
         Command::Verify(arguments) => verify::run(&settings, &arguments).await?,
     }
     Ok(ExitClass::Done.code())
