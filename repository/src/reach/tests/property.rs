@@ -4,7 +4,7 @@ use super::simulation::{Recovered, Setting, available, recover};
 use super::*;
 use crate::facts::BackupFacts;
 use crate::reach::sample::{MIB, abort, at, commit, other, restore_point};
-use holdfast_postgres::TimelineHistory;
+use holdfast_postgres::{PgTimestamp, TimelineHistory};
 use proptest::prelude::*;
 
 const NAMES: [&str; 3] = ["x", "y", "z"];
@@ -254,7 +254,7 @@ fn check_plan(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn plans_are_what_postgres_does(history in history(), asked in proptest::collection::vec((target(), timeline()), 12)) {
