@@ -18,7 +18,8 @@ parts: ## Fetches or builds the real parts into .parts/ (ten minutes once, then 
 
 build: ## Builds the programs (release)
 	@echo "== building holdfast and holdfast-wal"
-	$(CARGO) build --release -p holdfast -p holdfast-wal
+	$(CARGO) build --release -p holdfast
+	sidecar/wal-client/build.sh
 
 check: ## Quick: format, clippy with warnings as errors, unit tests
 	@echo "== format"
@@ -33,8 +34,10 @@ deny: ## Licences, duplicates and sources of dependencies, by cargo-deny
 	@e2e/parts/cargo-deny
 	PATH="$${HOLDFAST_PARTS:-$(CURDIR)/.parts}/cargo-deny/bin:$$PATH" $(CARGO) deny check bans licenses sources
 
-test: parts check build ## All tests: check, then every scenario on real Postgres and a real S3
+test: parts check ## All tests: check, then every scenario on real Postgres and a real S3
 	@echo "== scenarios ($(TEST_THREADS) at a time)"
+	$(CARGO) build -p holdfast
+	HOLDFAST_BIN="$(CURDIR)/target/debug/holdfast" HOLDFAST_WAL_BIN="$$(sidecar/wal-client/build.sh)" \
 	$(CARGO) test -p holdfast-e2e --no-fail-fast --tests $(TESTS) -- --test-threads=$(TEST_THREADS)
 
 demo: parts build ## A backup under load, an accident, and a restore to just before it
