@@ -4,14 +4,14 @@ use crate::cli::VerifyArgs;
 use crate::commands;
 use crate::config::Settings;
 use crate::exit::{ExitClass, Failure};
-use crate::open;
+use crate::open::{self, ArchiveError};
 use crate::progress::{Counters, Progress};
 use crate::status::{Damage, VerifiedBackup, VerifyResult, VerifyStatus};
 use holdfast_postgres::{Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
 use holdfast_repository::backup::{self, BackupId, BackupReader};
 use holdfast_repository::facts::BackupFacts;
 use holdfast_repository::wal::WalStore;
-use holdfast_repository::{Archive, ObjectError, layout, verify};
+use holdfast_repository::{Archive, ObjectError, OpenError, layout, verify};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,11 @@ use std::time::Duration;
 /// Runs the command; damage is a failure, what could not be read is unknown.
 pub async fn run(settings: &Settings, args: &VerifyArgs) -> Result<(), Failure> {
     let wanted: Option<BackupId> = args.backup.as_deref().map(str::parse).transpose().map_err(Failure::usage)?;
-    let (_, archive) = open::first(settings, open::Create::Never).await?;
+    let repository = settings.first_repository().ok_or_else(|| Failure::refused("the settings name no repository"))?;
+    let archive = match open::named(repository, &settings.archive, open::Create::Never).await {
+        Err(ArchiveError::Open(e)) if is_damage(&e) => return closed(args, &e),
+        other => other?,
+    };
     let counters = Arc::new(Counters::default());
     let progress = {
         let counters = counters.clone();
@@ -36,6 +40,22 @@ pub async fn run(settings: &Settings, args: &VerifyArgs) -> Result<(), Failure> 
     status.damage.sort_by(|a, b| (&a.object, &a.file).cmp(&(&b.object, &b.file)));
     if args.json { commands::print_json(&status)? } else { commands::print(&told(&status))? }
     conclude(&status, &unknown)
+}
+
+/// Whether what keeps an archive closed is damage, as opposed to settings or an outage.
+fn is_damage(error: &OpenError) -> bool {
+    matches!(error, OpenError::Damaged { .. } | OpenError::KeysGone(_))
+}
+
+/// Nothing of a damaged archive can be verified, and that is damage.
+fn closed(args: &VerifyArgs, error: &OpenError) -> Result<(), Failure> {
+    let object = match error {
+        OpenError::Damaged { object, .. } => object.clone(),
+        _ => layout::KEYS.to_owned(),
+    };
+    let status = VerifyStatus { backups: Vec::new(), damage: vec![Damage { object, file: None, reason: error.to_string() }] };
+    if args.json { commands::print_json(&status)? } else { commands::print(&told(&status))? }
+    conclude(&status, &[])
 }
 
 /// The command's outcome. Pure.
@@ -63,7 +83,15 @@ impl Verification {
     /// Whether the wanted backup, if one is, was found.
     async fn all(&mut self, wanted: Option<&BackupId>) -> Result<bool, Failure> {
         let mut found = false;
-        for (system, identity) in self.archive.incarnations().await.map_err(|e| open::open_failure(&e))? {
+        let incarnations = match self.archive.incarnations().await {
+            Err(e) if is_damage(&e) => {
+                let object = if let OpenError::Damaged { object, .. } = &e { object.clone() } else { String::new() };
+                self.status.damage.push(Damage { object, file: None, reason: e.to_string() });
+                return Ok(true);
+            }
+            other => other.map_err(|e| open::open_failure(&e))?,
+        };
+        for (system, identity) in incarnations {
             let wal = WalStore::of_identity(self.archive.clone(), system, &identity).map_err(Failure::failed)?;
             found |= self.incarnation(system, &wal, wanted).await?;
         }

@@ -9,6 +9,7 @@ mod walk;
 pub use copy::CopyError;
 
 use crate::data_directory::{self, DataDirectoryError};
+use crate::origin::Origin;
 use crate::progress::Counters;
 use crate::status::{BackupRepository, BackupSize, BackupStatus, Condition, ConditionStatus, PageError};
 use copy::Findings;
@@ -109,6 +110,14 @@ pub enum BackupError {
 /// Takes a full backup. Returns when it is complete: manifest, and every segment from start to stop.
 pub async fn take(order: &Order, counters: &Counters) -> Result<BackupStatus, BackupError> {
     let (_, control) = read_control(&order.data_directory).await?;
+    let origin = Origin::read(&order.data_directory).map_err(|e| BackupError::Refused(e.to_string()))?;
+    if let Some(source) = origin.as_ref().and_then(|origin| origin.copied_from(order.archive.id())) {
+        return Err(BackupError::Refused(format!(
+            "{} is a copy of the database that {} belongs to, and may not be backed up into it: give the copy an archive of its own",
+            order.data_directory.display(),
+            source.place
+        )));
+    }
     let server = Server::connect(&order.server).await?;
     let settings = server.settings().await?;
     fit(&control, &settings, &order.data_directory).map_err(BackupError::Refused)?;
