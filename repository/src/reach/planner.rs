@@ -7,7 +7,6 @@ use super::{Indexes, Plan, Refusal, Stop, StopKind, Target, Window};
 use crate::catalogue::{Catalogue, Chain};
 use crate::facts::BackupFacts;
 use holdfast_postgres::{Lsn, PgTimestamp, SegmentName};
-use jiff::Timestamp;
 
 /// One lineage and the backups to try along it, newest first.
 pub(super) struct Planner<'a, I> {
