@@ -37,6 +37,8 @@ const WAL_PAUSE: Duration = Duration::from_millis(250);
 const WAL_TOLD: Duration = Duration::from_secs(15);
 /// The largest pack, in bytes.
 const PACK_BYTES: usize = 16 << 20;
+/// Three packs are in memory at once, beside the WAL that is archived meanwhile.
+const PACK_SHARE: u64 = 32;
 
 /// What a backup needs to know.
 #[derive(Debug, Clone)]
@@ -143,7 +145,7 @@ async fn copy_and_commit(order: &Order, server: &Server, control: &ControlFile, 
     };
     let total = copy::measure(walk.clone()).await?;
     counters.set_total(total);
-    let pack_bytes = PACK_BYTES.min((order.memory / 16) as usize);
+    let pack_bytes = PACK_BYTES.min((order.memory / PACK_SHARE) as usize);
     let writing = WriterSettings { compression: order.compression, pack_bytes, uploads: 2 };
     let mut writer = BackupWriter::begin(order.archive.clone(), control.system_identifier, order.id.clone(), writing).await?;
     let start_time = jiff::Timestamp::now();
