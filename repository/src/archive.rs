@@ -67,10 +67,14 @@ pub struct Identity {
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// No `archive.json`.
-    #[error("there is no archive at {0}: check the bucket or path, the prefix and the archive's name; the first WAL segment or backup makes one")]
+    #[error(
+        "there is no archive at {0}: check the bucket or path, the prefix and the archive's name; the first WAL segment or backup makes one"
+    )]
     NotThere(String),
     /// Written by a newer version.
-    #[error("{object} at {place} has format {found}, and this program reads up to {FORMAT_VERSION}: use a newer holdfast")]
+    #[error(
+        "{object} at {place} has format {found}, and this program reads up to {FORMAT_VERSION}: use a newer holdfast"
+    )]
     NewerFormat {
         /// Its key.
         object: String,
@@ -90,7 +94,9 @@ pub enum OpenError {
         why: String,
     },
     /// Encrypted, and no key is configured.
-    #[error("the archive at {place} is encrypted: give encryption.currentKey and encryption.keyFiles (its master keys: {wanted})")]
+    #[error(
+        "the archive at {place} is encrypted: give encryption.currentKey and encryption.keyFiles (its master keys: {wanted})"
+    )]
     KeyRequired {
         /// The store.
         place: String,
@@ -98,7 +104,9 @@ pub enum OpenError {
         wanted: String,
     },
     /// None of the given keys opens a data key.
-    #[error("data key {number} of the archive at {place} can't be opened: it is wrapped by {wrapped_by}, and {given} was given ({why})")]
+    #[error(
+        "data key {number} of the archive at {place} can't be opened: it is wrapped by {wrapped_by}, and {given} was given ({why})"
+    )]
     KeyLost {
         /// The data key.
         number: u32,
@@ -112,13 +120,19 @@ pub enum OpenError {
         why: String,
     },
     /// Not encrypted, and a key is configured.
-    #[error("the archive at {0} is not encrypted, and encryption is configured: remove `encryption`, or begin a new archive under another name or prefix")]
+    #[error(
+        "the archive at {0} is not encrypted, and encryption is configured: remove `encryption`, or begin a new archive under another name or prefix"
+    )]
     NotEncrypted(String),
     /// Key files are gone, but data is there.
-    #[error("the archive at {0} holds data, but none of its data keys: the objects under keys/ were lost; restore them from a copy of the bucket")]
+    #[error(
+        "the archive at {0} holds data, but none of its data keys: the objects under keys/ were lost; restore them from a copy of the bucket"
+    )]
     KeysGone(String),
     /// Another database lives here.
-    #[error("the archive at {place} belongs to the database with system identifier {existing}, and this one has {ours}: if this is the same database after pg_upgrade or initdb, say so with `acceptSystemIdentifier: \"{ours}\"`; else give it another archive name")]
+    #[error(
+        "the archive at {place} belongs to the database with system identifier {existing}, and this one has {ours}: if this is the same database after pg_upgrade or initdb, say so with `acceptSystemIdentifier: \"{ours}\"`; else give it another archive name"
+    )]
     OtherDatabase {
         /// The store.
         place: String,
@@ -128,7 +142,9 @@ pub enum OpenError {
         ours: SystemIdentifier,
     },
     /// Same system identifier, other facts.
-    #[error("the archive at {place} describes {system} as Postgres {stored_major} with {stored_segment}-byte segments, and the data directory is Postgres {our_major} with {our_segment}-byte segments")]
+    #[error(
+        "the archive at {place} describes {system} as Postgres {stored_major} with {stored_segment}-byte segments, and the data directory is Postgres {our_major} with {our_segment}-byte segments"
+    )]
     IdentityDiffers {
         /// The store.
         place: String,
@@ -165,15 +181,24 @@ impl Archive {
     /// Opens what is there; makes nothing.
     pub async fn open(store: Store, masters: Option<&MasterKeys>) -> Result<Self, OpenError> {
         let json: ArchiveJson = match read_json(&store, layout::ARCHIVE).await {
-            Err(OpenError::Store(e)) if e.is_not_found() => return Err(OpenError::NotThere(store.description().to_owned())),
+            Err(OpenError::Store(e)) if e.is_not_found() => {
+                return Err(OpenError::NotThere(store.description().to_owned()));
+            }
             other => other?,
         };
         let keys = open_keys(&store, &json, masters).await?;
-        Ok(Self { store, id: json.archive_id, keys })
+        Ok(Self {
+            store,
+            id: json.archive_id,
+            keys,
+        })
     }
 
     /// Opens what is there, else makes a new archive: encrypted if `masters` are given.
-    pub async fn open_or_create(store: Store, masters: Option<&MasterKeys>) -> Result<Self, OpenError> {
+    pub async fn open_or_create(
+        store: Store,
+        masters: Option<&MasterKeys>,
+    ) -> Result<Self, OpenError> {
         match Self::open(store.clone(), masters).await {
             Err(OpenError::NotThere(_)) => {}
             other => return other,
@@ -210,7 +235,9 @@ impl Archive {
     /// Reads `archive.json` again: proof that the store that answers is the one that holds this archive.
     pub async fn confirm(&self) -> Result<(), OpenError> {
         let json: ArchiveJson = match read_json(&self.store, layout::ARCHIVE).await {
-            Err(OpenError::Store(e)) if e.is_not_found() => return Err(OpenError::NotThere(self.store.description().to_owned())),
+            Err(OpenError::Store(e)) if e.is_not_found() => {
+                return Err(OpenError::NotThere(self.store.description().to_owned()));
+            }
             other => other?,
         };
         if json.archive_id != self.id {
@@ -227,7 +254,9 @@ impl Archive {
     pub async fn incarnations(&self) -> Result<Vec<(SystemIdentifier, Identity)>, OpenError> {
         let mut found = Vec::new();
         for folder in self.store.list_folders("").await? {
-            let Ok(system) = folder.parse::<SystemIdentifier>() else { continue };
+            let Ok(system) = folder.parse::<SystemIdentifier>() else {
+                continue;
+            };
             if let Some(identity) = self.identity(system).await? {
                 found.push((system, identity));
             }
@@ -247,7 +276,13 @@ impl Archive {
 
     /// Makes sure that this database may write here: its identity stands and agrees, or none stands yet, or
     /// `accepted` is its system identifier.
-    pub async fn claim(&self, system: SystemIdentifier, major: u32, segment_size: SegmentSize, accepted: Option<SystemIdentifier>) -> Result<Identity, OpenError> {
+    pub async fn claim(
+        &self,
+        system: SystemIdentifier,
+        major: u32,
+        segment_size: SegmentSize,
+        accepted: Option<SystemIdentifier>,
+    ) -> Result<Identity, OpenError> {
         if let Some(identity) = self.identity(system).await? {
             return self.agree(system, identity, major, segment_size);
         }
@@ -255,7 +290,11 @@ impl Archive {
         if let Some(existing) = previous
             && accepted != Some(system)
         {
-            return Err(OpenError::OtherDatabase { place: self.store.description().to_owned(), existing, ours: system });
+            return Err(OpenError::OtherDatabase {
+                place: self.store.description().to_owned(),
+                existing,
+                ours: system,
+            });
         }
         let identity = Identity {
             format_version: FORMAT_VERSION,
@@ -265,7 +304,11 @@ impl Archive {
             created: jiff::Timestamp::now(),
             previous,
         };
-        match self.store.create(&layout::identity(system), vec![to_json(&identity)]).await? {
+        match self
+            .store
+            .create(&layout::identity(system), vec![to_json(&identity)])
+            .await?
+        {
             Created::New => Ok(identity),
             Created::Occupied(_) => {
                 let stored = read_json(&self.store, &layout::identity(system)).await?;
@@ -274,7 +317,13 @@ impl Archive {
         }
     }
 
-    fn agree(&self, system: SystemIdentifier, stored: Identity, major: u32, segment_size: SegmentSize) -> Result<Identity, OpenError> {
+    fn agree(
+        &self,
+        system: SystemIdentifier,
+        stored: Identity,
+        major: u32,
+        segment_size: SegmentSize,
+    ) -> Result<Identity, OpenError> {
         if stored.postgres_major != major || stored.segment_size != segment_size.bytes() {
             return Err(OpenError::IdentityDiffers {
                 place: self.store.description().to_owned(),
@@ -298,21 +347,39 @@ impl Archive {
     }
 
     /// Reads an object's header, so that its frames can be opened.
-    pub fn reader(&self, kind: ObjectKind, key: &str, start: &[u8]) -> Result<ObjectReader, ObjectError> {
-        ObjectReader::new(self.id, kind, key, start, |number| self.keys.get(&number).cloned())
+    pub fn reader(
+        &self,
+        kind: ObjectKind,
+        key: &str,
+        start: &[u8],
+    ) -> Result<ObjectReader, ObjectError> {
+        ObjectReader::new(self.id, kind, key, start, |number| {
+            self.keys.get(&number).cloned()
+        })
     }
 
     /// Creates a small object of one frame.
-    pub async fn create_single(&self, kind: ObjectKind, key: &str, content: &[u8]) -> Result<Created, ObjectError> {
+    pub async fn create_single(
+        &self,
+        kind: ObjectKind,
+        key: &str,
+        content: &[u8],
+    ) -> Result<Created, ObjectError> {
         let mut writer = self.writer(kind, key)?;
         writer.append(&Compression::Zstd(3).pack(content), true)?;
         Ok(self.store.create(key, vec![writer.finish()]).await?)
     }
 
     /// Opens a small object of one frame that was read as a whole.
-    pub fn open_single(&self, kind: ObjectKind, key: &str, bytes: &[u8]) -> Result<Vec<u8>, ObjectError> {
+    pub fn open_single(
+        &self,
+        kind: ObjectKind,
+        key: &str,
+        bytes: &[u8],
+    ) -> Result<Vec<u8>, ObjectError> {
         let reader = self.reader(kind, key, bytes)?;
-        let frames = object::split_frames(key, bytes.get(object::HEADER_BYTES..).unwrap_or_default())?;
+        let frames =
+            object::split_frames(key, bytes.get(object::HEADER_BYTES..).unwrap_or_default())?;
         match frames.as_slice() {
             [only] => reader.open(0, true, only),
             _ => Err(ObjectError::damaged(key, "it should have one frame")),
@@ -330,36 +397,61 @@ impl Archive {
     /// The same, for content that comes in pieces.
     pub fn hasher(&self) -> blake3::Hasher {
         match self.keys.first_key_value() {
-            Some((_, key)) => blake3::Hasher::new_keyed(&blake3::derive_key("holdfast content digest v1", &key.secret)),
+            Some((_, key)) => blake3::Hasher::new_keyed(&blake3::derive_key(
+                "holdfast content digest v1",
+                &key.secret,
+            )),
             None => blake3::Hasher::new(),
         }
     }
 }
 
-async fn open_keys(store: &Store, json: &ArchiveJson, masters: Option<&MasterKeys>) -> Result<BTreeMap<u32, DataKey>, OpenError> {
+async fn open_keys(
+    store: &Store,
+    json: &ArchiveJson,
+    masters: Option<&MasterKeys>,
+) -> Result<BTreeMap<u32, DataKey>, OpenError> {
     let place = || store.description().to_owned();
     let (first, masters) = match (&json.first_master_key, masters) {
         (None, None) => return Ok(BTreeMap::new()),
         (None, Some(_)) => return Err(OpenError::NotEncrypted(place())),
-        (Some(first), None) => return Err(OpenError::KeyRequired { place: place(), wanted: first.clone() }),
+        (Some(first), None) => {
+            return Err(OpenError::KeyRequired {
+                place: place(),
+                wanted: first.clone(),
+            });
+        }
         (Some(first), Some(masters)) => (first, masters),
     };
     let mut wraps = list_wraps(store).await?;
     if wraps.is_empty() {
-        if store.list_folders("").await?.iter().any(|f| f.parse::<SystemIdentifier>().is_ok()) {
+        if store
+            .list_folders("")
+            .await?
+            .iter()
+            .any(|f| f.parse::<SystemIdentifier>().is_ok())
+        {
             return Err(OpenError::KeysGone(place()));
         }
         if !masters.ids().any(|id| id == first) {
-            return Err(OpenError::KeyRequired { place: place(), wanted: first.clone() });
+            return Err(OpenError::KeyRequired {
+                place: place(),
+                wanted: first.clone(),
+            });
         }
         let wrapped = masters.wrap(first, json.archive_id, &DataKey::generate(1)?)?;
-        let _ = store.create(&layout::wrapped_key(1, first), vec![to_json(&wrapped)]).await?;
+        let _ = store
+            .create(&layout::wrapped_key(1, first), vec![to_json(&wrapped)])
+            .await?;
         wraps = BTreeMap::from([(1, vec![first.clone()])]);
     }
     let mut keys = BTreeMap::new();
     for (number, wrapped_by) in wraps {
         let mut why = "none of them is among the given".to_owned();
-        for id in wrapped_by.iter().filter(|id| masters.ids().any(|m| m == id.as_str())) {
+        for id in wrapped_by
+            .iter()
+            .filter(|id| masters.ids().any(|m| m == id.as_str()))
+        {
             let wrapped: WrappedKey = read_json(store, &layout::wrapped_key(number, id)).await?;
             match masters.unwrap(id, json.archive_id, number, &wrapped) {
                 Ok(key) => {
@@ -380,10 +472,19 @@ async fn open_keys(store: &Store, json: &ArchiveJson, masters: Option<&MasterKey
         // A new master key wraps what the old one opened, so that the old one can go.
         if !wrapped_by.iter().any(|id| id == masters.current()) {
             let wrapped = masters.wrap(masters.current(), json.archive_id, key)?;
-            match store.create(&layout::wrapped_key(number, masters.current()), vec![to_json(&wrapped)]).await {
+            match store
+                .create(
+                    &layout::wrapped_key(number, masters.current()),
+                    vec![to_json(&wrapped)],
+                )
+                .await
+            {
                 Ok(_) => {}
                 // Reading goes on without the right to write.
-                Err(e) => tracing::warn!("can't wrap data key {number} with {}: {e}", masters.current()),
+                Err(e) => tracing::warn!(
+                    "can't wrap data key {number} with {}: {e}",
+                    masters.current()
+                ),
             }
         }
     }
@@ -399,8 +500,14 @@ async fn list_wraps(store: &Store) -> Result<BTreeMap<u32, Vec<String>>, OpenErr
         match listing.try_next().await {
             Ok(Some(object)) => {
                 let mut parts = object.key.split('/').skip(1);
-                let (Some(number), Some(file), None) = (parts.next(), parts.next(), parts.next()) else { continue };
-                let (Ok(number), Some(id)) = (number.parse::<u32>(), file.strip_suffix(".json")) else { continue };
+                let (Some(number), Some(file), None) = (parts.next(), parts.next(), parts.next())
+                else {
+                    continue;
+                };
+                let (Ok(number), Some(id)) = (number.parse::<u32>(), file.strip_suffix(".json"))
+                else {
+                    continue;
+                };
                 if crate::keys::valid_id(id) {
                     wraps.entry(number).or_default().push(id.to_owned());
                 }
@@ -427,10 +534,18 @@ async fn read_json<T: for<'a> Deserialize<'a>>(store: &Store, key: &str) -> Resu
         oldest_reader: u32,
     }
     let bytes = store.get(key, LARGEST_JSON).await?;
-    let damaged = |e: serde_json::Error| OpenError::Damaged { object: key.to_owned(), place: store.description().to_owned(), why: e.to_string() };
+    let damaged = |e: serde_json::Error| OpenError::Damaged {
+        object: key.to_owned(),
+        place: store.description().to_owned(),
+        why: e.to_string(),
+    };
     let versions: Versions = serde_json::from_slice(&bytes).map_err(damaged)?;
     if versions.oldest_reader > FORMAT_VERSION {
-        return Err(OpenError::NewerFormat { object: key.to_owned(), place: store.description().to_owned(), found: versions.oldest_reader });
+        return Err(OpenError::NewerFormat {
+            object: key.to_owned(),
+            place: store.description().to_owned(),
+            found: versions.oldest_reader,
+        });
     }
     serde_json::from_slice(&bytes).map_err(damaged)
 }

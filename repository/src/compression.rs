@@ -46,10 +46,12 @@ impl Compression {
             Self::None => None,
             Self::Lz4 => {
                 let mut out = vec![0; PREFIX + lz4_flex::block::get_maximum_output_size(raw.len())];
-                lz4_flex::block::compress_into(raw, &mut out[PREFIX..]).ok().map(|n| {
-                    out.truncate(PREFIX + n);
-                    (LZ4, out)
-                })
+                lz4_flex::block::compress_into(raw, &mut out[PREFIX..])
+                    .ok()
+                    .map(|n| {
+                        out.truncate(PREFIX + n);
+                        (LZ4, out)
+                    })
             }
             Self::Zstd(level) => {
                 let mut out = vec![0; PREFIX + zstd::zstd_safe::compress_bound(raw.len())];
@@ -98,7 +100,11 @@ pub fn unpack(packed: &[u8]) -> Result<Vec<u8>, UnpackError> {
         }
         other => return Err(UnpackError::Algorithm(other)),
     };
-    if raw.len() != length { Err(UnpackError::Data(length)) } else { Ok(raw) }
+    if raw.len() != length {
+        Err(UnpackError::Data(length))
+    } else {
+        Ok(raw)
+    }
 }
 
 // Contexts are large and slow to make: one a thread.
@@ -124,10 +130,21 @@ mod tests {
     #[test]
     fn what_is_packed_unpacks_to_the_same() {
         let text = b"a page of mostly zeros".repeat(4000);
-        let noise: Vec<u8> = (0..50_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-        for compression in [Compression::None, Compression::Lz4, Compression::Zstd(1), Compression::Zstd(19)] {
+        let noise: Vec<u8> = (0..50_000u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+            .collect();
+        for compression in [
+            Compression::None,
+            Compression::Lz4,
+            Compression::Zstd(1),
+            Compression::Zstd(19),
+        ] {
             for raw in [&text[..], &noise[..], b"", b"x"] {
-                assert_eq!(unpack(&compression.pack(raw)).unwrap(), raw, "{compression:?}");
+                assert_eq!(
+                    unpack(&compression.pack(raw)).unwrap(),
+                    raw,
+                    "{compression:?}"
+                );
             }
         }
     }

@@ -46,13 +46,17 @@ pub enum KeyError {
     #[error("encryption.currentKey is {0:?}, and no key file of that name is given")]
     NoCurrent(String),
     /// The id would be a file name.
-    #[error("the master key id {0:?} can't be used: 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit")]
+    #[error(
+        "the master key id {0:?} can't be used: 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit"
+    )]
     Id(String),
     /// The file is not what we wrote.
     #[error("the wrapped data key is damaged: {0}")]
     Damaged(String),
     /// The tag does not fit.
-    #[error("the master key does not open it: it is another key of the same name, or the file was changed")]
+    #[error(
+        "the master key does not open it: it is another key of the same name, or the file was changed"
+    )]
     WrongKey,
     /// No random numbers, or a failure in the cipher.
     #[error("can't make or wrap a data key on this machine")]
@@ -81,30 +85,67 @@ impl MasterKeys {
         self.keys.keys().map(String::as_str)
     }
 
-    pub(crate) fn wrap(&self, master: &str, archive: ArchiveId, key: &DataKey) -> Result<WrappedKey, KeyError> {
-        let secret = self.keys.get(master).ok_or_else(|| KeyError::NoCurrent(master.to_owned()))?;
+    pub(crate) fn wrap(
+        &self,
+        master: &str,
+        archive: ArchiveId,
+        key: &DataKey,
+    ) -> Result<WrappedKey, KeyError> {
+        let secret = self
+            .keys
+            .get(master)
+            .ok_or_else(|| KeyError::NoCurrent(master.to_owned()))?;
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(|_| KeyError::Cipher)?;
         let mut sealed = key.secret.to_vec();
         cipher(secret)?
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context(archive, key.number, master)), &mut sealed)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(context(archive, key.number, master)),
+                &mut sealed,
+            )
             .map_err(|_| KeyError::Cipher)?;
         let wrapped = STANDARD.encode([&nonce[..], &sealed].concat());
-        Ok(WrappedKey { format_version: 1, oldest_reader: 1, wrapped })
+        Ok(WrappedKey {
+            format_version: 1,
+            oldest_reader: 1,
+            wrapped,
+        })
     }
 
-    pub(crate) fn unwrap(&self, master: &str, archive: ArchiveId, number: u32, wrapped: &WrappedKey) -> Result<DataKey, KeyError> {
-        let secret = self.keys.get(master).ok_or_else(|| KeyError::NoCurrent(master.to_owned()))?;
+    pub(crate) fn unwrap(
+        &self,
+        master: &str,
+        archive: ArchiveId,
+        number: u32,
+        wrapped: &WrappedKey,
+    ) -> Result<DataKey, KeyError> {
+        let secret = self
+            .keys
+            .get(master)
+            .ok_or_else(|| KeyError::NoCurrent(master.to_owned()))?;
         if wrapped.oldest_reader > 1 {
-            return Err(KeyError::Damaged(format!("format {} needs a newer holdfast", wrapped.format_version)));
+            return Err(KeyError::Damaged(format!(
+                "format {} needs a newer holdfast",
+                wrapped.format_version
+            )));
         }
-        let bytes = STANDARD.decode(&wrapped.wrapped).map_err(|e| KeyError::Damaged(e.to_string()))?;
-        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_BYTES>().ok_or_else(|| KeyError::Damaged("too short".into()))?;
+        let bytes = STANDARD
+            .decode(&wrapped.wrapped)
+            .map_err(|e| KeyError::Damaged(e.to_string()))?;
+        let (nonce, sealed) = bytes
+            .split_first_chunk::<NONCE_BYTES>()
+            .ok_or_else(|| KeyError::Damaged("too short".into()))?;
         let mut sealed = sealed.to_vec();
         let opened = cipher(secret)?
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(context(archive, number, master)), &mut sealed)
+            .open_in_place(
+                Nonce::assume_unique_for_key(*nonce),
+                Aad::from(context(archive, number, master)),
+                &mut sealed,
+            )
             .map_err(|_| KeyError::WrongKey)?;
-        let secret = <[u8; KEY_BYTES]>::try_from(&*opened).map_err(|_| KeyError::Damaged("not 32 bytes".into()))?;
+        let secret = <[u8; KEY_BYTES]>::try_from(&*opened)
+            .map_err(|_| KeyError::Damaged("not 32 bytes".into()))?;
         Ok(DataKey { number, secret })
     }
 }
@@ -119,13 +160,18 @@ impl DataKey {
 
 impl fmt::Debug for MasterKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MasterKeys").field("current", &self.current).field("ids", &self.keys.keys()).finish()
+        f.debug_struct("MasterKeys")
+            .field("current", &self.current)
+            .field("ids", &self.keys.keys())
+            .finish()
     }
 }
 
 impl fmt::Debug for DataKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DataKey").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("DataKey")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
     }
 }
 
@@ -133,11 +179,15 @@ impl fmt::Debug for DataKey {
 pub fn valid_id(id: &str) -> bool {
     (1..=63).contains(&id.len())
         && id.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && id
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 fn cipher(secret: &[u8; KEY_BYTES]) -> Result<LessSafeKey, KeyError> {
-    UnboundKey::new(&AES_256_GCM, secret).map(LessSafeKey::new).map_err(|_| KeyError::Cipher)
+    UnboundKey::new(&AES_256_GCM, secret)
+        .map(LessSafeKey::new)
+        .map_err(|_| KeyError::Cipher)
 }
 
 /// What a wrap is bound to, so that it opens in no other place.
@@ -155,7 +205,11 @@ mod tests {
     use super::*;
 
     fn masters(byte: u8) -> MasterKeys {
-        MasterKeys::new("k1".into(), BTreeMap::from([("k1".into(), [byte; 32]), ("k2".into(), [byte + 1; 32])])).unwrap()
+        MasterKeys::new(
+            "k1".into(),
+            BTreeMap::from([("k1".into(), [byte; 32]), ("k2".into(), [byte + 1; 32])]),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -163,16 +217,30 @@ mod tests {
         let id = ArchiveId([9; 16]);
         let key = DataKey::generate(1).unwrap();
         let wrapped = masters(1).wrap("k1", id, &key).unwrap();
-        assert_eq!(masters(1).unwrap("k1", id, 1, &wrapped).unwrap().secret, key.secret);
-        for (masters, name, id, number) in [(masters(5), "k1", id, 1), (masters(1), "k2", id, 1), (masters(1), "k1", ArchiveId([8; 16]), 1), (masters(1), "k1", id, 2)] {
-            assert!(matches!(masters.unwrap(name, id, number, &wrapped), Err(KeyError::WrongKey)));
+        assert_eq!(
+            masters(1).unwrap("k1", id, 1, &wrapped).unwrap().secret,
+            key.secret
+        );
+        for (masters, name, id, number) in [
+            (masters(5), "k1", id, 1),
+            (masters(1), "k2", id, 1),
+            (masters(1), "k1", ArchiveId([8; 16]), 1),
+            (masters(1), "k1", id, 2),
+        ] {
+            assert!(matches!(
+                masters.unwrap(name, id, number, &wrapped),
+                Err(KeyError::WrongKey)
+            ));
         }
     }
 
     #[test]
     fn ids_that_would_be_paths_are_refused() {
         for id in ["", "../k", "a/b", ".k", "k k"] {
-            assert!(MasterKeys::new(id.into(), BTreeMap::from([(id.into(), [0; 32])])).is_err(), "{id:?}");
+            assert!(
+                MasterKeys::new(id.into(), BTreeMap::from([(id.into(), [0; 32])])).is_err(),
+                "{id:?}"
+            );
         }
     }
 }

@@ -35,7 +35,11 @@ pub fn histories(system: SystemIdentifier) -> String {
 
 /// A whole segment.
 pub fn segment(system: SystemIdentifier, name: SegmentName) -> String {
-    format!("{system}/wal/{}/{:08X}/{name}", name.timeline.hex(), name.log)
+    format!(
+        "{system}/wal/{}/{:08X}/{name}",
+        name.timeline.hex(),
+        name.log
+    )
 }
 
 /// Where a WAL file is kept that is served under its exact name: segments, history and backup history files.
@@ -44,7 +48,11 @@ pub fn wal_file(system: SystemIdentifier, name: &WalFileName) -> Option<String> 
     match name {
         WalFileName::Segment(name) => Some(segment(system, *name)),
         WalFileName::History(_) => Some(format!("{}/{name}", histories(system))),
-        WalFileName::BackupHistory { segment, .. } => Some(format!("{system}/wal/{}/{:08X}/{name}", segment.timeline.hex(), segment.log)),
+        WalFileName::BackupHistory { segment, .. } => Some(format!(
+            "{system}/wal/{}/{:08X}/{name}",
+            segment.timeline.hex(),
+            segment.log
+        )),
         WalFileName::Partial(_) => None,
     }
 }

@@ -13,8 +13,8 @@ pub mod layout;
 pub mod object;
 pub mod reach;
 pub mod store;
-pub mod wal;
 pub mod verify;
+pub mod wal;
 
 pub use archive::{Archive, ArchiveId, Identity, OpenError};
 pub use compression::Compression;

@@ -83,7 +83,9 @@ pub enum ObjectError {
         why: String,
     },
     /// Written by a newer version.
-    #[error("{key} has format {found}, and this program reads up to {FORMAT_VERSION}: use a newer holdfast")]
+    #[error(
+        "{key} has format {found}, and this program reads up to {FORMAT_VERSION}: use a newer holdfast"
+    )]
     NewerFormat {
         /// Its key.
         key: String,
@@ -108,7 +110,10 @@ pub enum ObjectError {
 
 impl ObjectError {
     pub(crate) fn damaged(key: &str, why: impl Into<String>) -> Self {
-        Self::Damaged { key: key.to_owned(), why: why.into() }
+        Self::Damaged {
+            key: key.to_owned(),
+            why: why.into(),
+        }
     }
 
     /// Whether the store answered that there is no such object.
@@ -138,14 +143,24 @@ struct Seal {
 }
 
 impl Seal {
-    fn new(archive: ArchiveId, key: &str, header: &[u8; HEADER_BYTES], data_key: Option<&DataKey>) -> Result<Self, ObjectError> {
+    fn new(
+        archive: ArchiveId,
+        key: &str,
+        header: &[u8; HEADER_BYTES],
+        data_key: Option<&DataKey>,
+    ) -> Result<Self, ObjectError> {
         let fail = || ObjectError::Cipher(key.to_owned());
         let cipher = match data_key {
             None => Cipher::Digest,
             Some(data_key) => {
-                let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, header.get(HEADER_BYTES - SALT_BYTES..).unwrap_or_default());
+                let salt = hkdf::Salt::new(
+                    hkdf::HKDF_SHA256,
+                    header.get(HEADER_BYTES - SALT_BYTES..).unwrap_or_default(),
+                );
                 let derived = salt.extract(&data_key.secret);
-                let material = derived.expand(&[b"holdfast object key v1"], &AES_256_GCM).map_err(|_| fail())?;
+                let material = derived
+                    .expand(&[b"holdfast object key v1"], &AES_256_GCM)
+                    .map_err(|_| fail())?;
                 Cipher::Gcm(LessSafeKey::new(UnboundKey::from(material)))
             }
         };
@@ -185,7 +200,9 @@ impl Seal {
         match &self.cipher {
             Cipher::Digest => Some(Self::digest(&context, content)),
             Cipher::Gcm(key) => {
-                let tag = key.seal_in_place_separate_tag(Self::nonce(number), Aad::from(context), content).ok()?;
+                let tag = key
+                    .seal_in_place_separate_tag(Self::nonce(number), Aad::from(context), content)
+                    .ok()?;
                 tag.as_ref().try_into().ok()
             }
         }
@@ -197,11 +214,15 @@ impl Seal {
         match &self.cipher {
             Cipher::Digest => {
                 let (content, tag) = sealed.split_last_chunk::<TAG_BYTES>()?;
-                (Self::digest(&context, content) == *tag).then(|| compression::unpack(content))?.ok()
+                (Self::digest(&context, content) == *tag)
+                    .then(|| compression::unpack(content))?
+                    .ok()
             }
             Cipher::Gcm(key) => {
                 let mut buffer = sealed.to_vec();
-                let content = key.open_in_place(Self::nonce(number), Aad::from(context), &mut buffer).ok()?;
+                let content = key
+                    .open_in_place(Self::nonce(number), Aad::from(context), &mut buffer)
+                    .ok()?;
                 compression::unpack(content).ok()
             }
         }
@@ -218,7 +239,12 @@ pub struct ObjectWriter {
 }
 
 impl ObjectWriter {
-    pub(crate) fn new(archive: ArchiveId, kind: ObjectKind, key: &str, sealing: Sealing) -> Result<Self, ObjectError> {
+    pub(crate) fn new(
+        archive: ArchiveId,
+        kind: ObjectKind,
+        key: &str,
+        sealing: Sealing,
+    ) -> Result<Self, ObjectError> {
         let mut salt = [0; SALT_BYTES];
         let (sealing, number, data_key) = match &sealing {
             Sealing::Digest => (0, 0, None),
@@ -236,7 +262,13 @@ impl ObjectWriter {
         header[12..16].copy_from_slice(&number.to_le_bytes());
         header[16..].copy_from_slice(&salt);
         let seal = Seal::new(archive, key, &header, data_key)?;
-        Ok(Self { key: key.to_owned(), seal, out: header.to_vec(), next: 0, finished: false })
+        Ok(Self {
+            key: key.to_owned(),
+            seal,
+            out: header.to_vec(),
+            next: 0,
+            finished: false,
+        })
     }
 
     /// Makes room for what will come, in bytes.
@@ -258,11 +290,19 @@ impl ObjectWriter {
     pub fn append(&mut self, packed: &[u8], last: bool) -> Result<FramePlace, ObjectError> {
         debug_assert!(!self.finished, "a frame after the last");
         self.finished = last;
-        let place = FramePlace { number: self.next, offset: self.out.len() as u64, length: (packed.len() + FRAME_OVERHEAD) as u32 };
-        self.out.extend_from_slice(&((packed.len() + TAG_BYTES) as u32).to_le_bytes());
+        let place = FramePlace {
+            number: self.next,
+            offset: self.out.len() as u64,
+            length: (packed.len() + FRAME_OVERHEAD) as u32,
+        };
+        self.out
+            .extend_from_slice(&((packed.len() + TAG_BYTES) as u32).to_le_bytes());
         let start = self.out.len();
         self.out.extend_from_slice(packed);
-        let tag = self.seal.seal(self.next, last, &mut self.out[start..]).ok_or_else(|| ObjectError::Cipher(self.key.clone()))?;
+        let tag = self
+            .seal
+            .seal(self.next, last, &mut self.out[start..])
+            .ok_or_else(|| ObjectError::Cipher(self.key.clone()))?;
         self.out.extend_from_slice(&tag);
         self.next += 1;
         Ok(place)
@@ -282,42 +322,85 @@ pub struct ObjectReader {
 }
 
 impl ObjectReader {
-    pub(crate) fn new(archive: ArchiveId, kind: ObjectKind, key: &str, start: &[u8], data_key: impl Fn(u32) -> Option<DataKey>) -> Result<Self, ObjectError> {
+    pub(crate) fn new(
+        archive: ArchiveId,
+        kind: ObjectKind,
+        key: &str,
+        start: &[u8],
+        data_key: impl Fn(u32) -> Option<DataKey>,
+    ) -> Result<Self, ObjectError> {
         let Some(header) = start.first_chunk::<HEADER_BYTES>() else {
-            return Err(ObjectError::damaged(key, format!("it has only {} bytes", start.len())));
+            return Err(ObjectError::damaged(
+                key,
+                format!("it has only {} bytes", start.len()),
+            ));
         };
         if &header[..4] != MAGIC {
             return Err(ObjectError::damaged(key, "it is not an object of Holdfast"));
         }
         let oldest_reader = u32::from(u16::from_le_bytes([header[6], header[7]]));
         if oldest_reader > FORMAT_VERSION {
-            return Err(ObjectError::NewerFormat { key: key.to_owned(), found: oldest_reader });
+            return Err(ObjectError::NewerFormat {
+                key: key.to_owned(),
+                found: oldest_reader,
+            });
         }
         if header[8] != kind as u8 {
-            return Err(ObjectError::damaged(key, format!("it is of kind {} where {kind:?} was expected", header[8])));
+            return Err(ObjectError::damaged(
+                key,
+                format!("it is of kind {} where {kind:?} was expected", header[8]),
+            ));
         }
         let number = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
         // An object in the clear in an encrypted archive is one that somebody else put there.
         let data_key = match (header[9], data_key(number), data_key(1).is_some()) {
             (0, _, false) => None,
             (1, Some(data_key), _) => Some(data_key),
-            (1, None, _) => return Err(ObjectError::NoKey { key: key.to_owned(), number }),
-            (0, _, true) => return Err(ObjectError::damaged(key, "it is not encrypted, and its archive is")),
-            (other, ..) => return Err(ObjectError::damaged(key, format!("it is sealed in an unknown way, number {other}"))),
+            (1, None, _) => {
+                return Err(ObjectError::NoKey {
+                    key: key.to_owned(),
+                    number,
+                });
+            }
+            (0, _, true) => {
+                return Err(ObjectError::damaged(
+                    key,
+                    "it is not encrypted, and its archive is",
+                ));
+            }
+            (other, ..) => {
+                return Err(ObjectError::damaged(
+                    key,
+                    format!("it is sealed in an unknown way, number {other}"),
+                ));
+            }
         };
-        Ok(Self { key: key.to_owned(), seal: Seal::new(archive, key, header, data_key.as_ref())? })
+        Ok(Self {
+            key: key.to_owned(),
+            seal: Seal::new(archive, key, header, data_key.as_ref())?,
+        })
     }
 
     /// Opens a frame as [`split_frames`] gives it, or as it was read by its [`FramePlace`] (see [`Self::open_at`]).
     pub fn open(&self, number: u32, last: bool, sealed: &[u8]) -> Result<Vec<u8>, ObjectError> {
-        self.seal.open(number, last, sealed).ok_or_else(|| ObjectError::damaged(&self.key, format!("frame {number} does not match its seal")))
+        self.seal.open(number, last, sealed).ok_or_else(|| {
+            ObjectError::damaged(&self.key, format!("frame {number} does not match its seal"))
+        })
     }
 
     /// Opens a frame that was read by its place: with its length in front.
-    pub fn open_at(&self, place: FramePlace, last: bool, stored: &[u8]) -> Result<Vec<u8>, ObjectError> {
+    pub fn open_at(
+        &self,
+        place: FramePlace,
+        last: bool,
+        stored: &[u8],
+    ) -> Result<Vec<u8>, ObjectError> {
         match split_frames(&self.key, stored)?.as_slice() {
             [only] => self.open(place.number, last, only),
-            _ => Err(ObjectError::damaged(&self.key, format!("frame {} is not where the manifest says", place.number))),
+            _ => Err(ObjectError::damaged(
+                &self.key,
+                format!("frame {} is not where the manifest says", place.number),
+            )),
         }
     }
 }
@@ -326,12 +409,15 @@ impl ObjectReader {
 pub fn split_frames<'a>(key: &str, mut rest: &'a [u8]) -> Result<Vec<&'a [u8]>, ObjectError> {
     let mut frames = Vec::new();
     while !rest.is_empty() {
-        let (length, tail) = rest.split_first_chunk::<LENGTH_BYTES>().ok_or_else(|| ObjectError::damaged(key, "it ends within a frame"))?;
+        let (length, tail) = rest
+            .split_first_chunk::<LENGTH_BYTES>()
+            .ok_or_else(|| ObjectError::damaged(key, "it ends within a frame"))?;
         let length = u32::from_le_bytes(*length) as usize;
-        let (frame, tail) = tail.split_at_checked(length).ok_or_else(|| ObjectError::damaged(key, "it ends within a frame"))?;
+        let (frame, tail) = tail
+            .split_at_checked(length)
+            .ok_or_else(|| ObjectError::damaged(key, "it ends within a frame"))?;
         frames.push(frame);
         rest = tail;
     }
     Ok(frames)
 }
-

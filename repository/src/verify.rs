@@ -36,10 +36,21 @@ pub struct Findings {
 }
 
 /// Reads every byte of a backup, WAL left out, counting into `progress` (bytes) on the way.
-pub async fn verify(reader: Arc<BackupReader>, parallelism: usize, progress: Arc<AtomicU64>) -> Findings {
-    let verifier = Arc::new(Verifier { reader: reader.clone(), found: Mutex::default(), progress });
+pub async fn verify(
+    reader: Arc<BackupReader>,
+    parallelism: usize,
+    progress: Arc<AtomicU64>,
+) -> Findings {
+    let verifier = Arc::new(Verifier {
+        reader: reader.clone(),
+        found: Mutex::default(),
+        progress,
+    });
     verifier.root();
-    let settings = ScanSettings { parallelism, patience: Duration::from_secs(60) };
+    let settings = ScanSettings {
+        parallelism,
+        patience: Duration::from_secs(60),
+    };
     match scan(reader.clone(), verifier.clone(), settings).await {
         Ok(()) => {}
         Err(never) => match never {},
@@ -54,7 +65,10 @@ pub async fn verify(reader: Arc<BackupReader>, parallelism: usize, progress: Arc
         findings.damage.push(Damage {
             object: crate::layout::manifest(facts.system, &facts.id),
             file: None,
-            reason: format!("it counts {} files of {} bytes, and {} of {} are there", facts.files, facts.database_bytes, findings.files, findings.bytes),
+            reason: format!(
+                "it counts {} files of {} bytes, and {} of {} are there",
+                facts.files, facts.database_bytes, findings.files, findings.bytes
+            ),
         });
     }
     findings
@@ -78,7 +92,11 @@ impl Verifier {
         // What is not there is damage too: the manifest says that it should be.
         if error.is_damage() || error.is_not_found() {
             if found.damage.len() < NAMED {
-                found.damage.push(Damage { object: object.to_owned(), file: file.map(str::to_owned), reason: error.to_string() });
+                found.damage.push(Damage {
+                    object: object.to_owned(),
+                    file: file.map(str::to_owned),
+                    reason: error.to_string(),
+                });
             }
         } else {
             let text = error.to_string();
@@ -92,9 +110,18 @@ impl Verifier {
     fn root(&self) {
         let root = self.reader.root();
         let object = crate::layout::manifest(root.facts.system, &root.facts.id);
-        let bad = |file: &str, reason: String| self.found().damage.push(Damage { object: object.clone(), file: Some(file.to_owned()), reason });
+        let bad = |file: &str, reason: String| {
+            self.found().damage.push(Damage {
+                object: object.clone(),
+                file: Some(file.to_owned()),
+                reason,
+            })
+        };
         match ControlFile::parse(&root.pg_control) {
-            Ok(control) if control.system_identifier != root.facts.system => bad("global/pg_control", format!("it belongs to system {}", control.system_identifier)),
+            Ok(control) if control.system_identifier != root.facts.system => bad(
+                "global/pg_control",
+                format!("it belongs to system {}", control.system_identifier),
+            ),
             Ok(_) => {}
             Err(e) => bad("global/pg_control", e.to_string()),
         }
@@ -108,14 +135,25 @@ impl Verifier {
 
     /// A restore does not need page sums, the next comparison does: they must be readable, and as many as the pages.
     async fn sums(&self, number: usize) {
-        let Ok(leaf) = self.reader.leaf(number).await else { return };
+        let Ok(leaf) = self.reader.leaf(number).await else {
+            return;
+        };
         match self.reader.sums(number, &leaf).await {
             Err(e) => self.trouble(&self.reader.sums_key(number), None, &e),
             Ok(sums) => {
-                let want = leaf.entries.iter().filter(|e| e.paged).flat_map(|e| &e.regions).map(|r| r.length.div_ceil(8192) as usize);
+                let want = leaf
+                    .entries
+                    .iter()
+                    .filter(|e| e.paged)
+                    .flat_map(|e| &e.regions)
+                    .map(|r| r.length.div_ceil(8192) as usize);
                 if !want.eq(sums.iter().map(Vec::len)) {
                     let reason = "it has not as many page sums as pages".to_owned();
-                    self.found().damage.push(Damage { object: self.reader.sums_key(number), file: None, reason });
+                    self.found().damage.push(Damage {
+                        object: self.reader.sums_key(number),
+                        file: None,
+                        reason,
+                    });
                 }
             }
         }
@@ -126,18 +164,31 @@ impl Visit for Verifier {
     type Error = Never;
 
     fn leaf(&self, _: usize, leaf: &Leaf) -> Result<(), Never> {
-        self.found().files += leaf.entries.iter().filter(|e| !e.directory && e.first_region == 0).count() as u64;
+        self.found().files += leaf
+            .entries
+            .iter()
+            .filter(|e| !e.directory && e.first_region == 0)
+            .count() as u64;
         Ok(())
     }
 
-    fn region(&self, leaf: &Leaf, slice: &Slice, content: Result<&[u8], &ObjectError>) -> Result<(), Never> {
+    fn region(
+        &self,
+        leaf: &Leaf,
+        slice: &Slice,
+        content: Result<&[u8], &ObjectError>,
+    ) -> Result<(), Never> {
         match content {
             Ok(content) => {
                 self.found().bytes += content.len() as u64;
-                self.progress.fetch_add(content.len() as u64, Ordering::Relaxed);
+                self.progress
+                    .fetch_add(content.len() as u64, Ordering::Relaxed);
             }
             Err(e) => {
-                let file = leaf.entries.get(slice.entry).map(|e| format!("{} (from byte {})", e.path, slice.region * REGION_BYTES));
+                let file = leaf
+                    .entries
+                    .get(slice.entry)
+                    .map(|e| format!("{} (from byte {})", e.path, slice.region * REGION_BYTES));
                 self.trouble(&self.reader.pack_key(slice.pack), file.as_deref(), e);
             }
         }

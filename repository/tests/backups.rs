@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use holdfast_postgres::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
-use holdfast_repository::backup::{self, BackupId, BackupReader, BackupWriter, FileFacts, Leaf, PackedFrame, PackedSlice, ScanSettings, Slice, Visit, WriterSettings};
+use holdfast_repository::backup::{
+    self, BackupId, BackupReader, BackupWriter, FileFacts, Leaf, PackedFrame, PackedSlice,
+    ScanSettings, Slice, Visit, WriterSettings,
+};
 use holdfast_repository::facts::{BackupFacts, RecoverySettings};
 use holdfast_repository::store::StoreSettings;
 use holdfast_repository::{Archive, Compression, MasterKeys, ObjectError, verify};
@@ -18,25 +21,50 @@ fn keys() -> MasterKeys {
 }
 
 async fn archive(path: &Path, keys: Option<&MasterKeys>) -> Archive {
-    let store = StoreSettings::Filesystem { path: path.to_owned() }.open("shop/orders").unwrap();
+    let store = StoreSettings::Filesystem {
+        path: path.to_owned(),
+    }
+    .open("shop/orders")
+    .unwrap();
     let archive = Archive::open_or_create(store, keys).await.unwrap();
-    archive.claim(SYSTEM, 17, SegmentSize::new(16 << 20).unwrap(), None).await.unwrap();
+    archive
+        .claim(SYSTEM, 17, SegmentSize::new(16 << 20).unwrap(), None)
+        .await
+        .unwrap();
     archive
 }
 
 /// Three files: a large one over several leaves' worth of packs, a small one and an empty one.
 fn content() -> BTreeMap<String, Vec<u8>> {
-    let large = (0..3 * (1 << 20) + 8192u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    BTreeMap::from([("base/5/1".into(), large), ("base/5/2".into(), vec![3; 8192]), ("empty".into(), Vec::new())])
+    let large = (0..3 * (1 << 20) + 8192u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    BTreeMap::from([
+        ("base/5/1".into(), large),
+        ("base/5/2".into(), vec![3; 8192]),
+        ("empty".into(), Vec::new()),
+    ])
 }
 
 async fn write(archive: &Archive, id: &BackupId) {
-    let settings = WriterSettings { compression: Compression::Zstd(1), pack_bytes: 1 << 20, uploads: 2 };
-    let mut writer = BackupWriter::begin(archive.clone(), SYSTEM, id.clone(), settings).await.unwrap();
+    let settings = WriterSettings {
+        compression: Compression::Zstd(1),
+        pack_bytes: 1 << 20,
+        uploads: 2,
+    };
+    let mut writer = BackupWriter::begin(archive.clone(), SYSTEM, id.clone(), settings)
+        .await
+        .unwrap();
     writer.directory("base".into(), 0o700).await.unwrap();
     writer.directory("base/5".into(), 0o700).await.unwrap();
     for (path, bytes) in content() {
-        let file = Arc::new(FileFacts { path, mode: 0o600, size: bytes.len() as u64, modified: 1, paged: true });
+        let file = Arc::new(FileFacts {
+            path,
+            mode: 0o600,
+            size: bytes.len() as u64,
+            modified: 1,
+            paged: true,
+        });
         let mut regions: Vec<&[u8]> = bytes.chunks(1 << 20).collect();
         if regions.is_empty() {
             regions.push(&[]);
@@ -50,8 +78,18 @@ async fn write(archive: &Archive, id: &BackupId) {
                 digest: backup::digest(archive, region),
                 sums: backup::page_sums(region),
             };
-            let packed = if region.is_empty() { Vec::new() } else { Compression::Lz4.pack(region) };
-            writer.frame(PackedFrame { packed, slices: vec![slice] }).await.unwrap();
+            let packed = if region.is_empty() {
+                Vec::new()
+            } else {
+                Compression::Lz4.pack(region)
+            };
+            writer
+                .frame(PackedFrame {
+                    packed,
+                    slices: vec![slice],
+                })
+                .await
+                .unwrap();
         }
     }
     let facts = BackupFacts {
@@ -73,7 +111,10 @@ async fn write(archive: &Archive, id: &BackupId) {
         tablespaces: Vec::new(),
         settings: RecoverySettings::default(),
     };
-    writer.finish(facts, Vec::new(), vec![1; 8192], b"label".to_vec(), 0o700).await.unwrap();
+    writer
+        .finish(facts, Vec::new(), vec![1; 8192], b"label".to_vec(), 0o700)
+        .await
+        .unwrap();
 }
 
 #[derive(Default)]
@@ -86,12 +127,21 @@ impl Visit for Collect {
 
     fn leaf(&self, _: usize, leaf: &Leaf) -> Result<(), String> {
         for entry in leaf.entries.iter().filter(|e| !e.directory) {
-            self.files.lock().unwrap().entry(entry.path.clone()).or_insert_with(|| vec![0; entry.size as usize]);
+            self.files
+                .lock()
+                .unwrap()
+                .entry(entry.path.clone())
+                .or_insert_with(|| vec![0; entry.size as usize]);
         }
         Ok(())
     }
 
-    fn region(&self, leaf: &Leaf, slice: &Slice, content: Result<&[u8], &ObjectError>) -> Result<(), String> {
+    fn region(
+        &self,
+        leaf: &Leaf,
+        slice: &Slice,
+        content: Result<&[u8], &ObjectError>,
+    ) -> Result<(), String> {
         let content = content.map_err(ToString::to_string)?;
         let mut files = self.files.lock().unwrap();
         let file = files.get_mut(&leaf.entries[slice.entry].path).unwrap();
@@ -104,7 +154,10 @@ impl Visit for Collect {
     }
 }
 
-const SCAN: ScanSettings = ScanSettings { parallelism: 2, patience: Duration::ZERO };
+const SCAN: ScanSettings = ScanSettings {
+    parallelism: 2,
+    patience: Duration::ZERO,
+};
 
 #[tokio::test]
 async fn what_was_written_comes_back() {
@@ -113,13 +166,26 @@ async fn what_was_written_comes_back() {
         let archive = archive(dir.path(), keys.as_ref()).await;
         let id: BackupId = "b1".parse().unwrap();
         write(&archive, &id).await;
-        let reader = Arc::new(BackupReader::open(archive.clone(), SYSTEM, &id).await.unwrap());
+        let reader = Arc::new(
+            BackupReader::open(archive.clone(), SYSTEM, &id)
+                .await
+                .unwrap(),
+        );
         let collected = Arc::new(Collect::default());
-        backup::scan(reader.clone(), collected.clone(), SCAN).await.unwrap();
+        backup::scan(reader.clone(), collected.clone(), SCAN)
+            .await
+            .unwrap();
         assert_eq!(*collected.files.lock().unwrap(), content());
         assert_eq!(reader.root().facts.files, 4);
         let listing = backup::list(&archive, SYSTEM).await.unwrap();
-        assert_eq!(listing.backups.iter().map(|b| b.id.as_str()).collect::<Vec<_>>(), ["b1"]);
+        assert_eq!(
+            listing
+                .backups
+                .iter()
+                .map(|b| b.id.as_str())
+                .collect::<Vec<_>>(),
+            ["b1"]
+        );
     }
 }
 
@@ -129,8 +195,16 @@ async fn a_second_backup_of_one_name_is_refused() {
     let archive = archive(dir.path(), None).await;
     let id: BackupId = "b1".parse().unwrap();
     write(&archive, &id).await;
-    let settings = WriterSettings { compression: Compression::None, pack_bytes: 1 << 20, uploads: 1 };
-    assert!(BackupWriter::begin(archive, SYSTEM, id, settings).await.is_err());
+    let settings = WriterSettings {
+        compression: Compression::None,
+        pack_bytes: 1 << 20,
+        uploads: 1,
+    };
+    assert!(
+        BackupWriter::begin(archive, SYSTEM, id, settings)
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -148,20 +222,40 @@ async fn a_flipped_bit_anywhere_in_a_pack_is_named_or_harmless() {
                 let mut bad = whole.clone();
                 bad[place] ^= 4;
                 std::fs::write(&pack, &bad).unwrap();
-                let reader = Arc::new(BackupReader::open(archive.clone(), SYSTEM, &id).await.unwrap());
+                let reader = Arc::new(
+                    BackupReader::open(archive.clone(), SYSTEM, &id)
+                        .await
+                        .unwrap(),
+                );
                 let found = verify::verify(reader.clone(), 2, Arc::default()).await;
                 let collected = Arc::new(Collect::default());
                 let restored = backup::scan(reader, collected.clone(), SCAN).await;
                 let name = pack.file_name().unwrap().to_str().unwrap();
                 let named = found.damage.iter().any(|d| d.object.ends_with(name));
                 // The pack's own index, at its end, is not needed by a restore; nor are sums.
-                assert!(named || (restored.is_ok() && *collected.files.lock().unwrap() == content()), "{name} at {place}: {found:?}");
-                assert!(restored.is_err() || *collected.files.lock().unwrap() == content(), "{name} at {place}");
+                assert!(
+                    named || (restored.is_ok() && *collected.files.lock().unwrap() == content()),
+                    "{name} at {place}: {found:?}"
+                );
+                assert!(
+                    restored.is_err() || *collected.files.lock().unwrap() == content(),
+                    "{name} at {place}"
+                );
             }
             std::fs::write(&pack, &whole).unwrap();
             std::fs::remove_file(&pack).unwrap();
-            let reader = Arc::new(BackupReader::open(archive.clone(), SYSTEM, &id).await.unwrap());
-            assert!(!verify::verify(reader, 2, Arc::default()).await.damage.is_empty(), "{pack:?}");
+            let reader = Arc::new(
+                BackupReader::open(archive.clone(), SYSTEM, &id)
+                    .await
+                    .unwrap(),
+            );
+            assert!(
+                !verify::verify(reader, 2, Arc::default())
+                    .await
+                    .damage
+                    .is_empty(),
+                "{pack:?}"
+            );
             std::fs::write(&pack, &whole).unwrap();
         }
     }

@@ -1,5 +1,8 @@
 //! The `holdfast` program: serves the WAL socket, takes and restores backups.
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that cannot go on fails")
+)]
 
 pub mod archive;
 pub mod backup;

@@ -7,7 +7,9 @@ use crate::exit::{ExitClass, Failure};
 use crate::open::{self, ArchiveError};
 use crate::progress::{Counters, Progress};
 use crate::status::{Damage, VerifiedBackup, VerifyResult, VerifyStatus};
-use holdfast_postgres::{Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
+use holdfast_postgres::{
+    Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId, WalFileName,
+};
 use holdfast_repository::backup::{self, BackupId, BackupReader};
 use holdfast_repository::facts::BackupFacts;
 use holdfast_repository::wal::WalStore;
@@ -19,8 +21,15 @@ use std::time::Duration;
 
 /// Runs the command; damage is a failure, what could not be read is unknown.
 pub async fn run(settings: &Settings, args: &VerifyArgs) -> Result<(), Failure> {
-    let wanted: Option<BackupId> = args.backup.as_deref().map(str::parse).transpose().map_err(Failure::usage)?;
-    let repository = settings.first_repository().ok_or_else(|| Failure::refused("the settings name no repository"))?;
+    let wanted: Option<BackupId> = args
+        .backup
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(Failure::usage)?;
+    let repository = settings
+        .first_repository()
+        .ok_or_else(|| Failure::refused("the settings name no repository"))?;
     let archive = match open::named(repository, &settings.archive, open::Create::Never).await {
         Err(ArchiveError::Open(e)) if is_damage(&e) => return closed(args, &e),
         other => other?,
@@ -30,15 +39,33 @@ pub async fn run(settings: &Settings, args: &VerifyArgs) -> Result<(), Failure> 
         let counters = counters.clone();
         Progress::show(args.json, "verifying", move || counters.figures())
     };
-    let mut verification = Verification { archive, parallelism: settings.parallelism, counters, status: VerifyStatus::default(), unknown: Vec::new() };
+    let mut verification = Verification {
+        archive,
+        parallelism: settings.parallelism,
+        counters,
+        status: VerifyStatus::default(),
+        unknown: Vec::new(),
+    };
     let found = verification.all(wanted.as_ref()).await?;
     drop(progress);
     if let (Some(id), false) = (&wanted, found) {
-        return Err(Failure::refused(format!("there is no backup {id}: `holdfast info` lists the backups")));
+        return Err(Failure::refused(format!(
+            "there is no backup {id}: `holdfast info` lists the backups"
+        )));
     }
-    let Verification { mut status, unknown, .. } = verification;
-    status.damage.sort_by(|a, b| (&a.object, &a.file).cmp(&(&b.object, &b.file)));
-    if args.json { commands::print_json(&status)? } else { commands::print(&told(&status))? }
+    let Verification {
+        mut status,
+        unknown,
+        ..
+    } = verification;
+    status
+        .damage
+        .sort_by(|a, b| (&a.object, &a.file).cmp(&(&b.object, &b.file)));
+    if args.json {
+        commands::print_json(&status)?
+    } else {
+        commands::print(&told(&status))?
+    }
     conclude(&status, &unknown)
 }
 
@@ -53,8 +80,19 @@ fn closed(args: &VerifyArgs, error: &OpenError) -> Result<(), Failure> {
         OpenError::Damaged { object, .. } => object.clone(),
         _ => layout::KEYS.to_owned(),
     };
-    let status = VerifyStatus { backups: Vec::new(), damage: vec![Damage { object, file: None, reason: error.to_string() }] };
-    if args.json { commands::print_json(&status)? } else { commands::print(&told(&status))? }
+    let status = VerifyStatus {
+        backups: Vec::new(),
+        damage: vec![Damage {
+            object,
+            file: None,
+            reason: error.to_string(),
+        }],
+    };
+    if args.json {
+        commands::print_json(&status)?
+    } else {
+        commands::print(&told(&status))?
+    }
     conclude(&status, &[])
 }
 
@@ -62,11 +100,20 @@ fn closed(args: &VerifyArgs, error: &OpenError) -> Result<(), Failure> {
 fn conclude(status: &VerifyStatus, unknown: &[String]) -> Result<(), Failure> {
     let damaged = status.damage.len();
     if damaged > 0 {
-        let first = status.damage.first().map(|d| format!("{}: {}", d.object, d.reason)).unwrap_or_default();
-        return Err(Failure::failed(format!("{damaged} damaged; the first is {first}")));
+        let first = status
+            .damage
+            .first()
+            .map(|d| format!("{}: {}", d.object, d.reason))
+            .unwrap_or_default();
+        return Err(Failure::failed(format!(
+            "{damaged} damaged; the first is {first}"
+        )));
     }
     match unknown.first() {
-        Some(first) => Err(Failure::unknown(format!("{} could not be verified; the first: {first}", unknown.len()))),
+        Some(first) => Err(Failure::unknown(format!(
+            "{} could not be verified; the first: {first}",
+            unknown.len()
+        ))),
         None => Ok(()),
     }
 }
@@ -85,31 +132,65 @@ impl Verification {
         let mut found = false;
         let incarnations = match self.archive.incarnations().await {
             Err(e) if is_damage(&e) => {
-                let object = if let OpenError::Damaged { object, .. } = &e { object.clone() } else { String::new() };
-                self.status.damage.push(Damage { object, file: None, reason: e.to_string() });
+                let object = if let OpenError::Damaged { object, .. } = &e {
+                    object.clone()
+                } else {
+                    String::new()
+                };
+                self.status.damage.push(Damage {
+                    object,
+                    file: None,
+                    reason: e.to_string(),
+                });
                 return Ok(true);
             }
             other => other.map_err(|e| open::open_failure(&e))?,
         };
         for (system, identity) in incarnations {
-            let wal = WalStore::of_identity(self.archive.clone(), system, &identity).map_err(Failure::failed)?;
+            let wal = WalStore::of_identity(self.archive.clone(), system, &identity)
+                .map_err(Failure::failed)?;
             found |= self.incarnation(system, &wal, wanted).await?;
         }
         Ok(found)
     }
 
-    async fn incarnation(&mut self, system: SystemIdentifier, wal: &WalStore, wanted: Option<&BackupId>) -> Result<bool, Failure> {
-        let listing = backup::list(&self.archive, system).await.map_err(|e| could_not(&e))?;
+    async fn incarnation(
+        &mut self,
+        system: SystemIdentifier,
+        wal: &WalStore,
+        wanted: Option<&BackupId>,
+    ) -> Result<bool, Failure> {
+        let listing = backup::list(&self.archive, system)
+            .await
+            .map_err(|e| could_not(&e))?;
         let is_wanted = |id: &str| wanted.is_none_or(|w| w.as_str() == id);
         let mut found = false;
-        for bad in listing.unreadable.iter().filter(|b| is_wanted(b.id.as_str())) {
+        for bad in listing
+            .unreadable
+            .iter()
+            .filter(|b| is_wanted(b.id.as_str()))
+        {
             found = true;
             self.damage(&layout::manifest(system, bad.id.as_str()), None, &bad.why);
-            self.status.backups.push(VerifiedBackup { id: bad.id.to_string(), result: VerifyResult::Damaged, files: 0, bytes: 0, wal_segments: 0, message: String::new() });
+            self.status.backups.push(VerifiedBackup {
+                id: bad.id.to_string(),
+                result: VerifyResult::Damaged,
+                files: 0,
+                bytes: 0,
+                wal_segments: 0,
+                message: String::new(),
+            });
         }
-        let backups: Vec<BackupFacts> = listing.backups.into_iter().filter(|b| is_wanted(&b.id)).collect();
+        let backups: Vec<BackupFacts> = listing
+            .backups
+            .into_iter()
+            .filter(|b| is_wanted(&b.id))
+            .collect();
         found |= !backups.is_empty();
-        self.counters.set_total(self.counters.figures().bytes_total + backups.iter().map(|b| b.database_bytes).sum::<u64>());
+        self.counters.set_total(
+            self.counters.figures().bytes_total
+                + backups.iter().map(|b| b.database_bytes).sum::<u64>(),
+        );
         let bad_segments = self.wal(wal, &backups, wanted.is_none()).await?;
         for facts in backups {
             self.backup(system, &facts, &bad_segments).await;
@@ -117,19 +198,39 @@ impl Verification {
         Ok(found)
     }
 
-    async fn backup(&mut self, system: SystemIdentifier, facts: &BackupFacts, segments: &BTreeMap<SegmentName, VerifyResult>) {
+    async fn backup(
+        &mut self,
+        system: SystemIdentifier,
+        facts: &BackupFacts,
+        segments: &BTreeMap<SegmentName, VerifyResult>,
+    ) {
         let damaged_before = self.status.damage.len();
-        let mut entry = VerifiedBackup { id: facts.id.clone(), result: VerifyResult::Good, files: 0, bytes: 0, wal_segments: 0, message: String::new() };
+        let mut entry = VerifiedBackup {
+            id: facts.id.clone(),
+            result: VerifyResult::Good,
+            files: 0,
+            bytes: 0,
+            wal_segments: 0,
+            message: String::new(),
+        };
         for number in crate::backup::segments_between(facts.start, facts.stop, facts.segment_size) {
-            match segments.get(&SegmentName::new(facts.timeline, number, facts.segment_size)) {
+            match segments.get(&SegmentName::new(
+                facts.timeline,
+                number,
+                facts.segment_size,
+            )) {
                 Some(VerifyResult::Good) => entry.wal_segments += 1,
                 Some(VerifyResult::Damaged) => entry.result = VerifyResult::Damaged,
                 Some(VerifyResult::Unknown) | None => entry.result = VerifyResult::Unknown,
             }
         }
-        let Ok(id) = facts.id.parse::<BackupId>() else { return };
+        let Ok(id) = facts.id.parse::<BackupId>() else {
+            return;
+        };
         match BackupReader::open(self.archive.clone(), system, &id).await {
-            Err(e) if e.is_damage() || e.is_not_found() => self.damage(&layout::manifest(system, &facts.id), None, &e),
+            Err(e) if e.is_damage() || e.is_not_found() => {
+                self.damage(&layout::manifest(system, &facts.id), None, &e)
+            }
             Err(e) => self.unknown.push(e.to_string()),
             Ok(reader) => {
                 let bytes = Arc::new(AtomicU64::new(0));
@@ -138,7 +239,17 @@ impl Verification {
                 feed.abort();
                 entry.files = findings.files;
                 entry.bytes = findings.bytes;
-                let damage = findings.damage.into_iter().map(|verify::Damage { object, file, reason }| Damage { object, file, reason });
+                let damage = findings.damage.into_iter().map(
+                    |verify::Damage {
+                         object,
+                         file,
+                         reason,
+                     }| Damage {
+                        object,
+                        file,
+                        reason,
+                    },
+                );
                 self.status.damage.extend(damage);
                 if let Some(first) = findings.unknown.first() {
                     entry.message.clone_from(first);
@@ -157,26 +268,57 @@ impl Verification {
 
     /// Reads the WAL that restores of these backups would use: on each one's timeline and on those that came after it,
     /// from its start on. `whole`: and every history file.
-    async fn wal(&mut self, wal: &WalStore, backups: &[BackupFacts], whole: bool) -> Result<BTreeMap<SegmentName, VerifyResult>, Failure> {
+    async fn wal(
+        &mut self,
+        wal: &WalStore,
+        backups: &[BackupFacts],
+        whole: bool,
+    ) -> Result<BTreeMap<SegmentName, VerifyResult>, Failure> {
         let size = wal.segment_size();
         let mut results = BTreeMap::new();
-        let Some(first) = backups.iter().map(|b| b.start).min() else { return Ok(results) };
-        for timeline in wal.history_timelines().await.map_err(|e| could_not(&e.into()))? {
+        let Some(first) = backups.iter().map(|b| b.start).min() else {
+            return Ok(results);
+        };
+        for timeline in wal
+            .history_timelines()
+            .await
+            .map_err(|e| could_not(&e.into()))?
+        {
             match wal.history(timeline).await {
                 Ok(_) => {}
-                Err(e) if e.is_damage() => self.damage(&layout::wal_file(wal.system(), &WalFileName::History(timeline)).unwrap_or_default(), None, &e),
+                Err(e) if e.is_damage() => self.damage(
+                    &layout::wal_file(wal.system(), &WalFileName::History(timeline))
+                        .unwrap_or_default(),
+                    None,
+                    &e,
+                ),
                 Err(e) => self.unknown.push(e.to_string()),
             }
         }
         for timeline in wal.timelines().await.map_err(|e| could_not(&e.into()))? {
-            let Some(from) = backups.iter().filter(|b| b.timeline <= timeline).map(|b| b.start).min() else { continue };
-            let listed = wal.segments(timeline).await.map_err(|e| could_not(&e.into()))?;
+            let Some(from) = backups
+                .iter()
+                .filter(|b| b.timeline <= timeline)
+                .map(|b| b.start)
+                .min()
+            else {
+                continue;
+            };
+            let listed = wal
+                .segments(timeline)
+                .await
+                .map_err(|e| could_not(&e.into()))?;
             let from = if whole { first } else { from };
             for missing in holes(&listed, timeline, backups, from, size) {
                 let name = SegmentName::new(timeline, missing, size);
                 results.insert(name, VerifyResult::Damaged);
-                let reason = "it is missing, and later WAL of its timeline or a backup needs it".to_owned();
-                self.status.damage.push(Damage { object: layout::segment(wal.system(), name), file: None, reason });
+                let reason =
+                    "it is missing, and later WAL of its timeline or a backup needs it".to_owned();
+                self.status.damage.push(Damage {
+                    object: layout::segment(wal.system(), name),
+                    file: None,
+                    reason,
+                });
             }
             for number in listed.into_iter().filter(|n| *n >= from.segment(size)) {
                 let name = SegmentName::new(timeline, number, size);
@@ -198,20 +340,39 @@ impl Verification {
     }
 
     fn damage(&mut self, object: &str, file: Option<String>, why: &ObjectError) {
-        self.status.damage.push(Damage { object: object.to_owned(), file, reason: why.to_string() });
+        self.status.damage.push(Damage {
+            object: object.to_owned(),
+            file,
+            reason: why.to_string(),
+        });
     }
 }
 
 /// What is missing of a timeline from `from` on: between its segments, and what its backups need. Pure.
-fn holes(listed: &[SegmentNumber], timeline: TimelineId, backups: &[BackupFacts], from: Lsn, size: SegmentSize) -> Vec<SegmentNumber> {
-    let there: std::collections::BTreeSet<u64> = listed.iter().map(|n| n.0).filter(|n| *n >= from.segment(size).0).collect();
+fn holes(
+    listed: &[SegmentNumber],
+    timeline: TimelineId,
+    backups: &[BackupFacts],
+    from: Lsn,
+    size: SegmentSize,
+) -> Vec<SegmentNumber> {
+    let there: std::collections::BTreeSet<u64> = listed
+        .iter()
+        .map(|n| n.0)
+        .filter(|n| *n >= from.segment(size).0)
+        .collect();
     let mut missing = std::collections::BTreeSet::new();
     for (a, b) in there.iter().zip(there.iter().skip(1)) {
         // A damaged listing can't make this endless.
         missing.extend((a + 1..*b).take(10_000));
     }
     for facts in backups.iter().filter(|b| b.timeline == timeline) {
-        missing.extend(crate::backup::segments_between(facts.start, facts.stop, size).map(|n| n.0).filter(|n| !there.contains(n)).take(10_000));
+        missing.extend(
+            crate::backup::segments_between(facts.start, facts.stop, size)
+                .map(|n| n.0)
+                .filter(|n| !there.contains(n))
+                .take(10_000),
+        );
     }
     missing.into_iter().map(SegmentNumber).collect()
 }
@@ -235,7 +396,15 @@ fn could_not(error: &ObjectError) -> Failure {
 
 fn told(status: &VerifyStatus) -> String {
     let mut text = String::new();
-    for VerifiedBackup { id, result, files, bytes, wal_segments, message } in &status.backups {
+    for VerifiedBackup {
+        id,
+        result,
+        files,
+        bytes,
+        wal_segments,
+        message,
+    } in &status.backups
+    {
         let result = match result {
             VerifyResult::Good => "good",
             VerifyResult::Damaged => "DAMAGED",
@@ -243,8 +412,16 @@ fn told(status: &VerifyStatus) -> String {
         };
         text.push_str(&format!("backup {id}: {result}; {files} files, {}, {wal_segments} WAL segments of its own {message}\n", indicatif::HumanBytes(*bytes)));
     }
-    for Damage { object, file, reason } in &status.damage {
-        text.push_str(&format!("damaged: {object}{}: {reason}\n", file.as_ref().map(|f| format!(" ({f})")).unwrap_or_default()));
+    for Damage {
+        object,
+        file,
+        reason,
+    } in &status.damage
+    {
+        text.push_str(&format!(
+            "damaged: {object}{}: {reason}\n",
+            file.as_ref().map(|f| format!(" ({f})")).unwrap_or_default()
+        ));
     }
     if status.backups.is_empty() && status.damage.is_empty() {
         text.push_str("there is no backup to verify\n");
@@ -260,9 +437,18 @@ mod tests {
     fn holes_are_seen_between_segments_but_not_past_the_end() {
         let size = SegmentSize::new(16 << 20).unwrap();
         let numbers = |list: &[u64]| list.iter().copied().map(SegmentNumber).collect::<Vec<_>>();
-        for (listed, from, want) in [(&[1, 2, 3][..], 0, &[][..]), (&[1, 4], 0, &[2, 3]), (&[1, 4, 6], 4, &[5]), (&[], 0, &[])] {
+        for (listed, from, want) in [
+            (&[1, 2, 3][..], 0, &[][..]),
+            (&[1, 4], 0, &[2, 3]),
+            (&[1, 4, 6], 4, &[5]),
+            (&[], 0, &[]),
+        ] {
             let from = SegmentNumber(from).start(size);
-            assert_eq!(holes(&numbers(listed), TimelineId(1), &[], from, size), numbers(want), "{listed:?}");
+            assert_eq!(
+                holes(&numbers(listed), TimelineId(1), &[], from, size),
+                numbers(want),
+                "{listed:?}"
+            );
         }
     }
 }

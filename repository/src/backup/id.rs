@@ -11,7 +11,9 @@ pub struct BackupId(String);
 
 /// A text that can't name a backup.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("{0:?} can't be a backup's id: 1 to 63 letters, digits and '-', beginning with a letter or digit; `holdfast info` lists the backups")]
+#[error(
+    "{0:?} can't be a backup's id: 1 to 63 letters, digits and '-', beginning with a letter or digit; `holdfast info` lists the backups"
+)]
 pub struct BadBackupId(String);
 
 impl BackupId {
@@ -21,7 +23,10 @@ impl BackupId {
         let mut random = [0; 6];
         // Without random numbers the moment alone names it; a second of the same moment fails on create-only writes.
         let _ = getrandom::fill(&mut random);
-        let tail: String = random.iter().map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()])).collect();
+        let tail: String = random
+            .iter()
+            .map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()]))
+            .collect();
         Self(format!("{}-{tail}", now.strftime("%Y%m%dT%H%M%SZ")))
     }
 
@@ -38,7 +43,11 @@ impl FromStr for BackupId {
         let good = (1..=63).contains(&text.len())
             && text.starts_with(|c: char| c.is_ascii_alphanumeric())
             && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-        if good { Ok(Self(text.to_owned())) } else { Err(BadBackupId(text.to_owned())) }
+        if good {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadBackupId(text.to_owned()))
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Which backups there are.
 
+use super::BackupId;
 use super::reader::read_root;
 use super::root::Root;
-use super::BackupId;
 use crate::archive::Archive;
 use crate::facts::BackupFacts;
 use crate::layout;
@@ -35,7 +35,13 @@ pub struct Unreadable {
 
 /// Lists backups and reads their roots. A damaged manifest costs that backup alone; an outage is an error.
 pub async fn list(archive: &Archive, system: SystemIdentifier) -> Result<Listing, ObjectError> {
-    let ids: Vec<BackupId> = archive.store().list_folders(&layout::backups(system)).await?.iter().filter_map(|id| id.parse().ok()).collect();
+    let ids: Vec<BackupId> = archive
+        .store()
+        .list_folders(&layout::backups(system))
+        .await?
+        .iter()
+        .filter_map(|id| id.parse().ok())
+        .collect();
     let roots: Vec<(BackupId, Result<Root, ObjectError>)> = stream::iter(ids)
         .map(|id| async move {
             let root = read_root(archive, system, &id).await;
@@ -55,7 +61,9 @@ pub async fn list(archive: &Archive, system: SystemIdentifier) -> Result<Listing
             Err(why) => listing.unreadable.push(Unreadable { id, why }),
         }
     }
-    listing.backups.sort_by(|a, b| (a.timeline, a.start, &a.id).cmp(&(b.timeline, b.start, &b.id)));
+    listing
+        .backups
+        .sort_by(|a, b| (a.timeline, a.start, &a.id).cmp(&(b.timeline, b.start, &b.id)));
     listing.unfinished.sort();
     Ok(listing)
 }

@@ -43,5 +43,8 @@ pub fn digest(archive: &crate::Archive, content: &[u8]) -> Digest {
 
 /// The sum of each page of a region, for comparison with another backup's.
 pub fn page_sums(region: &[u8]) -> Vec<u64> {
-    region.chunks(holdfast_postgres::page::SIZE).map(twox_hash::XxHash3_64::oneshot).collect()
+    region
+        .chunks(holdfast_postgres::page::SIZE)
+        .map(twox_hash::XxHash3_64::oneshot)
+        .collect()
 }

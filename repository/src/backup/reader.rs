@@ -5,7 +5,9 @@ use super::root::Root;
 use super::{BackupId, Digest, digest, proto};
 use crate::archive::Archive;
 use crate::layout;
-use crate::object::{FramePlace, HEADER_BYTES, ObjectError, ObjectKind, ObjectReader, split_frames};
+use crate::object::{
+    FramePlace, HEADER_BYTES, ObjectError, ObjectKind, ObjectReader, split_frames,
+};
 use bytes::Bytes;
 use holdfast_postgres::SystemIdentifier;
 use prost::Message;
@@ -61,9 +63,18 @@ pub struct Slice {
 
 impl BackupReader {
     /// Reads the root.
-    pub async fn open(archive: Archive, system: SystemIdentifier, id: &BackupId) -> Result<Self, ObjectError> {
+    pub async fn open(
+        archive: Archive,
+        system: SystemIdentifier,
+        id: &BackupId,
+    ) -> Result<Self, ObjectError> {
         let root = read_root(&archive, system, id).await?;
-        Ok(Self { archive, system, root, packs: Mutex::default() })
+        Ok(Self {
+            archive,
+            system,
+            root,
+            packs: Mutex::default(),
+        })
     }
 
     /// Everything but the leaves.
@@ -80,22 +91,46 @@ impl BackupReader {
     pub async fn leaf(&self, number: usize) -> Result<Leaf, ObjectError> {
         let place = &self.root.leaves[number];
         let bytes = self.frame(place.leaf).await?;
-        let leaf = Leaf::decode(&bytes, self.root.packs.len()).map_err(|why| ObjectError::damaged(&self.pack_key(place.leaf.pack), why))?;
-        if leaf.entries.first().is_none_or(|e| e.path.as_bytes() != place.first_path) {
-            return Err(ObjectError::damaged(&self.pack_key(place.leaf.pack), "a leaf is not the one that the manifest names"));
+        let leaf = Leaf::decode(&bytes, self.root.packs.len())
+            .map_err(|why| ObjectError::damaged(&self.pack_key(place.leaf.pack), why))?;
+        if leaf
+            .entries
+            .first()
+            .is_none_or(|e| e.path.as_bytes() != place.first_path)
+        {
+            return Err(ObjectError::damaged(
+                &self.pack_key(place.leaf.pack),
+                "a leaf is not the one that the manifest names",
+            ));
         }
         Ok(leaf)
     }
 
     /// Reads leaf `number`'s page sums: one list for each paged region, in order.
     pub async fn sums(&self, number: usize, leaf: &Leaf) -> Result<Vec<Vec<u64>>, ObjectError> {
-        let Some(frame) = self.root.leaves[number].sums else { return Ok(Vec::new()) };
+        let Some(frame) = self.root.leaves[number].sums else {
+            return Ok(Vec::new());
+        };
         let key = self.pack_key(frame.pack);
         let bytes = self.frame(frame).await?;
-        let sums = proto::Sums::decode(bytes.as_slice()).map_err(|e| ObjectError::damaged(&key, format!("page sums can't be read: {e}")))?;
-        let mut all = sums.sums.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default()));
-        let paged = leaf.entries.iter().filter(|e| e.paged).flat_map(|e| &e.regions);
-        Ok(paged.map(|r| all.by_ref().take((r.length as usize).div_ceil(holdfast_postgres::page::SIZE)).collect()).collect())
+        let sums = proto::Sums::decode(bytes.as_slice())
+            .map_err(|e| ObjectError::damaged(&key, format!("page sums can't be read: {e}")))?;
+        let mut all = sums
+            .sums
+            .chunks_exact(8)
+            .map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default()));
+        let paged = leaf
+            .entries
+            .iter()
+            .filter(|e| e.paged)
+            .flat_map(|e| &e.regions);
+        Ok(paged
+            .map(|r| {
+                all.by_ref()
+                    .take((r.length as usize).div_ceil(holdfast_postgres::page::SIZE))
+                    .collect()
+            })
+            .collect())
     }
 
     /// The frames of a leaf, as they are best fetched.
@@ -106,22 +141,49 @@ impl BackupReader {
     /// Fetches a run's bytes.
     pub async fn fetch(&self, run: &Run) -> Result<Bytes, ObjectError> {
         self.pack(run.pack).await?;
-        Ok(self.archive.store().get_range(&self.pack_key(run.pack), run.offset..run.offset + run.length).await?)
+        Ok(self
+            .archive
+            .store()
+            .get_range(
+                &self.pack_key(run.pack),
+                run.offset..run.offset + run.length,
+            )
+            .await?)
     }
 
     /// Opens a fetched run's frames one after another and gives each region, its digest compared, to `each`. A region
     /// that is not good is given as an error that names its object, and the rest goes on: whether that ends the work is for `each` to say.
     /// Computes for a while: not for an async thread.
-    pub fn open_run<E>(&self, run: &Run, bytes: &[u8], mut each: impl FnMut(&Slice, Result<&[u8], &ObjectError>) -> Result<(), E>) -> Result<(), E> {
+    pub fn open_run<E>(
+        &self,
+        run: &Run,
+        bytes: &[u8],
+        mut each: impl FnMut(&Slice, Result<&[u8], &ObjectError>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let key = self.pack_key(run.pack);
-        let reader = self.packs.lock().unwrap_or_else(PoisonError::into_inner).get(&run.pack).cloned();
+        let reader = self
+            .packs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&run.pack)
+            .cloned();
         for (frame, slices) in &run.frames {
             let opened = match &reader {
                 None => Err(ObjectError::damaged(&key, "its header was not read")),
                 Some(reader) => {
                     let start = frame.offset.saturating_sub(run.offset) as usize;
-                    let stored = bytes.get(start..start + frame.length as usize).unwrap_or_default();
-                    reader.open_at(FramePlace { number: frame.number, offset: frame.offset, length: frame.length }, false, stored)
+                    let stored = bytes
+                        .get(start..start + frame.length as usize)
+                        .unwrap_or_default();
+                    reader.open_at(
+                        FramePlace {
+                            number: frame.number,
+                            offset: frame.offset,
+                            length: frame.length,
+                        },
+                        false,
+                        stored,
+                    )
                 }
             };
             let mut buffer = Vec::new();
@@ -130,10 +192,24 @@ impl BackupReader {
                 match &opened {
                     Err(e) => each(slice, Err(e))?,
                     Ok(()) => {
-                        let content = buffer.get(slice.offset as usize..(slice.offset as usize).saturating_add(slice.length as usize));
+                        let content = buffer.get(
+                            slice.offset as usize
+                                ..(slice.offset as usize).saturating_add(slice.length as usize),
+                        );
                         match content {
-                            Some(content) if digest(&self.archive, content) == slice.digest => each(slice, Ok(content))?,
-                            _ => each(slice, Err(&ObjectError::damaged(&key, format!("frame {} does not hold what the manifest says", frame.number))))?,
+                            Some(content) if digest(&self.archive, content) == slice.digest => {
+                                each(slice, Ok(content))?
+                            }
+                            _ => each(
+                                slice,
+                                Err(&ObjectError::damaged(
+                                    &key,
+                                    format!(
+                                        "frame {} does not hold what the manifest says",
+                                        frame.number
+                                    ),
+                                )),
+                            )?,
                         }
                     }
                 }
@@ -152,27 +228,57 @@ impl BackupReader {
 
     /// The object that leaf `number` lies in.
     pub fn leaf_key(&self, number: usize) -> String {
-        self.root.leaves.get(number).map(|l| self.pack_key(l.leaf.pack)).unwrap_or_default()
+        self.root
+            .leaves
+            .get(number)
+            .map(|l| self.pack_key(l.leaf.pack))
+            .unwrap_or_default()
     }
 
     /// The object that leaf `number`'s page sums lie in.
     pub fn sums_key(&self, number: usize) -> String {
-        self.root.leaves.get(number).and_then(|l| l.sums).map(|f| self.pack_key(f.pack)).unwrap_or_default()
+        self.root
+            .leaves
+            .get(number)
+            .and_then(|l| l.sums)
+            .map(|f| self.pack_key(f.pack))
+            .unwrap_or_default()
     }
 
     async fn frame(&self, frame: Frame) -> Result<Vec<u8>, ObjectError> {
         let reader = self.pack(frame.pack).await?;
         let range = frame.offset..frame.offset + u64::from(frame.length);
-        let bytes = self.archive.store().get_range(&self.pack_key(frame.pack), range).await?;
-        reader.open_at(FramePlace { number: frame.number, offset: frame.offset, length: frame.length }, false, &bytes)
+        let bytes = self
+            .archive
+            .store()
+            .get_range(&self.pack_key(frame.pack), range)
+            .await?;
+        reader.open_at(
+            FramePlace {
+                number: frame.number,
+                offset: frame.offset,
+                length: frame.length,
+            },
+            false,
+            &bytes,
+        )
     }
 
     async fn pack(&self, pack: u32) -> Result<Arc<ObjectReader>, ObjectError> {
-        if let Some(reader) = self.packs.lock().unwrap_or_else(PoisonError::into_inner).get(&pack) {
+        if let Some(reader) = self
+            .packs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&pack)
+        {
             return Ok(reader.clone());
         }
         let key = self.pack_key(pack);
-        let header = self.archive.store().get_range(&key, 0..HEADER_BYTES as u64).await?;
+        let header = self
+            .archive
+            .store()
+            .get_range(&key, 0..HEADER_BYTES as u64)
+            .await?;
         let reader = Arc::new(self.archive.reader(ObjectKind::Pack, &key, &header)?);
         let mut packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
         while packs.len() >= KEPT_PACKS {
@@ -184,7 +290,11 @@ impl BackupReader {
 }
 
 /// Reads and checks a backup's root.
-pub(super) async fn read_root(archive: &Archive, system: SystemIdentifier, id: &BackupId) -> Result<Root, ObjectError> {
+pub(super) async fn read_root(
+    archive: &Archive,
+    system: SystemIdentifier,
+    id: &BackupId,
+) -> Result<Root, ObjectError> {
     let key = layout::manifest(system, id.as_str());
     let bytes = archive.store().get(&key, LARGEST_MANIFEST).await?;
     let reader = archive.reader(ObjectKind::Manifest, &key, &bytes)?;
@@ -201,7 +311,14 @@ fn plan_runs(entries: &[Entry]) -> Vec<Run> {
     let mut frames: BTreeMap<Frame, Vec<Slice>> = BTreeMap::new();
     for (place, entry) in entries.iter().enumerate() {
         for (region, number) in entry.regions.iter().zip(entry.first_region..) {
-            let slice = Slice { entry: place, pack: region.layer.frame.pack, region: number, offset: region.layer.offset, length: region.length, digest: region.digest };
+            let slice = Slice {
+                entry: place,
+                pack: region.layer.frame.pack,
+                region: number,
+                offset: region.layer.offset,
+                length: region.length,
+                digest: region.digest,
+            };
             frames.entry(region.layer.frame).or_default().push(slice);
         }
     }
@@ -209,11 +326,20 @@ fn plan_runs(entries: &[Entry]) -> Vec<Run> {
     for (frame, slices) in frames {
         let end = frame.offset + u64::from(frame.length);
         match runs.last_mut() {
-            Some(run) if run.pack == frame.pack && frame.offset <= run.offset + run.length + RUN_GAP && end - run.offset <= RUN_BYTES => {
+            Some(run)
+                if run.pack == frame.pack
+                    && frame.offset <= run.offset + run.length + RUN_GAP
+                    && end - run.offset <= RUN_BYTES =>
+            {
                 run.length = run.length.max(end - run.offset);
                 run.frames.push((frame, slices));
             }
-            _ => runs.push(Run { pack: frame.pack, offset: frame.offset, length: u64::from(frame.length), frames: vec![(frame, slices)] }),
+            _ => runs.push(Run {
+                pack: frame.pack,
+                offset: frame.offset,
+                length: u64::from(frame.length),
+                frames: vec![(frame, slices)],
+            }),
         }
     }
     runs
@@ -231,10 +357,27 @@ mod tests {
             .map(|(n, &(pack, offset, length))| Region {
                 length: 1 << 20,
                 digest: [0; 16],
-                layer: Layer { frame: Frame { pack, offset, length, number: n as u32 }, offset: 0 },
+                layer: Layer {
+                    frame: Frame {
+                        pack,
+                        offset,
+                        length,
+                        number: n as u32,
+                    },
+                    offset: 0,
+                },
             })
             .collect();
-        Entry { path: "f".into(), mode: 0o600, directory: false, size: (frames.len() as u64) << 20, modified: 0, paged: true, first_region: 0, regions }
+        Entry {
+            path: "f".into(),
+            mode: 0o600,
+            directory: false,
+            size: (frames.len() as u64) << 20,
+            modified: 0,
+            paged: true,
+            first_region: 0,
+            regions,
+        }
     }
 
     #[test]
@@ -242,13 +385,28 @@ mod tests {
         let (k, m) = (1 << 10, 1 << 20);
         for (frames, want) in [
             (vec![(0, 48, 1000), (0, 1048, 1000)], vec![(0, 48, 2000)]),
-            (vec![(0, 0, 1000), (0, 1000 + 64 * k, 1000)], vec![(0, 0, 2000 + 64 * k)]),
-            (vec![(0, 0, 1000), (0, 1001 + 64 * k, 1000)], vec![(0, 0, 1000), (0, 1001 + 64 * k, 1000)]),
-            (vec![(0, 0, 1000), (1, 1000, 1000)], vec![(0, 0, 1000), (1, 1000, 1000)]),
-            (vec![(0, 0, 3 * m as u32), (0, 3 * m, 2 * m as u32)], vec![(0, 0, 3 * m), (0, 3 * m, 2 * m)]),
+            (
+                vec![(0, 0, 1000), (0, 1000 + 64 * k, 1000)],
+                vec![(0, 0, 2000 + 64 * k)],
+            ),
+            (
+                vec![(0, 0, 1000), (0, 1001 + 64 * k, 1000)],
+                vec![(0, 0, 1000), (0, 1001 + 64 * k, 1000)],
+            ),
+            (
+                vec![(0, 0, 1000), (1, 1000, 1000)],
+                vec![(0, 0, 1000), (1, 1000, 1000)],
+            ),
+            (
+                vec![(0, 0, 3 * m as u32), (0, 3 * m, 2 * m as u32)],
+                vec![(0, 0, 3 * m), (0, 3 * m, 2 * m)],
+            ),
             (vec![(0, 0, 10 * m as u32)], vec![(0, 0, 10 * m)]),
         ] {
-            let got: Vec<_> = plan_runs(&[entry(&frames)]).iter().map(|r| (r.pack, r.offset, r.length)).collect();
+            let got: Vec<_> = plan_runs(&[entry(&frames)])
+                .iter()
+                .map(|r| (r.pack, r.offset, r.length))
+                .collect();
             assert_eq!(got, want, "{frames:?}");
         }
     }

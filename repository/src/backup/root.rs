@@ -54,7 +54,15 @@ pub(super) struct LeafPlace {
 
 impl Root {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { facts, bad_pages, pg_control, backup_label, directory_mode, packs, leaves } = self;
+        let Self {
+            facts,
+            bad_pages,
+            pg_control,
+            backup_label,
+            directory_mode,
+            packs,
+            leaves,
+        } = self;
         let BackupFacts {
             id,
             system,
@@ -76,7 +84,11 @@ impl Root {
         } = facts;
         let leaves = leaves
             .iter()
-            .map(|l| proto::LeafPlace { first_path: l.first_path.clone(), leaf: Some(l.leaf.to_proto()), sums: l.sums.map(Frame::to_proto) })
+            .map(|l| proto::LeafPlace {
+                first_path: l.first_path.clone(),
+                leaf: Some(l.leaf.to_proto()),
+                sums: l.sums.map(Frame::to_proto),
+            })
             .collect();
         proto::Root {
             format_version: crate::archive::FORMAT_VERSION,
@@ -96,7 +108,13 @@ impl Root {
             files: *files,
             data_checksums: *data_checksums,
             page_errors: *page_errors,
-            bad_pages: bad_pages.iter().map(|p| proto::BadPage { path: p.path.clone(), block: p.block }).collect(),
+            bad_pages: bad_pages
+                .iter()
+                .map(|p| proto::BadPage {
+                    path: p.path.clone(),
+                    block: p.block,
+                })
+                .collect(),
             settings: Some(proto::Settings {
                 max_connections: settings.max_connections,
                 max_worker_processes: settings.max_worker_processes,
@@ -104,40 +122,83 @@ impl Root {
                 max_prepared_transactions: settings.max_prepared_transactions,
                 max_locks_per_transaction: settings.max_locks_per_transaction,
             }),
-            tablespaces: tablespaces.iter().map(|t| proto::Tablespace { oid: t.oid, location: t.location.clone(), bytes: t.bytes }).collect(),
+            tablespaces: tablespaces
+                .iter()
+                .map(|t| proto::Tablespace {
+                    oid: t.oid,
+                    location: t.location.clone(),
+                    bytes: t.bytes,
+                })
+                .collect(),
             pg_control: pg_control.clone(),
             backup_label: backup_label.clone(),
             directory_mode: *directory_mode,
-            packs: packs.iter().map(|p| proto::Pack { backup: p.backup.to_string(), number: p.number, live_bytes: p.live_bytes }).collect(),
+            packs: packs
+                .iter()
+                .map(|p| proto::Pack {
+                    backup: p.backup.to_string(),
+                    number: p.number,
+                    live_bytes: p.live_bytes,
+                })
+                .collect(),
             leaves,
         }
         .encode_to_vec()
     }
 
     /// `key` names the object in errors; `system` and `id` are what its place says.
-    pub(super) fn decode(key: &str, bytes: &[u8], system: SystemIdentifier, id: &BackupId) -> Result<Self, ObjectError> {
+    pub(super) fn decode(
+        key: &str,
+        bytes: &[u8],
+        system: SystemIdentifier,
+        id: &BackupId,
+    ) -> Result<Self, ObjectError> {
         let damaged = |why: String| ObjectError::damaged(key, why);
         let root = proto::Root::decode(bytes).map_err(|e| damaged(e.to_string()))?;
         if root.oldest_reader > crate::archive::FORMAT_VERSION {
-            return Err(ObjectError::NewerFormat { key: key.to_owned(), found: root.oldest_reader });
+            return Err(ObjectError::NewerFormat {
+                key: key.to_owned(),
+                found: root.oldest_reader,
+            });
         }
         if root.id != id.as_str() || root.system_identifier != system.0 {
-            return Err(damaged(format!("it describes backup {} of system {}", root.id, root.system_identifier)));
+            return Err(damaged(format!(
+                "it describes backup {} of system {}",
+                root.id, root.system_identifier
+            )));
         }
-        let time = |us: i64| jiff::Timestamp::from_microsecond(us).map_err(|e| damaged(e.to_string()));
+        let time =
+            |us: i64| jiff::Timestamp::from_microsecond(us).map_err(|e| damaged(e.to_string()));
         let settings = root.settings.unwrap_or_default();
         let packs = root
             .packs
             .into_iter()
-            .map(|p| Ok(PackRef { backup: p.backup.parse().map_err(|_| damaged("it names an impossible pack".into()))?, number: p.number, live_bytes: p.live_bytes }))
+            .map(|p| {
+                Ok(PackRef {
+                    backup: p
+                        .backup
+                        .parse()
+                        .map_err(|_| damaged("it names an impossible pack".into()))?,
+                    number: p.number,
+                    live_bytes: p.live_bytes,
+                })
+            })
             .collect::<Result<Vec<_>, ObjectError>>()?;
         let leaves = root
             .leaves
             .into_iter()
             .map(|l| {
                 let leaf = Frame::from_proto(l.leaf, packs.len()).map_err(damaged)?;
-                let sums = l.sums.map(|sums| Frame::from_proto(Some(sums), packs.len())).transpose().map_err(damaged)?;
-                Ok(LeafPlace { first_path: l.first_path, leaf, sums })
+                let sums = l
+                    .sums
+                    .map(|sums| Frame::from_proto(Some(sums), packs.len()))
+                    .transpose()
+                    .map_err(damaged)?;
+                Ok(LeafPlace {
+                    first_path: l.first_path,
+                    leaf,
+                    sums,
+                })
             })
             .collect::<Result<Vec<_>, ObjectError>>()?;
         let facts = BackupFacts {
@@ -149,14 +210,23 @@ impl Root {
             start_time: time(root.start_time)?,
             stop_time: time(root.stop_time)?,
             postgres_major: root.postgres_major,
-            segment_size: SegmentSize::new(root.segment_size).map_err(|e| damaged(e.to_string()))?,
+            segment_size: SegmentSize::new(root.segment_size)
+                .map_err(|e| damaged(e.to_string()))?,
             from_standby: root.from_standby,
             database_bytes: root.database_bytes,
             stored_bytes: root.stored_bytes,
             files: root.files,
             data_checksums: root.data_checksums,
             page_errors: root.page_errors,
-            tablespaces: root.tablespaces.into_iter().map(|t| TablespaceFacts { oid: t.oid, location: t.location, bytes: t.bytes }).collect(),
+            tablespaces: root
+                .tablespaces
+                .into_iter()
+                .map(|t| TablespaceFacts {
+                    oid: t.oid,
+                    location: t.location,
+                    bytes: t.bytes,
+                })
+                .collect(),
             settings: RecoverySettings {
                 max_connections: settings.max_connections,
                 max_worker_processes: settings.max_worker_processes,
@@ -170,7 +240,14 @@ impl Root {
         }
         Ok(Self {
             facts,
-            bad_pages: root.bad_pages.into_iter().map(|p| BadPage { path: p.path, block: p.block }).collect(),
+            bad_pages: root
+                .bad_pages
+                .into_iter()
+                .map(|p| BadPage {
+                    path: p.path,
+                    block: p.block,
+                })
+                .collect(),
             pg_control: root.pg_control,
             backup_label: root.backup_label,
             directory_mode: root.directory_mode & 0o7777,

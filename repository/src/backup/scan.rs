@@ -21,7 +21,12 @@ pub trait Visit: Send + Sync + 'static {
 
     /// Called once for each region of a leaf, in any order, from several threads. The content's digest was compared; an
     /// error names what is not good.
-    fn region(&self, leaf: &Leaf, slice: &Slice, content: Result<&[u8], &ObjectError>) -> Result<(), Self::Error>;
+    fn region(
+        &self,
+        leaf: &Leaf,
+        slice: &Slice,
+        content: Result<&[u8], &ObjectError>,
+    ) -> Result<(), Self::Error>;
 
     /// Called for a leaf that can't be read.
     fn leaf_lost(&self, number: usize, error: ObjectError) -> Result<(), Self::Error>;
@@ -37,8 +42,15 @@ pub struct ScanSettings {
 }
 
 /// Runs at most `parallelism + 4` fetched at once, each at most a few MiB, so memory does not grow with the backup.
-pub async fn scan<V: Visit>(reader: Arc<BackupReader>, visitor: Arc<V>, settings: ScanSettings) -> Result<(), V::Error> {
-    let ScanSettings { parallelism, patience } = settings;
+pub async fn scan<V: Visit>(
+    reader: Arc<BackupReader>,
+    visitor: Arc<V>,
+    settings: ScanSettings,
+) -> Result<(), V::Error> {
+    let ScanSettings {
+        parallelism,
+        patience,
+    } = settings;
     let (send, mut receive) = mpsc::channel::<(Arc<Leaf>, Run)>(4);
     let leaves = {
         let (reader, visitor) = (reader.clone(), visitor.clone());
@@ -89,10 +101,22 @@ pub async fn scan<V: Visit>(reader: Arc<BackupReader>, visitor: Arc<V>, settings
     Ok(())
 }
 
-fn open<V: Visit>(reader: &BackupReader, leaf: &Leaf, run: &Run, fetched: Result<Bytes, ObjectError>, visitor: &V) -> Result<(), V::Error> {
+fn open<V: Visit>(
+    reader: &BackupReader,
+    leaf: &Leaf,
+    run: &Run,
+    fetched: Result<Bytes, ObjectError>,
+    visitor: &V,
+) -> Result<(), V::Error> {
     match fetched {
-        Ok(bytes) => reader.open_run(run, &bytes, |slice, content| visitor.region(leaf, slice, content)),
-        Err(e) => run.frames.iter().flat_map(|(_, slices)| slices).try_for_each(|slice| visitor.region(leaf, slice, Err(&e))),
+        Ok(bytes) => reader.open_run(run, &bytes, |slice, content| {
+            visitor.region(leaf, slice, content)
+        }),
+        Err(e) => run
+            .frames
+            .iter()
+            .flat_map(|(_, slices)| slices)
+            .try_for_each(|slice| visitor.region(leaf, slice, Err(&e))),
     }
 }
 
@@ -105,12 +129,17 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Tries again while the store is in trouble; damage and absence are answers.
-pub(crate) async fn with_patience<T, F: Future<Output = Result<T, ObjectError>>>(patience: Duration, mut work: impl FnMut() -> F) -> Result<T, ObjectError> {
+pub(crate) async fn with_patience<T, F: Future<Output = Result<T, ObjectError>>>(
+    patience: Duration,
+    mut work: impl FnMut() -> F,
+) -> Result<T, ObjectError> {
     let deadline = Instant::now() + patience;
     let mut pause = Duration::from_millis(500);
     loop {
         match work().await {
-            Err(ObjectError::Store(e)) if !e.is_permanent() && Instant::now() + pause < deadline => {
+            Err(ObjectError::Store(e))
+                if !e.is_permanent() && Instant::now() + pause < deadline =>
+            {
                 tracing::warn!("{e}; trying again in {pause:?}");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(15));

@@ -106,13 +106,30 @@ struct OpenPack {
 
 impl BackupWriter {
     /// Says that the backup begins, so that others can see it.
-    pub async fn begin(archive: Archive, system: SystemIdentifier, id: BackupId, settings: WriterSettings) -> Result<Self, ObjectError> {
+    pub async fn begin(
+        archive: Archive,
+        system: SystemIdentifier,
+        id: BackupId,
+        settings: WriterSettings,
+    ) -> Result<Self, ObjectError> {
         let key = layout::started(system, id.as_str());
         let host = std::env::var("HOSTNAME").unwrap_or_default();
-        let started = proto::Started { oldest_reader: 1, host, start_time: jiff::Timestamp::now().as_microsecond() };
-        match archive.create_single(ObjectKind::Started, &key, &started.encode_to_vec()).await? {
+        let started = proto::Started {
+            oldest_reader: 1,
+            host,
+            start_time: jiff::Timestamp::now().as_microsecond(),
+        };
+        match archive
+            .create_single(ObjectKind::Started, &key, &started.encode_to_vec())
+            .await?
+        {
             Created::New => {}
-            Created::Occupied(_) => return Err(ObjectError::damaged(&key, format!("a backup with the id {id} was already begun"))),
+            Created::Occupied(_) => {
+                return Err(ObjectError::damaged(
+                    &key,
+                    format!("a backup with the id {id} was already begun"),
+                ));
+            }
         }
         Ok(Self {
             archive,
@@ -135,7 +152,16 @@ impl BackupWriter {
 
     /// Adds a directory, in its place in the order.
     pub async fn directory(&mut self, path: String, mode: u32) -> Result<(), ObjectError> {
-        self.leaf.entries.push(Entry { path, mode, directory: true, size: 0, modified: 0, paged: false, first_region: 0, regions: Vec::new() });
+        self.leaf.entries.push(Entry {
+            path,
+            mode,
+            directory: true,
+            size: 0,
+            modified: 0,
+            paged: false,
+            first_region: 0,
+            regions: Vec::new(),
+        });
         self.close_full_leaf().await
     }
 
@@ -148,7 +174,12 @@ impl BackupWriter {
                 .slices
                 .iter()
                 .filter(|s| s.length > 0)
-                .map(|s| proto::PackedRegion { digest: s.digest.to_vec(), frame: 0, offset: s.offset, length: s.length })
+                .map(|s| proto::PackedRegion {
+                    digest: s.digest.to_vec(),
+                    frame: 0,
+                    offset: s.offset,
+                    length: s.length,
+                })
                 .collect();
             Some(self.append(&frame.packed, regions).await?)
         };
@@ -159,40 +190,83 @@ impl BackupWriter {
     }
 
     fn slice(&mut self, slice: PackedSlice, frame: Option<Frame>) {
-        let PackedSlice { file, region, offset, length, digest, sums } = slice;
+        let PackedSlice {
+            file,
+            region,
+            offset,
+            length,
+            digest,
+            sums,
+        } = slice;
         if region == 0 {
             self.current.clone_from(&file.path);
         } else if self.current != file.path {
             // Its beginning has vanished, and the file with it.
             return;
         }
-        let goes_on = self.leaf.entries.last().is_some_and(|last| !last.directory && last.path == file.path);
+        let goes_on = self
+            .leaf
+            .entries
+            .last()
+            .is_some_and(|last| !last.directory && last.path == file.path);
         if !goes_on {
-            let FileFacts { path, mode, size, modified, paged } = FileFacts::clone(&file);
-            self.leaf.entries.push(Entry { path, mode, directory: false, size, modified, paged, first_region: region, regions: Vec::new() });
+            let FileFacts {
+                path,
+                mode,
+                size,
+                modified,
+                paged,
+            } = FileFacts::clone(&file);
+            self.leaf.entries.push(Entry {
+                path,
+                mode,
+                directory: false,
+                size,
+                modified,
+                paged,
+                first_region: region,
+                regions: Vec::new(),
+            });
             if region == 0 {
                 self.files += 1;
                 self.database_bytes += size;
-                if let Some(oid) = file.path.strip_prefix("pg_tblspc/").and_then(|rest| rest.split('/').next()) {
+                if let Some(oid) = file
+                    .path
+                    .strip_prefix("pg_tblspc/")
+                    .and_then(|rest| rest.split('/').next())
+                {
                     *self.tablespace_bytes.entry(oid.to_owned()).or_default() += size;
                 }
             }
         }
-        if let (Some(frame), Some(entry)) = (frame.filter(|_| length > 0), self.leaf.entries.last_mut()) {
-            entry.regions.push(Region { length, digest, layer: Layer { frame, offset } });
+        if let (Some(frame), Some(entry)) =
+            (frame.filter(|_| length > 0), self.leaf.entries.last_mut())
+        {
+            entry.regions.push(Region {
+                length,
+                digest,
+                layer: Layer { frame, offset },
+            });
             self.leaf_regions += 1;
-            self.sums.extend(sums.iter().flat_map(|sum| sum.to_le_bytes()));
+            self.sums
+                .extend(sums.iter().flat_map(|sum| sum.to_le_bytes()));
         }
     }
 
     async fn close_full_leaf(&mut self) -> Result<(), ObjectError> {
-        if self.leaf_regions >= LEAF_REGIONS || self.leaf.entries.len() >= LEAF_ENTRIES { self.close_leaf().await } else { Ok(()) }
+        if self.leaf_regions >= LEAF_REGIONS || self.leaf.entries.len() >= LEAF_ENTRIES {
+            self.close_leaf().await
+        } else {
+            Ok(())
+        }
     }
 
     async fn close_leaf(&mut self) -> Result<(), ObjectError> {
         let leaf = std::mem::take(&mut self.leaf);
         self.leaf_regions = 0;
-        let Some(first) = leaf.entries.first() else { return Ok(()) };
+        let Some(first) = leaf.entries.first() else {
+            return Ok(());
+        };
         let first_path = first.path.clone().into_bytes();
         let packed = self.settings.compression.pack(&leaf.encode());
         let leaf = self.append(&packed, Vec::new()).await?;
@@ -200,14 +274,28 @@ impl BackupWriter {
         let sums = if sums.is_empty() {
             None
         } else {
-            let packed = self.settings.compression.pack(&proto::Sums { oldest_reader: 1, sums }.encode_to_vec());
+            let packed = self.settings.compression.pack(
+                &proto::Sums {
+                    oldest_reader: 1,
+                    sums,
+                }
+                .encode_to_vec(),
+            );
             Some(self.append(&packed, Vec::new()).await?)
         };
-        self.leaves.push(LeafPlace { first_path, leaf, sums });
+        self.leaves.push(LeafPlace {
+            first_path,
+            leaf,
+            sums,
+        });
         Ok(())
     }
 
-    async fn append(&mut self, packed: &[u8], mut regions: Vec<proto::PackedRegion>) -> Result<Frame, ObjectError> {
+    async fn append(
+        &mut self,
+        packed: &[u8],
+        mut regions: Vec<proto::PackedRegion>,
+    ) -> Result<Frame, ObjectError> {
         let pack = match &mut self.pack {
             Some(pack) => pack,
             none => {
@@ -215,8 +303,16 @@ impl BackupWriter {
                 let key = layout::pack(self.system, self.id.as_str(), number);
                 let mut writer = self.archive.writer(ObjectKind::Pack, &key)?;
                 writer.reserve(self.settings.pack_bytes + self.settings.pack_bytes / 16);
-                self.packs.push(PackRef { backup: self.id.clone(), number, live_bytes: 0 });
-                none.insert(OpenPack { key, writer, index: Vec::new() })
+                self.packs.push(PackRef {
+                    backup: self.id.clone(),
+                    number,
+                    live_bytes: 0,
+                });
+                none.insert(OpenPack {
+                    key,
+                    writer,
+                    index: Vec::new(),
+                })
             }
         };
         let place = pack.writer.append(packed, false)?;
@@ -229,12 +325,28 @@ impl BackupWriter {
         if pack.writer.len() >= self.settings.pack_bytes {
             self.close_pack().await?;
         }
-        Ok(Frame { pack: number, offset: place.offset, length: place.length, number: place.number })
+        Ok(Frame {
+            pack: number,
+            offset: place.offset,
+            length: place.length,
+            number: place.number,
+        })
     }
 
     async fn close_pack(&mut self) -> Result<(), ObjectError> {
-        let Some(OpenPack { key, mut writer, index }) = self.pack.take() else { return Ok(()) };
-        let index = proto::PackIndex { oldest_reader: 1, regions: index }.encode_to_vec();
+        let Some(OpenPack {
+            key,
+            mut writer,
+            index,
+        }) = self.pack.take()
+        else {
+            return Ok(());
+        };
+        let index = proto::PackIndex {
+            oldest_reader: 1,
+            regions: index,
+        }
+        .encode_to_vec();
         writer.append(&self.settings.compression.pack(&index), true)?;
         while self.uploads.len() >= self.settings.uploads.max(1) {
             self.one_upload().await?;
@@ -248,13 +360,23 @@ impl BackupWriter {
         match self.uploads.join_next().await {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(e))) => Err(e),
-            Some(Err(e)) => Err(ObjectError::damaged("a pack", format!("its upload ended unexpectedly: {e}"))),
+            Some(Err(e)) => Err(ObjectError::damaged(
+                "a pack",
+                format!("its upload ended unexpectedly: {e}"),
+            )),
         }
     }
 
     /// Sends what is left, and then commits. `facts` may leave the sizes at 0: they are filled in here.
     /// After an error it is unknown whether the backup exists; a listing tells.
-    pub async fn finish(mut self, mut facts: BackupFacts, bad_pages: Vec<BadPage>, pg_control: Vec<u8>, backup_label: Vec<u8>, directory_mode: u32) -> Result<Root, ObjectError> {
+    pub async fn finish(
+        mut self,
+        mut facts: BackupFacts,
+        bad_pages: Vec<BadPage>,
+        pg_control: Vec<u8>,
+        backup_label: Vec<u8>,
+        directory_mode: u32,
+    ) -> Result<Root, ObjectError> {
         self.close_leaf().await?;
         self.close_pack().await?;
         while !self.uploads.is_empty() {
@@ -264,10 +386,22 @@ impl BackupWriter {
         facts.files = self.files + 1;
         facts.database_bytes = self.database_bytes + pg_control.len() as u64;
         for tablespace in &mut facts.tablespaces {
-            tablespace.bytes = self.tablespace_bytes.get(&tablespace.oid.to_string()).copied().unwrap_or(0);
+            tablespace.bytes = self
+                .tablespace_bytes
+                .get(&tablespace.oid.to_string())
+                .copied()
+                .unwrap_or(0);
         }
         facts.stored_bytes = self.packs.iter().map(|p| p.live_bytes).sum();
-        let root = Root { facts, bad_pages, pg_control, backup_label, directory_mode, packs: self.packs, leaves: self.leaves };
+        let root = Root {
+            facts,
+            bad_pages,
+            pg_control,
+            backup_label,
+            directory_mode,
+            packs: self.packs,
+            leaves: self.leaves,
+        };
         let key = layout::manifest(self.system, self.id.as_str());
         let mut writer = self.archive.writer(ObjectKind::Manifest, &key)?;
         write_manifest(&mut writer, &root.encode(), self.settings.compression)?;
@@ -277,7 +411,11 @@ impl BackupWriter {
 }
 
 /// The root in as many frames as it needs.
-fn write_manifest(writer: &mut ObjectWriter, root: &[u8], compression: Compression) -> Result<(), ObjectError> {
+fn write_manifest(
+    writer: &mut ObjectWriter,
+    root: &[u8],
+    compression: Compression,
+) -> Result<(), ObjectError> {
     let mut pieces = root.chunks(crate::compression::LARGEST_FRAME).peekable();
     while let Some(piece) = pieces.next() {
         writer.append(&compression.pack(piece), pieces.peek().is_none())?;
@@ -290,7 +428,10 @@ async fn upload(store: Store, key: String, bytes: Bytes) -> Result<(), ObjectErr
     with_patience(UPLOAD_PATIENCE, || async {
         match store.create(&key, vec![bytes.clone()]).await? {
             Created::New => Ok(()),
-            Created::Occupied(_) => Err(ObjectError::damaged(&key, "somebody else wrote an object of that name")),
+            Created::Occupied(_) => Err(ObjectError::damaged(
+                &key,
+                "somebody else wrote an object of that name",
+            )),
         }
     })
     .await

@@ -32,20 +32,51 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    pub(super) fn new(store: &str, operation: &'static str, key: &str, source: object_store::Error) -> Self {
-        Self { kind: classify(&source), store: store.to_owned(), operation, key: key.to_owned(), source: Box::new(source) }
+    pub(super) fn new(
+        store: &str,
+        operation: &'static str,
+        key: &str,
+        source: object_store::Error,
+    ) -> Self {
+        Self {
+            kind: classify(&source),
+            store: store.to_owned(),
+            operation,
+            key: key.to_owned(),
+            source: Box::new(source),
+        }
     }
 
-    pub(crate) fn invalid(store: &str, key: &str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind: ErrorKind::Invalid, store: store.to_owned(), operation: "use", key: key.to_owned(), source: source.into() }
+    pub(crate) fn invalid(
+        store: &str,
+        key: &str,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self {
+            kind: ErrorKind::Invalid,
+            store: store.to_owned(),
+            operation: "use",
+            key: key.to_owned(),
+            source: source.into(),
+        }
     }
 
     pub(super) fn damaged(store: &str, key: &str, why: String) -> Self {
-        Self { kind: ErrorKind::Damaged, store: store.to_owned(), operation: "read", key: key.to_owned(), source: why.into() }
+        Self {
+            kind: ErrorKind::Damaged,
+            store: store.to_owned(),
+            operation: "read",
+            key: key.to_owned(),
+            source: why.into(),
+        }
     }
 
     pub(super) fn short(store: &str, key: &str, wanted: u64, got: u64) -> Self {
-        Self::damaged(store, key, format!("{wanted} bytes were expected and {got} came"))
+        Self::damaged(
+            store,
+            key,
+            format!("{wanted} bytes were expected and {got} came"),
+        )
     }
 
     /// What a caller decides by.
@@ -66,13 +97,30 @@ impl StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, store, operation, key, source } = self;
+        let Self {
+            kind,
+            store,
+            operation,
+            key,
+            source,
+        } = self;
         match kind {
             ErrorKind::NotFound => write!(f, "{store} has no object {key}"),
-            ErrorKind::NoBucket => write!(f, "the bucket of {store} does not exist: create it, or correct s3.bucket"),
-            ErrorKind::Denied => write!(f, "{store} does not let us {operation} {key}: check the credentials and their rights ({})", chain(&**source)),
+            ErrorKind::NoBucket => write!(
+                f,
+                "the bucket of {store} does not exist: create it, or correct s3.bucket"
+            ),
+            ErrorKind::Denied => write!(
+                f,
+                "{store} does not let us {operation} {key}: check the credentials and their rights ({})",
+                chain(&**source)
+            ),
             ErrorKind::Damaged => write!(f, "{key} in {store} is damaged: {}", chain(&**source)),
-            ErrorKind::Invalid | ErrorKind::Trouble => write!(f, "can't {operation} {key} in {store}: {}", chain(&**source)),
+            ErrorKind::Invalid | ErrorKind::Trouble => write!(
+                f,
+                "can't {operation} {key} in {store}: {}",
+                chain(&**source)
+            ),
         }
     }
 }
@@ -86,7 +134,11 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
         innermost = source;
     }
     let (outer, inner) = (error.to_string(), innermost.to_string());
-    let text = if outer.contains(&inner) { outer } else { format!("{outer}: {inner}") };
+    let text = if outer.contains(&inner) {
+        outer
+    } else {
+        format!("{outer}: {inner}")
+    };
     let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some((cut, _)) = line.char_indices().nth(600) {
         line.truncate(cut);
@@ -103,7 +155,10 @@ fn classify(error: &object_store::Error) -> ErrorKind {
     match error {
         Error::NotFound { .. } => ErrorKind::NotFound,
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => ErrorKind::Denied,
-        Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } | Error::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
+        Error::InvalidPath { .. }
+        | Error::NotSupported { .. }
+        | Error::NotImplemented { .. }
+        | Error::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
         _ => ErrorKind::Trouble,
     }
 }

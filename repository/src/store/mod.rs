@@ -14,7 +14,9 @@ pub use open::{Credentials, S3Settings, StoreSettings};
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -51,9 +53,17 @@ pub struct Store {
 
 impl Store {
     /// `root` is the archive's prefix, `description` names the store in messages (no secrets in it).
-    pub fn new(inner: Arc<dyn ObjectStore>, root: &str, description: &str) -> Result<Self, StoreError> {
+    pub fn new(
+        inner: Arc<dyn ObjectStore>,
+        root: &str,
+        description: &str,
+    ) -> Result<Self, StoreError> {
         let root = Path::parse(root).map_err(|e| StoreError::invalid(description, root, e))?;
-        Ok(Self { inner, root, description: description.into() })
+        Ok(Self {
+            inner,
+            root,
+            description: description.into(),
+        })
     }
 
     /// Names the store for people, such as `s3://bucket/prefix/shop/orders`.
@@ -62,7 +72,11 @@ impl Store {
     }
 
     fn path(&self, key: &str) -> Result<Path, StoreError> {
-        let full = if self.root.as_ref().is_empty() { key.to_owned() } else { format!("{}/{key}", self.root) };
+        let full = if self.root.as_ref().is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}/{key}", self.root)
+        };
         Path::parse(&full).map_err(|e| StoreError::invalid(&self.description, key, e))
     }
 
@@ -73,23 +87,35 @@ impl Store {
     pub async fn create(&self, key: &str, parts: Vec<Bytes>) -> Result<Created, StoreError> {
         let path = self.path(key)?;
         let payload: PutPayload = parts.into_iter().collect();
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let options = PutOptions {
+            mode: PutMode::Create,
+            ..PutOptions::default()
+        };
         match self.inner.put_opts(&path, payload.clone(), options).await {
             Ok(_) => Ok(Created::New),
             // Also the answer to the retry of a write that went through, so what stands there decides.
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. },
+            ) => {
                 let stored = self.get(key, LARGEST_WHOLE_OBJECT).await?;
                 let same = stored.len() == payload.content_length() && {
                     let mut rest = stored.as_ref();
-                    payload.iter().all(|part| match rest.split_at_checked(part.len()) {
-                        Some((head, tail)) if head == part.as_ref() => {
-                            rest = tail;
-                            true
-                        }
-                        _ => false,
-                    })
+                    payload
+                        .iter()
+                        .all(|part| match rest.split_at_checked(part.len()) {
+                            Some((head, tail)) if head == part.as_ref() => {
+                                rest = tail;
+                                true
+                            }
+                            _ => false,
+                        })
                 };
-                if same { Ok(Created::New) } else { Ok(Created::Occupied(stored)) }
+                if same {
+                    Ok(Created::New)
+                } else {
+                    Ok(Created::Occupied(stored))
+                }
             }
             Err(e) => Err(StoreError::new(&self.description, "write", key, e)),
         }
@@ -99,21 +125,39 @@ impl Store {
     pub async fn get(&self, key: &str, limit: u64) -> Result<Bytes, StoreError> {
         let path = self.path(key)?;
         let fail = |e| StoreError::new(&self.description, "read", key, e);
-        let answer = self.inner.get_opts(&path, GetOptions::default()).await.map_err(fail)?;
+        let answer = self
+            .inner
+            .get_opts(&path, GetOptions::default())
+            .await
+            .map_err(fail)?;
         let size = answer.meta.size;
         if size > limit {
-            return Err(StoreError::damaged(&self.description, key, format!("it has {size} bytes, more than the {limit} such an object can have")));
+            return Err(StoreError::damaged(
+                &self.description,
+                key,
+                format!("it has {size} bytes, more than the {limit} such an object can have"),
+            ));
         }
         let mut body = BytesMut::with_capacity(size as usize);
         let mut stream = answer.into_stream();
         while let Some(piece) = stream.try_next().await.map_err(fail)? {
             if body.len() as u64 + piece.len() as u64 > size {
-                return Err(StoreError::short(&self.description, key, size, body.len() as u64 + piece.len() as u64));
+                return Err(StoreError::short(
+                    &self.description,
+                    key,
+                    size,
+                    body.len() as u64 + piece.len() as u64,
+                ));
             }
             body.extend_from_slice(&piece);
         }
         if body.len() as u64 != size {
-            return Err(StoreError::short(&self.description, key, size, body.len() as u64));
+            return Err(StoreError::short(
+                &self.description,
+                key,
+                size,
+                body.len() as u64,
+            ));
         }
         Ok(body.freeze())
     }
@@ -123,7 +167,12 @@ impl Store {
         let bytes = self.get_head(key, range.clone()).await?;
         let wanted = range.end.saturating_sub(range.start);
         if bytes.len() as u64 != wanted {
-            return Err(StoreError::short(&self.description, key, wanted, bytes.len() as u64));
+            return Err(StoreError::short(
+                &self.description,
+                key,
+                wanted,
+                bytes.len() as u64,
+            ));
         }
         Ok(bytes)
     }
@@ -131,7 +180,10 @@ impl Store {
     /// Reads this range or as much of it as the object has.
     pub async fn get_head(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let path = self.path(key)?;
-        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            ..GetOptions::default()
+        };
         let fail = |e| StoreError::new(&self.description, "read", key, e);
         let answer = self.inner.get_opts(&path, options).await.map_err(fail)?;
         answer.bytes().await.map_err(fail)
@@ -140,8 +192,16 @@ impl Store {
     /// The object's size and time, without its content.
     pub async fn head(&self, key: &str) -> Result<Listed, StoreError> {
         let path = self.path(key)?;
-        let meta = self.inner.head(&path).await.map_err(|e| StoreError::new(&self.description, "look at", key, e))?;
-        Ok(self.listed(meta).unwrap_or_else(|| Listed { key: key.to_owned(), size: 0, modified: jiff::Timestamp::UNIX_EPOCH }))
+        let meta = self
+            .inner
+            .head(&path)
+            .await
+            .map_err(|e| StoreError::new(&self.description, "look at", key, e))?;
+        Ok(self.listed(meta).unwrap_or_else(|| Listed {
+            key: key.to_owned(),
+            size: 0,
+            modified: jiff::Timestamp::UNIX_EPOCH,
+        }))
     }
 
     /// Lists the objects under `prefix` (a whole path component), in no particular order. Staging leftovers of
@@ -161,13 +221,21 @@ impl Store {
 
     /// The names of the "folders" directly under `prefix`, sorted.
     pub async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        let path = if prefix.is_empty() { self.root.clone() } else { self.path(prefix)? };
+        let path = if prefix.is_empty() {
+            self.root.clone()
+        } else {
+            self.path(prefix)?
+        };
         let answer = match self.inner.list_with_delimiter(Some(&path)).await {
             Ok(answer) => answer,
             Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
             Err(e) => return Err(StoreError::new(&self.description, "list", prefix, e)),
         };
-        let mut names: Vec<String> = answer.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect();
+        let mut names: Vec<String> = answer
+            .common_prefixes
+            .iter()
+            .filter_map(|p| p.filename().map(str::to_owned))
+            .collect();
         names.sort();
         Ok(names)
     }
@@ -190,7 +258,12 @@ impl Store {
         if key.contains('#') {
             return None;
         }
-        let modified = jiff::Timestamp::from_millisecond(meta.last_modified.timestamp_millis()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        Some(Listed { key: key.to_owned(), size: meta.size, modified })
+        let modified = jiff::Timestamp::from_millisecond(meta.last_modified.timestamp_millis())
+            .unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        Some(Listed {
+            key: key.to_owned(),
+            size: meta.size,
+            modified,
+        })
     }
 }

@@ -59,7 +59,11 @@ impl fmt::Debug for Credentials {
 
 /// Short enough that callers with a deadline of their own can decide; those that can wait try again.
 const RETRIES: RetryConfig = RetryConfig {
-    backoff: BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2.0 },
+    backoff: BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(2),
+        base: 2.0,
+    },
     max_retries: 4,
     retry_timeout: Duration::from_secs(20),
 };
@@ -70,14 +74,25 @@ impl StoreSettings {
         match self {
             Self::Filesystem { path } => {
                 let description = format!("{}/{archive}", path.display());
-                let inner = LocalFileSystem::new_with_prefix(path).map_err(|e| StoreError::new(&description, "open", &path.display().to_string(), e))?.with_fsync(true);
+                let inner = LocalFileSystem::new_with_prefix(path)
+                    .map_err(|e| {
+                        StoreError::new(&description, "open", &path.display().to_string(), e)
+                    })?
+                    .with_fsync(true);
                 Store::new(Arc::new(inner), archive, &description)
             }
             Self::S3(s3) => {
                 let prefix = s3.prefix.trim_matches('/');
-                let root = if prefix.is_empty() { archive.to_owned() } else { format!("{prefix}/{archive}") };
+                let root = if prefix.is_empty() {
+                    archive.to_owned()
+                } else {
+                    format!("{prefix}/{archive}")
+                };
                 let description = format!("s3://{}/{root}", s3.bucket);
-                let inner = s3.builder().and_then(AmazonS3Builder::build).map_err(|e| StoreError::new(&description, "open", "settings", e))?;
+                let inner = s3
+                    .builder()
+                    .and_then(AmazonS3Builder::build)
+                    .map_err(|e| StoreError::new(&description, "open", "settings", e))?;
                 Store::new(Arc::new(inner), &root, &description)
             }
         }
@@ -86,20 +101,31 @@ impl StoreSettings {
 
 impl S3Settings {
     fn builder(&self) -> Result<AmazonS3Builder, object_store::Error> {
-        let plain = self.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
+        let plain = self
+            .endpoint
+            .as_deref()
+            .is_some_and(|e| e.starts_with("http://"));
         let mut client = ClientOptions::new()
             .with_allow_http(plain)
             .with_timeout_disabled()
             .with_read_timeout(Duration::from_secs(30))
             .with_connect_timeout(Duration::from_secs(5))
             .with_allow_invalid_certificates(!self.verify_tls);
-        for certificate in self.ca.as_deref().map(Certificate::from_pem_bundle).transpose()?.unwrap_or_default() {
+        for certificate in self
+            .ca
+            .as_deref()
+            .map(Certificate::from_pem_bundle)
+            .transpose()?
+            .unwrap_or_default()
+        {
             client = client.with_root_certificate(certificate);
         }
         let mut builder = match &self.credentials {
             None => AmazonS3Builder::from_env(),
             Some(credentials) => {
-                let builder = AmazonS3Builder::new().with_access_key_id(&credentials.access_key_id).with_secret_access_key(&credentials.secret_access_key);
+                let builder = AmazonS3Builder::new()
+                    .with_access_key_id(&credentials.access_key_id)
+                    .with_secret_access_key(&credentials.secret_access_key);
                 match &credentials.session_token {
                     Some(token) => builder.with_token(token),
                     None => builder,

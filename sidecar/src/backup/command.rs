@@ -24,7 +24,12 @@ const WAL_PATIENCE: Duration = Duration::from_secs(600);
 pub struct Taker(pub Arc<Settings>);
 
 impl TakeBackup for Taker {
-    async fn take(&self, id: BackupId, kind: BackupKind, counters: Arc<Counters>) -> Result<BackupStatus, Failure> {
+    async fn take(
+        &self,
+        id: BackupId,
+        kind: BackupKind,
+        counters: Arc<Counters>,
+    ) -> Result<BackupStatus, Failure> {
         if kind == BackupKind::Incremental {
             return Err(Failure::refused(NO_INCREMENTAL));
         }
@@ -51,18 +56,34 @@ pub async fn run(settings: Arc<Settings>, args: &BackupArgs) -> Result<(), Failu
         ordered(&control, args.kind, &counters).await?
     } else {
         let id = BackupId::generate(jiff::Timestamp::now());
-        Taker(settings).take(id, args.kind, counters.clone()).await?
+        Taker(settings)
+            .take(id, args.kind, counters.clone())
+            .await?
     };
     drop(progress);
-    if args.json { commands::print_json(&status) } else { commands::print(&told(&status)) }
+    if args.json {
+        commands::print_json(&status)
+    } else {
+        commands::print(&told(&status))
+    }
 }
 
-async fn ordered(control: &Path, kind: BackupKind, counters: &Counters) -> Result<BackupStatus, Failure> {
-    let order = BackupOrder { r#type: kind, id: Some(BackupId::generate(jiff::Timestamp::now()).to_string()) };
+async fn ordered(
+    control: &Path,
+    kind: BackupKind,
+    counters: &Counters,
+) -> Result<BackupStatus, Failure> {
+    let order = BackupOrder {
+        r#type: kind,
+        id: Some(BackupId::generate(jiff::Timestamp::now()).to_string()),
+    };
     let id = client::start_backup(control, &order).await?;
     let status = client::follow(control, &id, counters).await?;
     match status.conditions.iter().find(|c| c.r#type == "Failed") {
-        Some(failed) if is_true(&status.conditions, "Failed") => Err(Failure { class: ExitClass::from_reason(&failed.reason), message: failed.message.clone() }),
+        Some(failed) if is_true(&status.conditions, "Failed") => Err(Failure {
+            class: ExitClass::from_reason(&failed.reason),
+            message: failed.message.clone(),
+        }),
         _ => Ok(status),
     }
 }
@@ -75,7 +96,10 @@ async fn order(settings: &Settings, id: BackupId) -> Result<Order, Failure> {
         archive,
         accept: settings.accept_system_identifier,
         data_directory: settings.postgres.data_directory.clone(),
-        server: settings.postgres.connect_options("holdfast backup").map_err(|e| Failure::from_error(ExitClass::Refused, &e))?,
+        server: settings
+            .postgres
+            .connect_options("holdfast backup")
+            .map_err(|e| Failure::from_error(ExitClass::Refused, &e))?,
         compression: settings.backup_compression,
         parallelism: settings.parallelism,
         memory: settings.memory,
@@ -85,7 +109,9 @@ async fn order(settings: &Settings, id: BackupId) -> Result<Order, Failure> {
 
 fn class(error: &BackupError) -> ExitClass {
     match error {
-        BackupError::Refused(_) | BackupError::DataDirectory(_) | BackupError::Locked(LockError::Held(_)) => ExitClass::Refused,
+        BackupError::Refused(_)
+        | BackupError::DataDirectory(_)
+        | BackupError::Locked(LockError::Held(_)) => ExitClass::Refused,
         BackupError::Open(e) if e.is_permanent() => ExitClass::Refused,
         BackupError::WalMissing { .. } => ExitClass::Unknown,
         _ => ExitClass::Failed,
@@ -104,7 +130,10 @@ fn told(status: &BackupStatus) -> String {
         status.timeline.unwrap_or_default(),
     );
     if status.page_errors > 0 {
-        text.push_str(&format!("WARNING: {} pages fail their checksum; the backup holds them as they are:\n", status.page_errors));
+        text.push_str(&format!(
+            "WARNING: {} pages fail their checksum; the backup holds them as they are:\n",
+            status.page_errors
+        ));
         for page in &status.bad_pages {
             text.push_str(&format!("  {} block {}\n", page.file, page.block));
         }

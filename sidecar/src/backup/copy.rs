@@ -62,9 +62,17 @@ enum Done {
 }
 
 /// Copies everything but pg_control. At most `2 * parallelism` regions are in memory.
-pub async fn copy(walk: Walk, source: Arc<Source>, writer: &mut BackupWriter, parallelism: usize, counters: &Counters) -> Result<Findings, CopyError> {
+pub async fn copy(
+    walk: Walk,
+    source: Arc<Source>,
+    writer: &mut BackupWriter,
+    parallelism: usize,
+    counters: &Counters,
+) -> Result<Findings, CopyError> {
     let (send, mut receive) = mpsc::channel(AHEAD);
-    let walker = tokio::task::spawn_blocking(move || walk.run(&mut |task| send.blocking_send(task).map_err(|_| WalkError::Stopped)));
+    let walker = tokio::task::spawn_blocking(move || {
+        walk.run(&mut |task| send.blocking_send(task).map_err(|_| WalkError::Stopped))
+    });
     let cores = Arc::new(Semaphore::new(parallelism));
     let tasks = futures::stream::poll_fn(move |context| receive.poll_recv(context));
     let mut done = tasks
@@ -72,11 +80,15 @@ pub async fn copy(walk: Walk, source: Arc<Source>, writer: &mut BackupWriter, pa
             let (source, cores) = (source.clone(), cores.clone());
             tokio::spawn(async move {
                 match task {
-                    Task::Directory { path, mode } => Ok::<_, CopyError>(Done::Directory(path, mode)),
+                    Task::Directory { path, mode } => {
+                        Ok::<_, CopyError>(Done::Directory(path, mode))
+                    }
                     Task::Frame(pieces) => {
                         // Never closed.
                         let _core = cores.acquire_owned().await.ok();
-                        Ok(Done::Frame(tokio::task::spawn_blocking(move || source.read(pieces)).await??))
+                        Ok(Done::Frame(
+                            tokio::task::spawn_blocking(move || source.read(pieces)).await??,
+                        ))
                     }
                 }
             })
@@ -86,10 +98,18 @@ pub async fn copy(walk: Walk, source: Arc<Source>, writer: &mut BackupWriter, pa
     while let Some(item) = done.next().await {
         match item?? {
             Done::Directory(path, mode) => writer.directory(path, mode).await?,
-            Done::Frame(Read { frame, bad_pages, bytes }) => {
+            Done::Frame(Read {
+                frame,
+                bad_pages,
+                bytes,
+            }) => {
                 findings.page_errors += bad_pages.len() as u64;
                 for page in bad_pages {
-                    tracing::warn!(file = page.path, block = page.block, "the page's checksum does not match, also after re-reading");
+                    tracing::warn!(
+                        file = page.path,
+                        block = page.block,
+                        "the page's checksum does not match, also after re-reading"
+                    );
                     if findings.bad_pages.len() < NAMED_PAGES {
                         findings.bad_pages.push(page);
                     }

@@ -11,11 +11,17 @@ pub use copy::CopyError;
 use crate::data_directory::{self, DataDirectoryError};
 use crate::origin::Origin;
 use crate::progress::Counters;
-use crate::status::{BackupRepository, BackupSize, BackupStatus, Condition, ConditionStatus, PageError};
+use crate::status::{
+    BackupRepository, BackupSize, BackupStatus, Condition, ConditionStatus, PageError,
+};
 use copy::Findings;
 use holdfast_postgres::backup_label::{self, BackupFrom, BackupLabel, BackupLabelError};
-use holdfast_postgres::server::{BackupStop, ConnectOptions, LockError, Server, ServerError, Settings as ServerSettings};
-use holdfast_postgres::{ControlFile, Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier};
+use holdfast_postgres::server::{
+    BackupStop, ConnectOptions, LockError, Server, ServerError, Settings as ServerSettings,
+};
+use holdfast_postgres::{
+    ControlFile, Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier,
+};
 use holdfast_repository::backup::{BackupId, BackupWriter, Root, WriterSettings};
 use holdfast_repository::facts::{BackupFacts, RecoverySettings, TablespaceFacts};
 use holdfast_repository::{Archive, Compression, ObjectError, ObjectKind, OpenError, layout};
@@ -96,7 +102,9 @@ pub enum BackupError {
     #[error("{0}")]
     Changed(String),
     /// Stored, and not yet complete.
-    #[error("backup {id} is stored, but WAL segment {segment} that it needs was not archived within {waited} s{hint}; `holdfast info` shows it as complete as soon as that segment is there")]
+    #[error(
+        "backup {id} is stored, but WAL segment {segment} that it needs was not archived within {waited} s{hint}; `holdfast info` shows it as complete as soon as that segment is there"
+    )]
     WalMissing {
         /// The backup.
         id: BackupId,
@@ -112,8 +120,12 @@ pub enum BackupError {
 /// Takes a full backup. Returns when it is complete: manifest, and every segment from start to stop.
 pub async fn take(order: &Order, counters: &Counters) -> Result<BackupStatus, BackupError> {
     let (_, control) = read_control(&order.data_directory).await?;
-    let origin = Origin::read(&order.data_directory).map_err(|e| BackupError::Refused(e.to_string()))?;
-    if let Some(source) = origin.as_ref().and_then(|origin| origin.copied_from(order.archive.id())) {
+    let origin =
+        Origin::read(&order.data_directory).map_err(|e| BackupError::Refused(e.to_string()))?;
+    if let Some(source) = origin
+        .as_ref()
+        .and_then(|origin| origin.copied_from(order.archive.id()))
+    {
         return Err(BackupError::Refused(format!(
             "{} is a copy of the database that {} belongs to, and may not be backed up into it: give the copy an archive of its own",
             order.data_directory.display(),
@@ -123,7 +135,15 @@ pub async fn take(order: &Order, counters: &Counters) -> Result<BackupStatus, Ba
     let server = Server::connect(&order.server).await?;
     let settings = server.settings().await?;
     fit(&control, &settings, &order.data_directory).map_err(BackupError::Refused)?;
-    order.archive.claim(control.system_identifier, control.major, control.segment_size, order.accept).await?;
+    order
+        .archive
+        .claim(
+            control.system_identifier,
+            control.major,
+            control.segment_size,
+            order.accept,
+        )
+        .await?;
     server.try_lock_backup().await?;
     let root = {
         let _alive = Alive::begin(order, control.system_identifier);
@@ -135,22 +155,49 @@ pub async fn take(order: &Order, counters: &Counters) -> Result<BackupStatus, Ba
     Ok(status(&order.repository, &root))
 }
 
-async fn copy_and_commit(order: &Order, server: &Server, control: &ControlFile, settings: &ServerSettings, counters: &Counters) -> Result<Root, BackupError> {
-    let tablespaces: Vec<(u32, String)> = server.tablespaces().await?.into_iter().filter(|(_, location)| location.starts_with('/')).collect();
+async fn copy_and_commit(
+    order: &Order,
+    server: &Server,
+    control: &ControlFile,
+    settings: &ServerSettings,
+    counters: &Counters,
+) -> Result<Root, BackupError> {
+    let tablespaces: Vec<(u32, String)> = server
+        .tablespaces()
+        .await?
+        .into_iter()
+        .filter(|(_, location)| location.starts_with('/'))
+        .collect();
     let walk = Walk {
         root: order.data_directory.clone(),
         major: control.major,
         relation_segment_blocks: control.relation_segment_blocks,
-        tablespaces: tablespaces.iter().map(|(oid, _)| *oid).collect::<HashSet<_>>(),
+        tablespaces: tablespaces
+            .iter()
+            .map(|(oid, _)| *oid)
+            .collect::<HashSet<_>>(),
     };
     let total = copy::measure(walk.clone()).await?;
     counters.set_total(total);
     let pack_bytes = PACK_BYTES.min((order.memory / PACK_SHARE) as usize);
-    let writing = WriterSettings { compression: order.compression, pack_bytes, uploads: 2 };
-    let mut writer = BackupWriter::begin(order.archive.clone(), control.system_identifier, order.id.clone(), writing).await?;
+    let writing = WriterSettings {
+        compression: order.compression,
+        pack_bytes,
+        uploads: 2,
+    };
+    let mut writer = BackupWriter::begin(
+        order.archive.clone(),
+        control.system_identifier,
+        order.id.clone(),
+        writing,
+    )
+    .await?;
     let start_time = jiff::Timestamp::now();
     tracing::info!(backup = %order.id, "asking for a checkpoint");
-    let start = server.start_backup(&format!("holdfast {}", order.id), true).await?.start;
+    let start = server
+        .start_backup(&format!("holdfast {}", order.id), true)
+        .await?
+        .start;
     tracing::info!(backup = %order.id, %start, bytes = total, "copying");
     let source = Source {
         root: order.data_directory.clone(),
@@ -160,14 +207,28 @@ async fn copy_and_commit(order: &Order, server: &Server, control: &ControlFile, 
         compression: order.compression,
         dont_cache: AtomicBool::new(true),
     };
-    let Findings { page_errors, bad_pages } = copy::copy(walk, Arc::new(source), &mut writer, order.parallelism, counters).await?;
+    let Findings {
+        page_errors,
+        bad_pages,
+    } = copy::copy(
+        walk,
+        Arc::new(source),
+        &mut writer,
+        order.parallelism,
+        counters,
+    )
+    .await?;
     // After all else: on a standby its minimum recovery point says from where on the copy is consistent.
     let (control_bytes, control_after) = read_control(&order.data_directory).await?;
     let BackupStop { stop, label, .. } = server.stop_backup().await?;
     let stop_time = jiff::Timestamp::now();
     let parsed = backup_label::parse(&label)?;
     unchanged(control, &control_after, settings, &parsed).map_err(BackupError::Changed)?;
-    let stop = if parsed.from == BackupFrom::Standby { stop.max(control_after.min_recovery_point) } else { stop };
+    let stop = if parsed.from == BackupFrom::Standby {
+        stop.max(control_after.min_recovery_point)
+    } else {
+        stop
+    };
     let facts = BackupFacts {
         id: order.id.to_string(),
         system: control.system_identifier,
@@ -184,7 +245,14 @@ async fn copy_and_commit(order: &Order, server: &Server, control: &ControlFile, 
         files: 0,
         data_checksums: control.data_checksums,
         page_errors,
-        tablespaces: tablespaces.into_iter().map(|(oid, location)| TablespaceFacts { oid, location, bytes: 0 }).collect(),
+        tablespaces: tablespaces
+            .into_iter()
+            .map(|(oid, location)| TablespaceFacts {
+                oid,
+                location,
+                bytes: 0,
+            })
+            .collect(),
         settings: RecoverySettings {
             max_connections: control_after.max_connections,
             max_worker_processes: control_after.max_worker_processes,
@@ -194,11 +262,17 @@ async fn copy_and_commit(order: &Order, server: &Server, control: &ControlFile, 
         },
     };
     let mode = directory_mode(&order.data_directory);
-    Ok(writer.finish(facts, bad_pages, control_bytes, label, mode).await?)
+    Ok(writer
+        .finish(facts, bad_pages, control_bytes, label, mode)
+        .await?)
 }
 
 /// What must hold before a backup begins. Pure.
-fn fit(control: &ControlFile, settings: &ServerSettings, data_directory: &Path) -> Result<(), String> {
+fn fit(
+    control: &ControlFile,
+    settings: &ServerSettings,
+    data_directory: &Path,
+) -> Result<(), String> {
     let place = data_directory.display();
     if settings.system_identifier != control.system_identifier {
         return Err(format!(
@@ -210,21 +284,37 @@ fn fit(control: &ControlFile, settings: &ServerSettings, data_directory: &Path) 
         return Err("archive_mode is off, so the WAL that a backup needs would never be archived: set archive_mode = on and archive_command = 'holdfast-wal archive %f %p', and restart Postgres".into());
     }
     if settings.in_recovery && !settings.full_page_writes {
-        return Err("full_page_writes is off on the primary, so a standby can't be backed up: set it on".into());
+        return Err(
+            "full_page_writes is off on the primary, so a standby can't be backed up: set it on"
+                .into(),
+        );
     }
     Ok(())
 }
 
 /// What must still hold when it ends. Pure.
-fn unchanged(before: &ControlFile, after: &ControlFile, settings: &ServerSettings, label: &BackupLabel) -> Result<(), String> {
+fn unchanged(
+    before: &ControlFile,
+    after: &ControlFile,
+    settings: &ServerSettings,
+    label: &BackupLabel,
+) -> Result<(), String> {
     if after.system_identifier != before.system_identifier {
-        return Err(format!("the data directory changed while it was backed up: its system identifier was {} and is {}", before.system_identifier, after.system_identifier));
+        return Err(format!(
+            "the data directory changed while it was backed up: its system identifier was {} and is {}",
+            before.system_identifier, after.system_identifier
+        ));
     }
     if settings.in_recovery && label.from != BackupFrom::Standby {
-        return Err("the standby was promoted while it was backed up: take the backup again".into());
+        return Err(
+            "the standby was promoted while it was backed up: take the backup again".into(),
+        );
     }
     if label.from == BackupFrom::Standby && after.timeline != label.timeline {
-        return Err(format!("the standby went from timeline {} to {} while it was backed up: take the backup again", label.timeline, after.timeline));
+        return Err(format!(
+            "the standby went from timeline {} to {} while it was backed up: take the backup again",
+            label.timeline, after.timeline
+        ));
     }
     Ok(())
 }
@@ -232,7 +322,8 @@ fn unchanged(before: &ControlFile, after: &ControlFile, settings: &ServerSetting
 /// Reads pg_control on a thread that may wait for it.
 async fn read_control(data_directory: &Path) -> Result<(Vec<u8>, ControlFile), DataDirectoryError> {
     let directory = data_directory.to_owned();
-    match tokio::task::spawn_blocking(move || data_directory::control_file_bytes(&directory)).await {
+    match tokio::task::spawn_blocking(move || data_directory::control_file_bytes(&directory)).await
+    {
         Ok(read) => read,
         // Blocking work is never cancelled, so it panicked.
         Err(e) => std::panic::resume_unwind(e.into_panic()),
@@ -253,7 +344,14 @@ impl Alive {
         Self(tokio::spawn(async move {
             for n in 1.. {
                 tokio::time::sleep(ALIVE_EVERY).await;
-                if let Err(e) = archive.create_single(ObjectKind::Alive, &layout::alive(system, id.as_str(), n), &[]).await {
+                if let Err(e) = archive
+                    .create_single(
+                        ObjectKind::Alive,
+                        &layout::alive(system, id.as_str(), n),
+                        &[],
+                    )
+                    .await
+                {
                     tracing::warn!("can't write a sign of life: {e}");
                 }
             }
@@ -268,12 +366,24 @@ impl Drop for Alive {
 }
 
 /// The segments that hold WAL from `start` to `stop`.
-pub fn segments_between(start: Lsn, stop: Lsn, size: SegmentSize) -> impl Iterator<Item = SegmentNumber> {
-    let last = if stop > start { Lsn(stop.0 - 1).segment(size) } else { start.segment(size) };
+pub fn segments_between(
+    start: Lsn,
+    stop: Lsn,
+    size: SegmentSize,
+) -> impl Iterator<Item = SegmentNumber> {
+    let last = if stop > start {
+        Lsn(stop.0 - 1).segment(size)
+    } else {
+        start.segment(size)
+    };
     (start.segment(size).0..=last.0).map(SegmentNumber)
 }
 
-async fn wait_for_wal(order: &Order, facts: &BackupFacts, on_standby: bool) -> Result<(), BackupError> {
+async fn wait_for_wal(
+    order: &Order,
+    facts: &BackupFacts,
+    on_standby: bool,
+) -> Result<(), BackupError> {
     let begun = Instant::now();
     let mut told = None;
     for number in segments_between(facts.start, facts.stop, facts.segment_size) {
@@ -286,18 +396,28 @@ async fn wait_for_wal(order: &Order, facts: &BackupFacts, on_standby: bool) -> R
                 Err(e) => Some(e),
             };
             let hint = if on_standby {
-                ": only the primary can close that segment; run there: select pg_switch_wal()".to_owned()
+                ": only the primary can close that segment; run there: select pg_switch_wal()"
+                    .to_owned()
             } else {
                 ": see pg_stat_archiver and the sidecar's log for why".to_owned()
             };
             if begun.elapsed() >= order.wal_patience {
-                return Err(BackupError::WalMissing { id: order.id.clone(), segment, waited: order.wal_patience.as_secs(), hint });
+                return Err(BackupError::WalMissing {
+                    id: order.id.clone(),
+                    segment,
+                    waited: order.wal_patience.as_secs(),
+                    hint,
+                });
             }
-            if told.is_none_or(|t: Instant| t.elapsed() >= WAL_TOLD) && (on_standby || begun.elapsed() > Duration::from_secs(3)) {
+            if told.is_none_or(|t: Instant| t.elapsed() >= WAL_TOLD)
+                && (on_standby || begun.elapsed() > Duration::from_secs(3))
+            {
                 told = Some(Instant::now());
                 match trouble {
                     Some(e) => tracing::warn!("{e}"),
-                    None => tracing::info!("waiting for WAL segment {segment} to be archived{hint}"),
+                    None => {
+                        tracing::info!("waiting for WAL segment {segment} to be archived{hint}")
+                    }
                 }
             }
             tokio::time::sleep(WAL_PAUSE).await;
@@ -309,7 +429,14 @@ async fn wait_for_wal(order: &Order, facts: &BackupFacts, on_standby: bool) -> R
 /// As `Backup.status` tells a complete backup.
 fn status(repository: &str, root: &Root) -> BackupStatus {
     let facts = &root.facts;
-    let complete = || Condition::new("Complete", ConditionStatus::True, "Stored", "the manifest and all WAL from start to stop are in the repository");
+    let complete = || {
+        Condition::new(
+            "Complete",
+            ConditionStatus::True,
+            "Stored",
+            "the manifest and all WAL from start to stop are in the repository",
+        )
+    };
     BackupStatus {
         id: facts.id.clone(),
         r#type: "Full".into(),
@@ -318,15 +445,30 @@ fn status(repository: &str, root: &Root) -> BackupStatus {
         timeline: Some(facts.timeline.0),
         start_time: Some(facts.start_time),
         completion_time: Some(facts.stop_time),
-        size: Some(BackupSize { database: facts.database_bytes, stored: facts.stored_bytes, changed: facts.database_bytes }),
+        size: Some(BackupSize {
+            database: facts.database_bytes,
+            stored: facts.stored_bytes,
+            changed: facts.database_bytes,
+        }),
         page_errors: facts.page_errors,
         bad_pages: root
             .bad_pages
             .iter()
-            .map(|page| PageError { file: page.path.clone(), block: page.block, reason: "the checksum does not match, also after re-reading".into() })
+            .map(|page| PageError {
+                file: page.path.clone(),
+                block: page.block,
+                reason: "the checksum does not match, also after re-reading".into(),
+            })
             .collect(),
-        repositories: vec![BackupRepository { name: repository.to_owned(), stored_bytes: facts.stored_bytes, conditions: vec![complete()] }],
-        conditions: vec![Condition::new("Started", ConditionStatus::True, "Started", ""), complete()],
+        repositories: vec![BackupRepository {
+            name: repository.to_owned(),
+            stored_bytes: facts.stored_bytes,
+            conditions: vec![complete()],
+        }],
+        conditions: vec![
+            Condition::new("Started", ConditionStatus::True, "Started", ""),
+            complete(),
+        ],
         ..BackupStatus::default()
     }
 }
@@ -340,8 +482,15 @@ mod tests {
     fn a_backup_needs_every_segment_that_its_wal_touches() {
         let size = SegmentSize::new(16 << 20).unwrap();
         let mb = 1u64 << 20;
-        for (start, stop, want) in [(16 * mb + 40, 32 * mb, 1..=1), (16 * mb + 40, 32 * mb + 1, 1..=2), (16 * mb, 16 * mb, 1..=1), (17 * mb, 80 * mb, 1..=4)] {
-            let got: Vec<u64> = segments_between(Lsn(start), Lsn(stop), size).map(|n| n.0).collect();
+        for (start, stop, want) in [
+            (16 * mb + 40, 32 * mb, 1..=1),
+            (16 * mb + 40, 32 * mb + 1, 1..=2),
+            (16 * mb, 16 * mb, 1..=1),
+            (17 * mb, 80 * mb, 1..=4),
+        ] {
+            let got: Vec<u64> = segments_between(Lsn(start), Lsn(stop), size)
+                .map(|n| n.0)
+                .collect();
             assert_eq!(got, want.collect::<Vec<_>>(), "{start}..{stop}");
         }
     }

@@ -2,8 +2,8 @@
 //! out, what has become shorter is padded; then checks, sums, digests and packs.
 
 use super::walk::Piece;
-use holdfast_postgres::page::{self, PageState};
 use holdfast_postgres::Lsn;
+use holdfast_postgres::page::{self, PageState};
 use holdfast_repository::backup::{self, BadPage, PackedFrame, PackedSlice, REGION_BYTES};
 use holdfast_repository::{Archive, Compression};
 use rustix::fs::{Mode, OFlags};
@@ -66,30 +66,63 @@ impl Source {
         let mut bad_pages = Vec::new();
         for piece in pieces {
             let buffer = &mut raw[used..used + piece.length as usize];
-            let Some(file) = self.open(&piece)? else { continue };
+            let Some(file) = self.open(&piece)? else {
+                continue;
+            };
             self.fill(&piece, &file, buffer)?;
             if self.data_checksums && piece.first_block.is_some() {
                 self.check_pages(&piece, &file, buffer, &mut bad_pages)?;
             }
-            let Piece { file, first_block, region, length } = piece;
-            let sums = if first_block.is_some() { backup::page_sums(buffer) } else { Vec::new() };
-            slices.push(PackedSlice { digest: backup::digest(&self.archive, buffer), sums, region, offset: used as u32, length, file });
+            let Piece {
+                file,
+                first_block,
+                region,
+                length,
+            } = piece;
+            let sums = if first_block.is_some() {
+                backup::page_sums(buffer)
+            } else {
+                Vec::new()
+            };
+            slices.push(PackedSlice {
+                digest: backup::digest(&self.archive, buffer),
+                sums,
+                region,
+                offset: used as u32,
+                length,
+                file,
+            });
             used += length as usize;
         }
         raw.truncate(used);
-        let packed = if used == 0 { Vec::new() } else { self.compression.pack(&raw) };
-        Ok(Read { frame: PackedFrame { packed, slices }, bad_pages, bytes: used as u64 })
+        let packed = if used == 0 {
+            Vec::new()
+        } else {
+            self.compression.pack(&raw)
+        };
+        Ok(Read {
+            frame: PackedFrame { packed, slices },
+            bad_pages,
+            bytes: used as u64,
+        })
     }
 
     /// `None`: the file has gone, and with its first region the whole file is left out. A later region of a file that
     /// has gone is zeros, as what was cut off is.
     fn open(&self, piece: &Piece) -> Result<Option<Option<File>>, ReadError> {
         let path = self.root.join(&piece.file.path);
-        match rustix::fs::open(&path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
+        match rustix::fs::open(
+            &path,
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK,
+            Mode::empty(),
+        ) {
             Ok(descriptor) => Ok(Some(Some(File::from(descriptor)))),
             Err(Errno::NOENT) if piece.region == 0 => Ok(None),
             Err(Errno::NOENT) => Ok(Some(None)),
-            Err(e) => Err(ReadError { path, source: e.into() }),
+            Err(e) => Err(ReadError {
+                path,
+                source: e.into(),
+            }),
         }
     }
 
@@ -103,7 +136,12 @@ impl Source {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(ReadError { path: self.root.join(&piece.file.path), source }),
+                Err(source) => {
+                    return Err(ReadError {
+                        path: self.root.join(&piece.file.path),
+                        source,
+                    });
+                }
             }
         }
         Ok(())
@@ -112,7 +150,9 @@ impl Source {
     fn pread(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         if self.dont_cache.load(Ordering::Relaxed) {
             match rustix::io::preadv2(file, &mut [IoSliceMut::new(buffer)], offset, DONT_CACHE) {
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.dont_cache.store(false, Ordering::Relaxed),
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                    self.dont_cache.store(false, Ordering::Relaxed)
+                }
                 other => return Ok(other?),
             }
         }
@@ -120,15 +160,26 @@ impl Source {
     }
 
     /// As `basebackup.c` does: a page that is newer than the start is not judged, a bad one is read again.
-    fn check_pages(&self, piece: &Piece, file: &Option<File>, buffer: &mut [u8], bad: &mut Vec<BadPage>) -> Result<(), ReadError> {
+    fn check_pages(
+        &self,
+        piece: &Piece,
+        file: &Option<File>,
+        buffer: &mut [u8],
+        bad: &mut Vec<BadPage>,
+    ) -> Result<(), ReadError> {
         let Some(file) = file else { return Ok(()) };
         let pages_before = piece.region * (REGION_BYTES / page::SIZE as u64);
         for (number, content) in (pages_before..).zip(buffer.chunks_exact_mut(page::SIZE)) {
             let block = piece.first_block.unwrap_or(0).wrapping_add(number as u32);
             let mut tries = 0;
-            while page::lsn(content) < self.start && matches!(page::check(content, block), PageState::Bad { .. }) {
+            while page::lsn(content) < self.start
+                && matches!(page::check(content, block), PageState::Bad { .. })
+            {
                 if tries == RE_READS {
-                    bad.push(BadPage { path: piece.file.path.clone(), block });
+                    bad.push(BadPage {
+                        path: piece.file.path.clone(),
+                        block,
+                    });
                     break;
                 }
                 tries += 1;
@@ -140,7 +191,12 @@ impl Source {
                         break;
                     }
                     Ok(_) => {}
-                    Err(source) => return Err(ReadError { path: self.root.join(&piece.file.path), source }),
+                    Err(source) => {
+                        return Err(ReadError {
+                            path: self.root.join(&piece.file.path),
+                            source,
+                        });
+                    }
                 }
             }
         }

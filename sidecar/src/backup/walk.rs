@@ -41,7 +41,9 @@ pub struct Piece {
 #[derive(Debug, Error)]
 pub enum WalkError {
     /// An operating system error.
-    #[error("can't read {path}: {source}; the backup has to run as the user that owns the data directory")]
+    #[error(
+        "can't read {path}: {source}; the backup has to run as the user that owns the data directory"
+    )]
     Read {
         /// What.
         path: PathBuf,
@@ -49,7 +51,9 @@ pub enum WalkError {
         source: io::Error,
     },
     /// A name that a manifest can't hold.
-    #[error("{0:?} has a name that is not UTF-8: rename or remove it, PostgreSQL makes no such files")]
+    #[error(
+        "{0:?} has a name that is not UTF-8: rename or remove it, PostgreSQL makes no such files"
+    )]
     Name(PathBuf),
     /// The receiver has gone.
     #[error("the backup was given up")]
@@ -71,8 +75,15 @@ pub struct Walk {
 
 impl Walk {
     /// Gives each task to `emit`, in order. Files that vanish meanwhile are left out: their removal is in the WAL.
-    pub fn run(&self, emit: &mut dyn FnMut(Task) -> Result<(), WalkError>) -> Result<(), WalkError> {
-        let mut bundle = Bundle { emit, pieces: Vec::new(), bytes: 0 };
+    pub fn run(
+        &self,
+        emit: &mut dyn FnMut(Task) -> Result<(), WalkError>,
+    ) -> Result<(), WalkError> {
+        let mut bundle = Bundle {
+            emit,
+            pieces: Vec::new(),
+            bytes: 0,
+        };
         self.directory("", &mut bundle)?;
         bundle.flush()
     }
@@ -80,13 +91,23 @@ impl Walk {
     fn directory(&self, path: &str, bundle: &mut Bundle<'_>) -> Result<(), WalkError> {
         let on_disk = self.root.join(path);
         let names = match sorted_names(&on_disk) {
-            Err(WalkError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound && !path.is_empty() => return Ok(()),
+            Err(WalkError::Read { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && !path.is_empty() =>
+            {
+                return Ok(());
+            }
             other => other?,
         };
         for name in &names {
-            let relative = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+            let relative = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}/{name}")
+            };
             let on_disk = on_disk.join(name);
-            let Some(meta) = self.metadata(&relative, &on_disk)? else { continue };
+            let Some(meta) = self.metadata(&relative, &on_disk)? else {
+                continue;
+            };
             // Recreated empty; it may be a link to another volume, and nothing in it is copied.
             if relative == "pg_wal" {
                 self.empty_wal_directory(meta.mode() & 0o7777, bundle)?;
@@ -96,36 +117,68 @@ impl Walk {
                     continue;
                 }
                 bundle.flush()?;
-                (bundle.emit)(Task::Directory { path: relative.clone(), mode: meta.mode() & 0o7777 })?;
+                (bundle.emit)(Task::Directory {
+                    path: relative.clone(),
+                    mode: meta.mode() & 0o7777,
+                })?;
                 if entry != Entry::EmptyDirectory {
                     self.directory(&relative, bundle)?;
                 }
             } else if meta.is_file() {
                 self.file(relative, &meta, &names, bundle)?;
             } else {
-                tracing::warn!("{} is neither a file nor a directory, and is left out", on_disk.display());
+                tracing::warn!(
+                    "{} is neither a file nor a directory, and is left out",
+                    on_disk.display()
+                );
             }
         }
         Ok(())
     }
 
     fn metadata(&self, relative: &str, on_disk: &Path) -> Result<Option<Metadata>, WalkError> {
-        let followed = relative == "pg_wal" || relative.strip_prefix("pg_tblspc/").and_then(|oid| oid.parse().ok()).is_some_and(|oid: u32| self.tablespaces.contains(&oid));
-        let meta = if followed { fs::metadata(on_disk) } else { fs::symlink_metadata(on_disk) };
+        let followed = relative == "pg_wal"
+            || relative
+                .strip_prefix("pg_tblspc/")
+                .and_then(|oid| oid.parse().ok())
+                .is_some_and(|oid: u32| self.tablespaces.contains(&oid));
+        let meta = if followed {
+            fs::metadata(on_disk)
+        } else {
+            fs::symlink_metadata(on_disk)
+        };
         match meta {
             Ok(meta) => Ok(Some(meta)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(WalkError::Read { path: on_disk.to_owned(), source }),
+            Err(source) => Err(WalkError::Read {
+                path: on_disk.to_owned(),
+                source,
+            }),
         }
     }
 
     fn empty_wal_directory(&self, mode: u32, bundle: &mut Bundle<'_>) -> Result<(), WalkError> {
         bundle.flush()?;
-        let below = if self.major >= 17 { &["pg_wal", "pg_wal/archive_status", "pg_wal/summaries"][..] } else { &["pg_wal", "pg_wal/archive_status"][..] };
-        below.iter().try_for_each(|path| (bundle.emit)(Task::Directory { path: (*path).to_owned(), mode }))
+        let below = if self.major >= 17 {
+            &["pg_wal", "pg_wal/archive_status", "pg_wal/summaries"][..]
+        } else {
+            &["pg_wal", "pg_wal/archive_status"][..]
+        };
+        below.iter().try_for_each(|path| {
+            (bundle.emit)(Task::Directory {
+                path: (*path).to_owned(),
+                mode,
+            })
+        })
     }
 
-    fn file(&self, path: String, meta: &Metadata, siblings: &[String], bundle: &mut Bundle<'_>) -> Result<(), WalkError> {
+    fn file(
+        &self,
+        path: String,
+        meta: &Metadata,
+        siblings: &[String],
+        bundle: &mut Bundle<'_>,
+    ) -> Result<(), WalkError> {
         let first_block = match datadir::classify(&path, false, self.major) {
             _ if path == "global/pg_control" => return Ok(()),
             Entry::Skip | Entry::EmptyDirectory => return Ok(()),
@@ -139,11 +192,22 @@ impl Walk {
             }
         };
         let size = meta.size();
-        let file = Arc::new(FileFacts { path, mode: meta.mode() & 0o7777, size, modified: meta.mtime(), paged: first_block.is_some() });
+        let file = Arc::new(FileFacts {
+            path,
+            mode: meta.mode() & 0o7777,
+            size,
+            modified: meta.mtime(),
+            paged: first_block.is_some(),
+        });
         let mut region = 0;
         loop {
             let length = size.saturating_sub(region * REGION_BYTES).min(REGION_BYTES) as u32;
-            bundle.add(Piece { file: file.clone(), first_block, region, length })?;
+            bundle.add(Piece {
+                file: file.clone(),
+                first_block,
+                region,
+                length,
+            })?;
             region += 1;
             if region * REGION_BYTES >= size {
                 return Ok(());
@@ -182,11 +246,17 @@ impl Bundle<'_> {
 }
 
 fn sorted_names(directory: &Path) -> Result<Vec<String>, WalkError> {
-    let fail = |source| WalkError::Read { path: directory.to_owned(), source };
+    let fail = |source| WalkError::Read {
+        path: directory.to_owned(),
+        source,
+    };
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name();
-        names.push(name.into_string().map_err(|name| WalkError::Name(directory.join(name)))?);
+        names.push(
+            name.into_string()
+                .map_err(|name| WalkError::Name(directory.join(name)))?,
+        );
     }
     names.sort();
     Ok(names)
@@ -199,7 +269,12 @@ mod tests {
 
     fn walk(root: &Path) -> Vec<Task> {
         let mut tasks = Vec::new();
-        let walk = Walk { root: root.to_owned(), major: 17, relation_segment_blocks: 131_072, tablespaces: HashSet::new() };
+        let walk = Walk {
+            root: root.to_owned(),
+            major: 17,
+            relation_segment_blocks: 131_072,
+            tablespaces: HashSet::new(),
+        };
         walk.run(&mut |task| {
             tasks.push(task);
             Ok(())
@@ -221,7 +296,10 @@ mod tests {
             .into_iter()
             .map(|task| match task {
                 Task::Directory { path, .. } => vec![(path, 0, 0)],
-                Task::Frame(pieces) => pieces.iter().map(|p| (p.file.path.clone(), p.region, p.length)).collect(),
+                Task::Frame(pieces) => pieces
+                    .iter()
+                    .map(|p| (p.file.path.clone(), p.region, p.length))
+                    .collect(),
             })
             .collect();
         let file = |name: &str, region, length| (format!("base/5/{name}"), region, length);

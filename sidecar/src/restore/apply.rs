@@ -47,14 +47,20 @@ pub async fn apply(work: Work, counters: &Arc<Counters>) -> Result<(), WriteErro
     };
     let writer = Arc::new(writer);
     let shown = tokio::spawn(show(writer.clone(), counters.clone()));
-    let settings = ScanSettings { parallelism: work.parallelism, patience: PATIENCE };
+    let settings = ScanSettings {
+        parallelism: work.parallelism,
+        patience: PATIENCE,
+    };
     let scanned = scan(work.reader.clone(), writer.clone(), settings).await;
     shown.abort();
     // Cancelled, as asked; its handle on the writer is gone then.
     let _ = shown.await;
     scanned?;
     let Some(writer) = Arc::into_inner(writer) else {
-        return Err(WriteError::Repository { file: "backup_manifest".into(), why: "a worker of the restore is still running".into() });
+        return Err(WriteError::Repository {
+            file: "backup_manifest".into(),
+            why: "a worker of the restore is still running".into(),
+        });
     };
     blocking(move || finish(&work, writer)).await
 }
@@ -88,8 +94,13 @@ fn begin(work: &Work) -> Result<Writer, WriteError> {
     let path = root.join("backup_manifest");
     let file = File::create_new(&path).map_err(WriteError::os(&path))?;
     let facts = &work.reader.root().facts;
-    let (version, system) = if facts.postgres_major >= 17 { (2, Some(facts.system)) } else { (1, None) };
-    let manifest = ManifestWriter::new(BufWriter::new(file), version, system).map_err(WriteError::os(&path))?;
+    let (version, system) = if facts.postgres_major >= 17 {
+        (2, Some(facts.system))
+    } else {
+        (1, None)
+    };
+    let manifest = ManifestWriter::new(BufWriter::new(file), version, system)
+        .map_err(WriteError::os(&path))?;
     Writer::begin(&work.destination, owner, manifest, &REWRITTEN)
 }
 
@@ -104,16 +115,27 @@ fn finish(work: &Work, writer: Writer) -> Result<(), WriteError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         other => other.map_err(WriteError::os(&auto_conf))?,
     };
-    let mode = root.join("PG_VERSION").metadata().map_or(0o600, |m| m.permissions().mode() & 0o777);
+    let mode = root
+        .join("PG_VERSION")
+        .metadata()
+        .map_or(0o600, |m| m.permissions().mode() & 0o777);
     let put = |path: &Path, content: &[u8]| put(path, content, mode, owner);
-    put(&auto_conf, recovery::during(&existing, &work.recovery).as_bytes())?;
+    put(
+        &auto_conf,
+        recovery::during(&existing, &work.recovery).as_bytes(),
+    )?;
     put(&root.join("recovery.signal"), b"")?;
     let mut listed = vec![
         ("backup_label", stored.backup_label.clone()),
         (RESTORE_FILE, work.order.to_json()),
         (AFTERWARDS, recovery::afterwards(&existing).into_bytes()),
     ];
-    if let Some(origin) = origin(root, work.copy_of.as_ref()).map_err(|e| WriteError::Repository { file: ORIGIN_FILE.into(), why: e.to_string() })? {
+    if let Some(origin) =
+        origin(root, work.copy_of.as_ref()).map_err(|e| WriteError::Repository {
+            file: ORIGIN_FILE.into(),
+            why: e.to_string(),
+        })?
+    {
         listed.push((ORIGIN_FILE, origin.to_json()));
     }
     for (name, content) in listed {
@@ -122,17 +144,27 @@ fn finish(work: &Work, writer: Writer) -> Result<(), WriteError> {
     }
     list(&mut manifest, "global/pg_control", &stored.pg_control).map_err(WriteError::os(root))?;
     let path = root.join("backup_manifest");
-    let mut file = manifest.finish(facts.timeline, facts.start, facts.stop).map_err(WriteError::os(&path))?;
+    let mut file = manifest
+        .finish(facts.timeline, facts.start, facts.stop)
+        .map_err(WriteError::os(&path))?;
     file.flush().map_err(WriteError::os(&path))?;
     own(&path, mode, owner)?;
     // Everything is durable before pg_control makes it startable.
-    for directory in std::iter::once(root.clone()).chain(work.destination.tablespaces.values().cloned()).chain([root.join("pg_wal")]) {
+    for directory in std::iter::once(root.clone())
+        .chain(work.destination.tablespaces.values().cloned())
+        .chain([root.join("pg_wal")])
+    {
         let file = File::open(&directory).map_err(WriteError::os(&directory))?;
         rustix::fs::syncfs(file).map_err(|e| WriteError::os(&directory)(e.into()))?;
     }
-    let (control, new) = (root.join("global/pg_control"), root.join("global/pg_control.holdfast"));
+    let (control, new) = (
+        root.join("global/pg_control"),
+        root.join("global/pg_control.holdfast"),
+    );
     put(&new, &stored.pg_control)?;
-    File::open(&new).and_then(|f| f.sync_all()).map_err(WriteError::os(&new))?;
+    File::open(&new)
+        .and_then(|f| f.sync_all())
+        .map_err(WriteError::os(&new))?;
     fs::rename(&new, &control).map_err(WriteError::os(&control))?;
     let global = root.join("global");
     sync_directory(&global).map_err(WriteError::os(&global))?;
@@ -144,7 +176,9 @@ fn finish(work: &Work, writer: Writer) -> Result<(), WriteError> {
 /// What the backup's own says, and what is new: a copy of a copy may archive into neither.
 fn origin(root: &Path, copy_of: Option<&Source>) -> Result<Option<Origin>, OriginError> {
     let kept = Origin::read(root)?;
-    let Some(source) = copy_of else { return Ok(kept) };
+    let Some(source) = copy_of else {
+        return Ok(kept);
+    };
     let mut sources = kept.map(|o| o.copy_of).unwrap_or_default();
     if !sources.contains(source) {
         sources.push(source.clone());
@@ -152,7 +186,12 @@ fn origin(root: &Path, copy_of: Option<&Source>) -> Result<Option<Origin>, Origi
     Ok(Some(Origin::new(sources, None)))
 }
 
-fn put(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<(), WriteError> {
+fn put(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> Result<(), WriteError> {
     fs::write(path, content).map_err(WriteError::os(path))?;
     own(path, mode, owner)
 }
@@ -165,7 +204,16 @@ fn own(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(), WriteErr
     }
 }
 
-fn list<W: Write>(manifest: &mut backup_manifest::Writer<W>, name: &str, content: &[u8]) -> std::io::Result<()> {
+fn list<W: Write>(
+    manifest: &mut backup_manifest::Writer<W>,
+    name: &str,
+    content: &[u8],
+) -> std::io::Result<()> {
     let crc = crc_fast::checksum(Crc32Iscsi, content) as u32;
-    manifest.file(name, content.len() as u64, jiff::Timestamp::now(), Some(crc))
+    manifest.file(
+        name,
+        content.len() as u64,
+        jiff::Timestamp::now(),
+        Some(crc),
+    )
 }

@@ -92,23 +92,45 @@ mod tests {
     #[test]
     fn everything_goes_but_a_linked_wal_volume_and_what_is_not_ours() {
         let dir = tempfile::tempdir().unwrap();
-        let (root, wal, space, outside) = (dir.path().join("data"), dir.path().join("wal"), dir.path().join("ts"), dir.path().join("outside"));
+        let (root, wal, space, outside) = (
+            dir.path().join("data"),
+            dir.path().join("wal"),
+            dir.path().join("ts"),
+            dir.path().join("outside"),
+        );
         for path in [&root, &wal, &space, &outside] {
             fs::create_dir(path).unwrap();
         }
         fs::create_dir_all(root.join("global")).unwrap();
         fs::create_dir_all(root.join("base/5")).unwrap();
         fs::create_dir_all(space.join("PG_17_202406281/5")).unwrap();
-        for file in [root.join("global/pg_control"), root.join("base/5/1"), wal.join("000000010000000000000001"), space.join("notes"), outside.join("kept")] {
+        for file in [
+            root.join("global/pg_control"),
+            root.join("base/5/1"),
+            wal.join("000000010000000000000001"),
+            space.join("notes"),
+            outside.join("kept"),
+        ] {
             fs::write(file, "x").unwrap();
         }
         std::os::unix::fs::symlink(&wal, root.join("pg_wal")).unwrap();
         std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
-        clear(&Destination { root: root.clone(), tablespaces: BTreeMap::from([(16384, space.clone())]) }).unwrap();
-        let mut left: Vec<_> = fs::read_dir(&root).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        clear(&Destination {
+            root: root.clone(),
+            tablespaces: BTreeMap::from([(16384, space.clone())]),
+        })
+        .unwrap();
+        let mut left: Vec<_> = fs::read_dir(&root)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         left.sort();
         assert_eq!(left, [MARKER, "pg_wal"]);
         assert_eq!(fs::read_dir(&wal).unwrap().count(), 0);
-        assert!(outside.join("kept").exists() && space.join("notes").exists() && !space.join("PG_17_202406281").exists());
+        assert!(
+            outside.join("kept").exists()
+                && space.join("notes").exists()
+                && !space.join("PG_17_202406281").exists()
+        );
     }
 }

@@ -32,19 +32,40 @@ const WAL_ROOM: u64 = 64 << 20;
 
 /// Plans and restores, and prints what it did.
 pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Failure> {
-    let wanted: Option<BackupId> = args.backup.as_deref().map(str::parse).transpose().map_err(Failure::usage)?;
+    let wanted: Option<BackupId> = args
+        .backup
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(Failure::usage)?;
     let (repository, archive) = open::first(&settings, open::Create::Never).await?;
     let (system, wal, catalogue) = incarnation(&archive, wanted.as_ref()).await?;
-    let plan = reach::plan(&catalogue, &wal, &request(args)).await.map_err(|e| {
-        let class = if e.could_not_tell() { ExitClass::Unknown } else { ExitClass::Refused };
-        Failure::from_error(class, &e)
-    })?;
+    let plan = reach::plan(&catalogue, &wal, &request(args))
+        .await
+        .map_err(|e| {
+            let class = if e.could_not_tell() {
+                ExitClass::Unknown
+            } else {
+                ExitClass::Refused
+            };
+            Failure::from_error(class, &e)
+        })?;
     let root = absolute(&args.to)?;
-    let destination = Destination { root, tablespaces: tablespaces(args, &plan.backup)? };
+    let destination = Destination {
+        root,
+        tablespaces: tablespaces(args, &plan.backup)?,
+    };
     check(args, &plan, &destination)?;
     let mut status = planned(&repository, args, &plan);
     if args.dry_run {
-        return print(args, &status, &format!("{}\nnothing was written (--dry-run)\n", told(&status, &destination)));
+        return print(
+            args,
+            &status,
+            &format!(
+                "{}\nnothing was written (--dry-run)\n",
+                told(&status, &destination)
+            ),
+        );
     }
     if !args.json {
         eprint!("{}", told(&status, &destination));
@@ -61,11 +82,24 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
         restore_command: restore_command(&settings, in_place).await?,
         minimum: plan.minimum_settings,
     };
-    let order = RestoreOrder::new(repository, settings.archive.clone(), archive.id(), system, &plan.lineage, plan.end);
+    let order = RestoreOrder::new(
+        repository,
+        settings.archive.clone(),
+        archive.id(),
+        system,
+        &plan.lineage,
+        plan.end,
+    );
     let place = archive.store().description().to_owned();
-    let copy_of = (!in_place).then(|| Source { archive_id: archive.id(), place, system_identifier: system });
+    let copy_of = (!in_place).then(|| Source {
+        archive_id: archive.id(),
+        place,
+        system_identifier: system,
+    });
     let id: BackupId = plan.backup.id.parse().map_err(Failure::failed)?;
-    let reader = BackupReader::open(archive, system, &id).await.map_err(|e| Failure::from_error(ExitClass::Failed, &e))?;
+    let reader = BackupReader::open(archive, system, &id)
+        .await
+        .map_err(|e| Failure::from_error(ExitClass::Failed, &e))?;
     let counters = Arc::new(Counters::default());
     counters.set_total(plan.backup.database_bytes);
     let progress = {
@@ -73,14 +107,36 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
         Progress::show(args.json, "restoring", move || counters.figures())
     };
     let begun = Instant::now();
-    let work = Work { reader: Arc::new(reader), destination: destination.clone(), recovery, order, copy_of, parallelism: settings.parallelism };
-    apply(work, &counters).await.map_err(|e| failed(&e, &destination))?;
+    let work = Work {
+        reader: Arc::new(reader),
+        destination: destination.clone(),
+        recovery,
+        order,
+        copy_of,
+        parallelism: settings.parallelism,
+    };
+    apply(work, &counters)
+        .await
+        .map_err(|e| failed(&e, &destination))?;
     drop(progress);
     let seconds = begun.elapsed().as_secs_f64();
-    status.durations = RestoreDurations { restore_seconds: Some(seconds), replay_seconds: None };
-    status.conditions.push(Condition::new("Started", ConditionStatus::True, "Started", ""));
+    status.durations = RestoreDurations {
+        restore_seconds: Some(seconds),
+        replay_seconds: None,
+    };
+    status.conditions.push(Condition::new(
+        "Started",
+        ConditionStatus::True,
+        "Started",
+        "",
+    ));
     let message = "the data directory is whole; Postgres recovers when it is started on it";
-    status.conditions.push(Condition::new("Restored", ConditionStatus::True, "Restored", message));
+    status.conditions.push(Condition::new(
+        "Restored",
+        ConditionStatus::True,
+        "Restored",
+        message,
+    ));
     let rate = plan.backup.database_bytes as f64 / seconds.max(0.001);
     let text = format!(
         "restored {} to {} in {seconds:.1} s ({}/s); start Postgres on it, and it stops recovery {}\n",
@@ -93,28 +149,46 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
 }
 
 fn print(args: &RestoreArgs, status: &RestoreStatus, text: &str) -> Result<(), Failure> {
-    if args.json { commands::print_json(status) } else { commands::print(text) }
+    if args.json {
+        commands::print_json(status)
+    } else {
+        commands::print(text)
+    }
 }
 
 /// The incarnation that holds the wanted backup, else the newest.
-async fn incarnation(archive: &Archive, wanted: Option<&BackupId>) -> Result<(SystemIdentifier, WalStore, Catalogue), Failure> {
+async fn incarnation(
+    archive: &Archive,
+    wanted: Option<&BackupId>,
+) -> Result<(SystemIdentifier, WalStore, Catalogue), Failure> {
     let fail = |e: OpenError| open::open_failure(&e);
     let mut incarnations = archive.incarnations().await.map_err(fail)?;
     let mut newest = None;
     while let Some((system, identity)) = incarnations.pop() {
         let catalogue = Catalogue::load(archive, system).await.map_err(|e| {
-            let class = if e.is_permanent() { ExitClass::Failed } else { ExitClass::Unknown };
+            let class = if e.is_permanent() {
+                ExitClass::Failed
+            } else {
+                ExitClass::Unknown
+            };
             Failure::from_error(class, &e)
         })?;
-        let wal = WalStore::of_identity(archive.clone(), system, &identity).map_err(Failure::failed)?;
-        let here = wanted.is_none_or(|id| catalogue.backups.iter().any(|b| b.facts.id == id.as_str()));
+        let wal =
+            WalStore::of_identity(archive.clone(), system, &identity).map_err(Failure::failed)?;
+        let here =
+            wanted.is_none_or(|id| catalogue.backups.iter().any(|b| b.facts.id == id.as_str()));
         if here {
             return Ok((system, wal, catalogue));
         }
         newest.get_or_insert((system, wal, catalogue));
     }
     // Planning says what is missing.
-    newest.ok_or_else(|| Failure::refused(format!("the archive at {} holds no database yet: nothing was archived or backed up", archive.store().description())))
+    newest.ok_or_else(|| {
+        Failure::refused(format!(
+            "the archive at {} holds no database yet: nothing was archived or backed up",
+            archive.store().description()
+        ))
+    })
 }
 
 fn request(args: &RestoreArgs) -> Request {
@@ -142,32 +216,80 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Where each of the backup's tablespaces goes.
-fn tablespaces(args: &RestoreArgs, backup: &BackupFacts) -> Result<BTreeMap<u32, PathBuf>, Failure> {
-    if let Some((oid, _)) = args.tablespaces.iter().find(|(oid, _)| backup.tablespaces.iter().all(|t| t.oid != *oid)) {
-        let known: Vec<String> = backup.tablespaces.iter().map(|t| format!("{} (was {})", t.oid, t.location)).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return Err(Failure::refused(format!("backup {} has no tablespace {oid}; it has {known}", backup.id)));
+fn tablespaces(
+    args: &RestoreArgs,
+    backup: &BackupFacts,
+) -> Result<BTreeMap<u32, PathBuf>, Failure> {
+    if let Some((oid, _)) = args
+        .tablespaces
+        .iter()
+        .find(|(oid, _)| backup.tablespaces.iter().all(|t| t.oid != *oid))
+    {
+        let known: Vec<String> = backup
+            .tablespaces
+            .iter()
+            .map(|t| format!("{} (was {})", t.oid, t.location))
+            .collect();
+        let known = if known.is_empty() {
+            "none".to_owned()
+        } else {
+            known.join(", ")
+        };
+        return Err(Failure::refused(format!(
+            "backup {} has no tablespace {oid}; it has {known}",
+            backup.id
+        )));
     }
     let place = |oid: u32, was: &str| match args.tablespaces.iter().find(|(o, _)| *o == oid) {
         Some((_, path)) => absolute(path),
         None => Ok(PathBuf::from(was)),
     };
-    backup.tablespaces.iter().map(|t| Ok((t.oid, place(t.oid, &t.location)?))).collect()
+    backup
+        .tablespaces
+        .iter()
+        .map(|t| Ok((t.oid, place(t.oid, &t.location)?)))
+        .collect()
 }
 
 /// Everything that can be known to go wrong, before a byte is written.
 fn check(args: &RestoreArgs, plan: &Plan, destination: &Destination) -> Result<(), Failure> {
-    let look = |path: &Path, e: std::io::Error| Failure::refused(format!("can't look at {}: {e}", path.display()));
+    let look = |path: &Path, e: std::io::Error| {
+        Failure::refused(format!("can't look at {}: {e}", path.display()))
+    };
     let root = &destination.root;
     let state = destination::observe_root(root).map_err(|e| look(root, e))?;
-    destination::decide("the data directory", root, state, args.overwrite).map_err(Failure::refused)?;
+    destination::decide("the data directory", root, state, args.overwrite)
+        .map_err(Failure::refused)?;
     let room = WAL_ROOM + WAL_ROOM_SEGMENTS * u64::from(plan.backup.segment_size.bytes());
-    let mut wanted: Vec<(PathBuf, State, u64)> = vec![(root.clone(), state, plan.backup.database_bytes - plan.backup.tablespaces.iter().map(|t| t.bytes).sum::<u64>().min(plan.backup.database_bytes) + room)];
+    let mut wanted: Vec<(PathBuf, State, u64)> = vec![(
+        root.clone(),
+        state,
+        plan.backup.database_bytes
+            - plan
+                .backup
+                .tablespaces
+                .iter()
+                .map(|t| t.bytes)
+                .sum::<u64>()
+                .min(plan.backup.database_bytes)
+            + room,
+    )];
     for facts in &plan.backup.tablespaces {
-        let Some(path) = destination.tablespaces.get(&facts.oid) else { continue };
+        let Some(path) = destination.tablespaces.get(&facts.oid) else {
+            continue;
+        };
         let what = format!("the place of tablespace {},", facts.oid);
-        if path.starts_with(root) || destination.tablespaces.iter().any(|(oid, other)| *oid != facts.oid && other == path) {
-            return Err(Failure::refused(format!("{what} {} lies within another directory of this restore: give --tablespace {}=DIR", path.display(), facts.oid)));
+        if path.starts_with(root)
+            || destination
+                .tablespaces
+                .iter()
+                .any(|(oid, other)| *oid != facts.oid && other == path)
+        {
+            return Err(Failure::refused(format!(
+                "{what} {} lies within another directory of this restore: give --tablespace {}=DIR",
+                path.display(),
+                facts.oid
+            )));
         }
         let state = destination::observe_tablespace(path).map_err(|e| look(path, e))?;
         if state == State::Postgres && !destination::links_to(root, path) {
@@ -178,14 +300,25 @@ fn check(args: &RestoreArgs, plan: &Plan, destination: &Destination) -> Result<(
                 facts.oid
             )));
         }
-        destination::decide(&what, path, state, args.overwrite || state == State::Postgres).map_err(Failure::refused)?;
+        destination::decide(
+            &what,
+            path,
+            state,
+            args.overwrite || state == State::Postgres,
+        )
+        .map_err(Failure::refused)?;
         wanted.push((path.clone(), state, facts.bytes));
     }
     for (path, state, bytes) in wanted {
         destination::writable(&path, state).map_err(Failure::refused)?;
         let free = destination::space(&path, state).map_err(|e| look(&path, e))?;
         if free < bytes {
-            return Err(Failure::refused(format!("{} has room for {}, and {} are needed: nothing was written", path.display(), HumanBytes(free), HumanBytes(bytes))));
+            return Err(Failure::refused(format!(
+                "{} has room for {}, and {} are needed: nothing was written",
+                path.display(),
+                HumanBytes(free),
+                HumanBytes(bytes)
+            )));
         }
     }
     Ok(())
@@ -201,14 +334,23 @@ fn same_place(to: &Path, configured: &Path) -> bool {
 
 /// The client where a sidecar serves this directory, else this program with the same settings.
 async fn restore_command(settings: &Settings, in_place: bool) -> Result<String, Failure> {
-    let program = std::env::current_exe().map_err(|e| Failure::failed(format!("can't tell where this program is: {e}")))?;
+    let program = std::env::current_exe()
+        .map_err(|e| Failure::failed(format!("can't tell where this program is: {e}")))?;
     let word = |path: &Path| recovery::shell_word(&path.to_string_lossy());
     let client = program.with_file_name("holdfast-wal");
     if in_place && client.exists() && socket::is_served(&settings.socket).await {
-        return Ok(format!("{} --socket {} restore %f %p", word(&client), word(&settings.socket)));
+        return Ok(format!(
+            "{} --socket {} restore %f %p",
+            word(&client),
+            word(&settings.socket)
+        ));
     }
     let file = std::path::absolute(&settings.file).map_err(Failure::failed)?;
-    Ok(format!("{} --config {} wal-restore %f %p", word(&program), word(&file)))
+    Ok(format!(
+        "{} --config {} wal-restore %f %p",
+        word(&program),
+        word(&file)
+    ))
 }
 
 fn failed(error: &WriteError, destination: &Destination) -> Failure {
@@ -235,13 +377,20 @@ fn planned(repository: &str, args: &RestoreArgs, plan: &Plan) -> RestoreStatus {
             bytes: backup.database_bytes,
             wal_segments: plan.wal_segments,
         }),
-        conditions: vec![Condition::new("Checked", ConditionStatus::True, "Reachable", format!("recovery stops {}", plan.stop.words))],
+        conditions: vec![Condition::new(
+            "Checked",
+            ConditionStatus::True,
+            "Reachable",
+            format!("recovery stops {}", plan.stop.words),
+        )],
         ..RestoreStatus::default()
     }
 }
 
 fn told(status: &RestoreStatus, destination: &Destination) -> String {
-    let Some(plan) = &status.plan else { return String::new() };
+    let Some(plan) = &status.plan else {
+        return String::new();
+    };
     let mut text = format!(
         "backup       {} ({}, {} files)\nreplays      {} WAL segments from {}\nstops        {}\nthen         {}\ninto         {}\n",
         plan.backup,

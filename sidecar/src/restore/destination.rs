@@ -45,17 +45,27 @@ pub fn decide(what: &str, path: &Path, state: State, overwrite: bool) -> Result<
     let place = path.display();
     match (state, overwrite) {
         (State::Missing | State::Empty | State::Unfinished, _) | (State::Postgres, true) => Ok(()),
-        (State::Postgres, false) => Err(format!("{what} {place} is not empty: it holds a database; name another directory, or replace it with --overwrite")),
-        (State::Running(pid), _) => Err(format!("Postgres is running on {place} (process {pid}): stop it first")),
-        (State::Foreign, _) => Err(format!("{what} {place} is not empty, and what it holds is not a database: name an empty or a new directory")),
+        (State::Postgres, false) => Err(format!(
+            "{what} {place} is not empty: it holds a database; name another directory, or replace it with --overwrite"
+        )),
+        (State::Running(pid), _) => Err(format!(
+            "Postgres is running on {place} (process {pid}): stop it first"
+        )),
+        (State::Foreign, _) => Err(format!(
+            "{what} {place} is not empty, and what it holds is not a database: name an empty or a new directory"
+        )),
         (State::NotADirectory, _) => Err(format!("{what} {place} is not a directory")),
-        (State::NoParent, _) => Err(format!("{what} {place} can't be made: the directory above it does not exist; make it first")),
+        (State::NoParent, _) => Err(format!(
+            "{what} {place} can't be made: the directory above it does not exist; make it first"
+        )),
     }
 }
 
 /// Looks at the data directory's place.
 pub fn observe_root(path: &Path) -> io::Result<State> {
-    let Some(names) = entries(path)? else { return Ok(absent(path)) };
+    let Some(names) = entries(path)? else {
+        return Ok(absent(path));
+    };
     if let Some(pid) = running(path) {
         return Ok(State::Running(pid));
     }
@@ -73,7 +83,9 @@ pub fn observe_root(path: &Path) -> io::Result<State> {
 
 /// Looks at a tablespace's place. Postgres keeps everything there in directories named `PG_<major>_<catalogue version>`.
 pub fn observe_tablespace(path: &Path) -> io::Result<State> {
-    let Some(names) = entries(path)? else { return Ok(absent(path)) };
+    let Some(names) = entries(path)? else {
+        return Ok(absent(path));
+    };
     let mut ours = names.iter().filter(|n| *n != "lost+found").peekable();
     Ok(if ours.peek().is_none() {
         State::Empty
@@ -86,15 +98,26 @@ pub fn observe_tablespace(path: &Path) -> io::Result<State> {
 
 /// Whether the data directory at `root` links to `location` as one of its tablespaces.
 pub fn links_to(root: &Path, location: &Path) -> bool {
-    let Ok(links) = fs::read_dir(root.join("pg_tblspc")) else { return false };
-    links.flatten().any(|link| fs::read_link(link.path()).is_ok_and(|target| target == location))
+    let Ok(links) = fs::read_dir(root.join("pg_tblspc")) else {
+        return false;
+    };
+    links
+        .flatten()
+        .any(|link| fs::read_link(link.path()).is_ok_and(|target| target == location))
 }
 
 /// Whether a name is that of a tablespace's version directory.
 pub fn is_tablespace_version(name: &str) -> bool {
-    name.strip_prefix("PG_").and_then(|rest| rest.split_once('_')).is_some_and(|(major, catalogue)| {
-        !major.is_empty() && !catalogue.is_empty() && major.chars().chain(catalogue.chars()).all(|c| c.is_ascii_digit())
-    })
+    name.strip_prefix("PG_")
+        .and_then(|rest| rest.split_once('_'))
+        .is_some_and(|(major, catalogue)| {
+            !major.is_empty()
+                && !catalogue.is_empty()
+                && major
+                    .chars()
+                    .chain(catalogue.chars())
+                    .all(|c| c.is_ascii_digit())
+        })
 }
 
 fn absent(path: &Path) -> State {
@@ -108,8 +131,18 @@ fn absent(path: &Path) -> State {
 /// The names in a directory, `None` if it is not there or is none.
 fn entries(path: &Path) -> io::Result<Option<Vec<String>>> {
     match fs::read_dir(path) {
-        Ok(entries) => entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect::<io::Result<Vec<_>>>().map(Some),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Ok(entries) => entries
+            .map(|e| Ok(e?.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<Vec<_>>>()
+            .map(Some),
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(e) => Err(e),
     }
 }
@@ -126,33 +159,57 @@ fn running(path: &Path) -> Option<u32> {
     match (fs::read_link(process.join("cwd")), fs::canonicalize(path)) {
         (Ok(theirs), Ok(ours)) => (theirs == ours).then_some(pid),
         // Somebody else's process: not known, so taken for it if it is a Postgres.
-        _ => fs::read_to_string(process.join("comm")).is_ok_and(|name| name.starts_with("post")).then_some(pid),
+        _ => fs::read_to_string(process.join("comm"))
+            .is_ok_and(|name| name.starts_with("post"))
+            .then_some(pid),
     }
 }
 
 /// Whether this user may write there. The error says what to do.
 pub fn writable(path: &Path, state: State) -> Result<(), String> {
-    let existing = if state == State::Missing { path.parent().unwrap_or(path) } else { path };
+    let existing = if state == State::Missing {
+        path.parent().unwrap_or(path)
+    } else {
+        path
+    };
     rustix::fs::access(existing, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
         .map_err(|e| format!("can't write to {}: {e}; run holdfast as the user that Postgres runs as, or give that user the directory", existing.display()))
 }
 
 /// Bytes that will be free for a restore into `path`, once what is there has gone.
 pub fn space(path: &Path, state: State) -> io::Result<u64> {
-    let existing = if matches!(state, State::Missing) { path.parent().unwrap_or(path) } else { path };
+    let existing = if matches!(state, State::Missing) {
+        path.parent().unwrap_or(path)
+    } else {
+        path
+    };
     let stat = statvfs(existing)?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    Ok(free.saturating_add(if matches!(state, State::Postgres | State::Unfinished) { used(path, fs::metadata(path)?.dev()) } else { 0 }))
+    Ok(
+        free.saturating_add(if matches!(state, State::Postgres | State::Unfinished) {
+            used(path, fs::metadata(path)?.dev())
+        } else {
+            0
+        }),
+    )
 }
 
 /// Bytes that lie under `path` on the same file system; what can't be read does not count.
 fn used(path: &Path, device: u64) -> u64 {
-    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    let Ok(entries) = fs::read_dir(path) else {
+        return 0;
+    };
     entries
         .flatten()
         .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
         .filter(|(_, meta)| meta.dev() == device)
-        .map(|(path, meta)| if meta.is_dir() { used(&path, device) } else { meta.blocks() * 512 })
+        .map(|(path, meta)| {
+            if meta.is_dir() {
+                used(&path, device)
+            } else {
+                meta.blocks() * 512
+            }
+        })
         .sum()
 }
 
@@ -161,7 +218,9 @@ pub fn owner(path: &Path) -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
-    let meta = fs::metadata(path).or_else(|_| fs::metadata(path.parent().unwrap_or(path))).ok()?;
+    let meta = fs::metadata(path)
+        .or_else(|_| fs::metadata(path.parent().unwrap_or(path)))
+        .ok()?;
     (meta.uid() != 0).then_some((meta.uid(), meta.gid()))
 }
 
@@ -184,7 +243,11 @@ mod tests {
             (State::NotADirectory, true, false),
             (State::NoParent, true, false),
         ] {
-            assert_eq!(decide("the data directory", path, state, overwrite).is_ok(), allowed, "{state:?} {overwrite}");
+            assert_eq!(
+                decide("the data directory", path, state, overwrite).is_ok(),
+                allowed,
+                "{state:?} {overwrite}"
+            );
         }
     }
 
@@ -197,13 +260,20 @@ mod tests {
         assert_eq!(observe_root(&path.join("no/new")).unwrap(), State::NoParent);
         fs::write(path.join("letter"), "x").unwrap();
         assert_eq!(observe_root(path).unwrap(), State::Foreign);
-        assert_eq!(observe_root(&path.join("letter")).unwrap(), State::NotADirectory);
+        assert_eq!(
+            observe_root(&path.join("letter")).unwrap(),
+            State::NotADirectory
+        );
         fs::write(path.join(MARKER), "").unwrap();
         assert_eq!(observe_root(path).unwrap(), State::Unfinished);
         fs::create_dir(path.join("global")).unwrap();
         fs::write(path.join("global/pg_control"), "").unwrap();
         assert_eq!(observe_root(path).unwrap(), State::Postgres);
         assert_eq!(observe_tablespace(path).unwrap(), State::Foreign);
-        assert!(is_tablespace_version("PG_17_202406281") && !is_tablespace_version("PG_17") && !is_tablespace_version("PG_x_1"));
+        assert!(
+            is_tablespace_version("PG_17_202406281")
+                && !is_tablespace_version("PG_17")
+                && !is_tablespace_version("PG_x_1")
+        );
     }
 }

@@ -47,7 +47,13 @@ impl Action {
 }
 
 /// Each is set, to nothing where it is not used: several targets at once keep Postgres from starting.
-const TARGETS: [&str; 5] = ["recovery_target", "recovery_target_time", "recovery_target_xid", "recovery_target_lsn", "recovery_target_name"];
+const TARGETS: [&str; 5] = [
+    "recovery_target",
+    "recovery_target_time",
+    "recovery_target_xid",
+    "recovery_target_lsn",
+    "recovery_target_name",
+];
 /// What a restored directory must not take over from its source.
 const STRIPPED: [&str; 13] = [
     "recovery_target",
@@ -72,8 +78,20 @@ pub fn afterwards(existing: &str) -> String {
 
 /// postgresql.auto.conf for the recovery.
 pub fn during(existing: &str, recovery: &Recovery) -> String {
-    let Recovery { target, timeline, action, restore_command, minimum } = recovery;
-    let RecoverySettings { max_connections, max_worker_processes, max_wal_senders, max_prepared_transactions, max_locks_per_transaction } = minimum;
+    let Recovery {
+        target,
+        timeline,
+        action,
+        restore_command,
+        minimum,
+    } = recovery;
+    let RecoverySettings {
+        max_connections,
+        max_worker_processes,
+        max_wal_senders,
+        max_prepared_transactions,
+        max_locks_per_transaction,
+    } = minimum;
     let timeline = timeline.to_string();
     let end_command = format!("mv -f {AFTERWARDS} postgresql.auto.conf");
     let mut add: Vec<(&str, &str)> = vec![
@@ -83,9 +101,15 @@ pub fn during(existing: &str, recovery: &Recovery) -> String {
         ("recovery_target_action", action.as_str()),
     ];
     // The empty ones first: after another target has a value, Postgres refuses even an empty one.
-    let unused = TARGETS.iter().filter(|name| !target.iter().any(|(n, _)| n == *name));
+    let unused = TARGETS
+        .iter()
+        .filter(|name| !target.iter().any(|(n, _)| n == *name));
     add.extend(unused.map(|name| (*name, "")));
-    add.extend(target.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    add.extend(
+        target
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    );
     let minimum: Vec<(&str, String)> = [
         ("max_connections", max_connections),
         ("max_worker_processes", max_worker_processes),
@@ -97,15 +121,26 @@ pub fn during(existing: &str, recovery: &Recovery) -> String {
     .map(|(name, value)| (name, value.to_string()))
     .collect();
     add.extend(minimum.iter().map(|(name, value)| (*name, value.as_str())));
-    let strip: Vec<&str> = STRIPPED.iter().copied().chain(minimum.iter().map(|(name, _)| *name)).collect();
+    let strip: Vec<&str> = STRIPPED
+        .iter()
+        .copied()
+        .chain(minimum.iter().map(|(name, _)| *name))
+        .collect();
     auto_conf::rewrite(existing, &strip, &add)
 }
 
 /// A word for `sh -c` inside a `restore_command`, where `%` is Postgres' own.
 pub fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | '=' | ':' | ',' | '@');
+    let plain = |c: char| {
+        c.is_ascii_alphanumeric()
+            || matches!(c, '/' | '.' | '_' | '-' | '+' | '=' | ':' | ',' | '@')
+    };
     let escaped = word.replace('%', "%%");
-    if !escaped.is_empty() && escaped.chars().all(plain) { escaped } else { format!("'{}'", escaped.replace('\'', r"'\''")) }
+    if !escaped.is_empty() && escaped.chars().all(plain) {
+        escaped
+    } else {
+        format!("'{}'", escaped.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -115,11 +150,20 @@ mod tests {
 
     fn recovery() -> Recovery {
         Recovery {
-            target: vec![("recovery_target_lsn".into(), "0/3000000".into()), ("recovery_target_inclusive".into(), "off".into())],
+            target: vec![
+                ("recovery_target_lsn".into(), "0/3000000".into()),
+                ("recovery_target_inclusive".into(), "off".into()),
+            ],
             timeline: 2,
             action: Action::Pause,
             restore_command: "holdfast-wal restore %f %p".into(),
-            minimum: RecoverySettings { max_connections: 100, max_worker_processes: 8, max_wal_senders: 10, max_prepared_transactions: 0, max_locks_per_transaction: 64 },
+            minimum: RecoverySettings {
+                max_connections: 100,
+                max_worker_processes: 8,
+                max_wal_senders: 10,
+                max_prepared_transactions: 0,
+                max_locks_per_transaction: 64,
+            },
         }
     }
 
@@ -141,14 +185,26 @@ mod tests {
             assert_eq!(auto_conf::value(&during, name).as_deref(), want, "{name}");
         }
         let afterwards = afterwards(existing);
-        assert_eq!(auto_conf::value(&afterwards, "max_connections").as_deref(), Some("20"));
+        assert_eq!(
+            auto_conf::value(&afterwards, "max_connections").as_deref(),
+            Some("20")
+        );
         assert_eq!(auto_conf::value(&afterwards, "recovery_target_time"), None);
-        assert_eq!(auto_conf::value(&afterwards, "work_mem").as_deref(), Some("8MB"));
+        assert_eq!(
+            auto_conf::value(&afterwards, "work_mem").as_deref(),
+            Some("8MB")
+        );
     }
 
     #[test]
     fn words_survive_the_shell_and_postgres() {
-        for (word, want) in [("/usr/bin/holdfast", "/usr/bin/holdfast"), ("/a b", "'/a b'"), ("100%", "'100%%'"), ("it's", r"'it'\''s'"), ("", "''")] {
+        for (word, want) in [
+            ("/usr/bin/holdfast", "/usr/bin/holdfast"),
+            ("/a b", "'/a b'"),
+            ("100%", "'100%%'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+        ] {
             assert_eq!(shell_word(word), want);
         }
     }

@@ -66,7 +66,12 @@ pub struct Writer {
 
 impl Writer {
     /// Makes the tablespaces' links; the directories behind them must be there.
-    pub fn begin(destination: &Destination, owner: Option<(u32, u32)>, manifest: ManifestWriter, left_out: &'static [&'static str]) -> Result<Self, WriteError> {
+    pub fn begin(
+        destination: &Destination,
+        owner: Option<(u32, u32)>,
+        manifest: ManifestWriter,
+        left_out: &'static [&'static str],
+    ) -> Result<Self, WriteError> {
         let this = Self {
             root: destination.root.clone(),
             owner,
@@ -93,10 +98,19 @@ impl Writer {
 
     /// Gives the `backup_manifest` back, once every file is whole.
     pub fn finish(self) -> Result<ManifestWriter, WriteError> {
-        let open = self.open.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let open = self
+            .open
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         match open.into_keys().next() {
-            Some(file) => Err(WriteError::Repository { file, why: "the manifest does not name all of its regions".into() }),
-            None => Ok(self.manifest.into_inner().unwrap_or_else(PoisonError::into_inner)),
+            Some(file) => Err(WriteError::Repository {
+                file,
+                why: "the manifest does not name all of its regions".into(),
+            }),
+            None => Ok(self
+                .manifest
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner)),
         }
     }
 
@@ -113,14 +127,21 @@ impl Writer {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
             other => other.map_err(WriteError::os(&path))?,
         }
-        fs::set_permissions(&path, Permissions::from_mode(entry.mode)).map_err(WriteError::os(&path))?;
+        fs::set_permissions(&path, Permissions::from_mode(entry.mode))
+            .map_err(WriteError::os(&path))?;
         self.own(&path)
     }
 
     fn create(&self, entry: &Entry) -> Result<(), WriteError> {
         let path = self.root.join(&entry.path);
-        let file = OpenOptions::new().write(true).create_new(true).mode(entry.mode).open(&path).map_err(WriteError::os(&path))?;
-        file.set_permissions(Permissions::from_mode(entry.mode)).map_err(WriteError::os(&path))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(entry.mode)
+            .open(&path)
+            .map_err(WriteError::os(&path))?;
+        file.set_permissions(Permissions::from_mode(entry.mode))
+            .map_err(WriteError::os(&path))?;
         file.set_len(entry.size).map_err(WriteError::os(&path))?;
         self.own(&path)?;
         if entry.size == 0 {
@@ -128,7 +149,8 @@ impl Writer {
         }
         let regions = usize::try_from(entry.region_count()).unwrap_or(usize::MAX);
         // Grows with the regions that come, not with what a manifest claims.
-        self.open().insert(entry.path.clone(), Vec::with_capacity(regions.min(1024)));
+        self.open()
+            .insert(entry.path.clone(), Vec::with_capacity(regions.min(1024)));
         Ok(())
     }
 
@@ -137,9 +159,12 @@ impl Writer {
         if self.left_out.contains(&entry.path.as_str()) {
             return Ok(());
         }
-        let modified = jiff::Timestamp::from_second(entry.modified).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let modified =
+            jiff::Timestamp::from_second(entry.modified).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         let mut manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner);
-        manifest.file(&entry.path, entry.size, modified, Some(crc)).map_err(WriteError::os(&self.root.join("backup_manifest")))
+        manifest
+            .file(&entry.path, entry.size, modified, Some(crc))
+            .map_err(WriteError::os(&self.root.join("backup_manifest")))
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Option<u32>>>> {
@@ -164,7 +189,17 @@ impl Writer {
         }
         let crcs = open.remove(&entry.path)?;
         let lengths = (0..).map(|n: u64| (entry.size - n * REGION_BYTES).min(REGION_BYTES));
-        crcs.into_iter().flatten().zip(lengths).map(|(crc, length)| (u64::from(crc), length)).reduce(|(a, length_a), (b, length_b)| (crc_fast::checksum_combine(Crc32Iscsi, a, b, length_b), length_a + length_b)).map(|(crc, _)| crc as u32)
+        crcs.into_iter()
+            .flatten()
+            .zip(lengths)
+            .map(|(crc, length)| (u64::from(crc), length))
+            .reduce(|(a, length_a), (b, length_b)| {
+                (
+                    crc_fast::checksum_combine(Crc32Iscsi, a, b, length_b),
+                    length_a + length_b,
+                )
+            })
+            .map(|(crc, _)| crc as u32)
     }
 }
 
@@ -172,22 +207,43 @@ impl Visit for Writer {
     type Error = WriteError;
 
     fn leaf(&self, _: usize, leaf: &Leaf) -> Result<(), WriteError> {
-        leaf.entries.iter().try_for_each(|entry| match (entry.directory, entry.first_region) {
-            (true, _) => self.directory(entry),
-            (false, 0) => self.create(entry),
-            // Goes on from the leaf before.
-            (false, _) => Ok(()),
-        })
+        leaf.entries
+            .iter()
+            .try_for_each(|entry| match (entry.directory, entry.first_region) {
+                (true, _) => self.directory(entry),
+                (false, 0) => self.create(entry),
+                // Goes on from the leaf before.
+                (false, _) => Ok(()),
+            })
     }
 
-    fn region(&self, leaf: &Leaf, slice: &Slice, content: Result<&[u8], &ObjectError>) -> Result<(), WriteError> {
-        let Some(entry) = leaf.entries.get(slice.entry) else { return Ok(()) };
-        let content = content.map_err(|e| WriteError::Repository { file: entry.path.clone(), why: e.to_string() })?;
+    fn region(
+        &self,
+        leaf: &Leaf,
+        slice: &Slice,
+        content: Result<&[u8], &ObjectError>,
+    ) -> Result<(), WriteError> {
+        let Some(entry) = leaf.entries.get(slice.entry) else {
+            return Ok(());
+        };
+        let content = content.map_err(|e| WriteError::Repository {
+            file: entry.path.clone(),
+            why: e.to_string(),
+        })?;
         let path = self.root.join(&entry.path);
-        let file = OpenOptions::new().write(true).open(&path).map_err(WriteError::os(&path))?;
-        file.write_all_at(content, slice.region * REGION_BYTES).map_err(WriteError::os(&path))?;
-        self.written.fetch_add(content.len() as u64, Ordering::Relaxed);
-        match self.arrived(entry, slice.region, crc_fast::checksum(Crc32Iscsi, content) as u32) {
+        let file = OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .map_err(WriteError::os(&path))?;
+        file.write_all_at(content, slice.region * REGION_BYTES)
+            .map_err(WriteError::os(&path))?;
+        self.written
+            .fetch_add(content.len() as u64, Ordering::Relaxed);
+        match self.arrived(
+            entry,
+            slice.region,
+            crc_fast::checksum(Crc32Iscsi, content) as u32,
+        ) {
             Some(crc) => self.list(entry, crc),
             None => Ok(()),
         }

@@ -90,7 +90,9 @@ fn archive(arguments: &Arguments, name: &str, path: &str) -> Result<(), Trouble>
 /// The path from the root on: PostgreSQL gives it relative to its data directory, where it runs us. So a sidecar that
 /// serves another directory sees that the file is not its own, where it would take its own of the same name.
 fn whole(path: &str) -> String {
-    let joined = std::env::current_dir().ok().map(|directory| directory.join(path));
+    let joined = std::env::current_dir()
+        .ok()
+        .map(|directory| directory.join(path));
     let text = joined.as_deref().and_then(std::path::Path::to_str);
     match text {
         Some(text) if !text.chars().any(char::is_control) => text.to_owned(),
