@@ -19,7 +19,8 @@ parts: ## Fetches or builds the real parts into .parts/ (ten minutes once, then 
 build: ## Builds the programs (release)
 	@echo "== building holdfast and holdfast-wal"
 	$(CARGO) build --release -p holdfast
-	sidecar/wal-client/build.sh
+	@mkdir -p target/release
+	cp "$$(sidecar/wal-client/build.sh)" target/release/holdfast-wal
 
 check: ## Quick: format, clippy with warnings as errors, unit tests
 	@echo "== format"

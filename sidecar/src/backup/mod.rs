@@ -280,8 +280,15 @@ fn fit(
             settings.system_identifier, control.system_identifier
         ));
     }
-    if settings.archive_mode == "off" {
+    // A standby's backup lives on what its primary archives.
+    if !settings.in_recovery && settings.archive_mode == "off" {
         return Err("archive_mode is off, so the WAL that a backup needs would never be archived: set archive_mode = on and archive_command = 'holdfast-wal archive %f %p', and restart Postgres".into());
+    }
+    if !settings.in_recovery
+        && settings.archive_command.is_empty()
+        && settings.archive_library.is_none()
+    {
+        return Err("archive_command is empty, so the WAL that a backup needs would never be archived: set archive_command = 'holdfast-wal archive %f %p', and reload Postgres".into());
     }
     if settings.in_recovery && !settings.full_page_writes {
         return Err(
