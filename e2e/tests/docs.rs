@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use holdfast_e2e::{Bucket, Minio, Postgres, World, parts};
+use holdfast_e2e::{Bucket, Holdfast, Minio, Postgres, World, parts};
 
 /// The repository.
 fn root() -> PathBuf {
@@ -286,9 +286,55 @@ async fn page(page: &str) -> Result<()> {
             ("16/B374D848".into(), lsn),
             ("--target-xid 741".into(), format!("--target-xid {xid}")),
         ]);
-        run(world, &prepared, page).await
+        run(world, &prepared, page).await?;
+        if page == "docs/commands.md" {
+            examples_have_the_fields_of_answers(world, &holdfast).await?;
+        }
+        Ok(())
     })
     .await
+}
+
+/// The page's blocks of JSON, in order: backup, restore, info, verify.
+async fn examples_have_the_fields_of_answers(world: &World, holdfast: &Holdfast) -> Result<()> {
+    let page = blocks(&read("docs/commands.md")?);
+    let mut examples = page.iter().filter(|block| block.language == "json");
+    let to = world.path("json").to_string_lossy().into_owned();
+    for arguments in [
+        &["backup"][..],
+        &[
+            "restore",
+            "--to",
+            &to,
+            "--target-name",
+            "before_migration",
+            "--dry-run",
+        ],
+        &["info"],
+        &["verify"],
+    ] {
+        let answer = holdfast.json(arguments).await?;
+        let example = examples.next().context("an example for each command")?;
+        let example: serde_json::Value = serde_json::from_str(&example.text)
+            .with_context(|| format!("line {}", example.line))?;
+        let fields = |value: &serde_json::Value| -> Vec<String> {
+            value
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name.clone())
+                .collect()
+        };
+        ensure!(
+            fields(&answer) == fields(&example),
+            "{}: the example has {:?}, the answer {:?}",
+            arguments[0],
+            fields(&example),
+            fields(&answer)
+        );
+    }
+    ensure!(examples.next().is_none(), "more examples than commands");
+    Ok(())
 }
 
 #[tokio::test]
