@@ -70,11 +70,12 @@ const LEFT_OUT: [&str; 8] = [
 ];
 
 /// Files of the data directory that say how this server was recovered: a restored one is told anew.
-const RECOVERY_FILES: [&str; 4] = [
+const RECOVERY_FILES: [&str; 5] = [
     "standby.signal",
     "recovery.signal",
     "recovery.done",
     "holdfast.restore",
+    "holdfast.unfinished",
 ];
 
 impl RelationFile {

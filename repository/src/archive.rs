@@ -353,7 +353,7 @@ impl Archive {
         key: &str,
         start: &[u8],
     ) -> Result<ObjectReader, ObjectError> {
-        ObjectReader::new(self.id, kind, key, start, |number| {
+        ObjectReader::new(self.id, kind, key, start, self.is_encrypted(), |number| {
             self.keys.get(&number).cloned()
         })
     }
@@ -457,7 +457,14 @@ async fn open_keys(
                 Ok(key) => {
                     keys.insert(number, key);
                 }
-                Err(e) => why = format!("{id}: {e}"),
+                Err(e) => {
+                    why = format!("{id}: {e}");
+                    // Another key opens it, but who relies on this one would lose everything with the other.
+                    if id == masters.current() {
+                        keys.remove(&number);
+                        break;
+                    }
+                }
             }
         }
         let Some(key) = keys.get(&number) else {

@@ -327,6 +327,7 @@ impl ObjectReader {
         kind: ObjectKind,
         key: &str,
         start: &[u8],
+        encrypted: bool,
         data_key: impl Fn(u32) -> Option<DataKey>,
     ) -> Result<Self, ObjectError> {
         let Some(header) = start.first_chunk::<HEADER_BYTES>() else {
@@ -353,7 +354,7 @@ impl ObjectReader {
         }
         let number = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
         // An object in the clear in an encrypted archive is one that somebody else put there.
-        let data_key = match (header[9], data_key(number), data_key(1).is_some()) {
+        let data_key = match (header[9], data_key(number), encrypted) {
             (0, _, false) => None,
             (1, Some(data_key), _) => Some(data_key),
             (1, None, _) => {
@@ -413,6 +414,9 @@ pub fn split_frames<'a>(key: &str, mut rest: &'a [u8]) -> Result<Vec<&'a [u8]>, 
             .split_first_chunk::<LENGTH_BYTES>()
             .ok_or_else(|| ObjectError::damaged(key, "it ends within a frame"))?;
         let length = u32::from_le_bytes(*length) as usize;
+        if length < TAG_BYTES {
+            return Err(ObjectError::damaged(key, "it has a frame without a seal"));
+        }
         let (frame, tail) = tail
             .split_at_checked(length)
             .ok_or_else(|| ObjectError::damaged(key, "it ends within a frame"))?;

@@ -221,7 +221,10 @@ impl Verification {
             )) {
                 Some(VerifyResult::Good) => entry.wal_segments += 1,
                 Some(VerifyResult::Damaged) => entry.result = VerifyResult::Damaged,
-                Some(VerifyResult::Unknown) | None => entry.result = VerifyResult::Unknown,
+                Some(VerifyResult::Unknown) | None if entry.result == VerifyResult::Good => {
+                    entry.result = VerifyResult::Unknown;
+                }
+                Some(VerifyResult::Unknown) | None => {}
             }
         }
         let Ok(id) = facts.id.parse::<BackupId>() else {
@@ -231,7 +234,13 @@ impl Verification {
             Err(e) if e.is_damage() || e.is_not_found() => {
                 self.damage(&layout::manifest(system, &facts.id), None, &e)
             }
-            Err(e) => self.unknown.push(e.to_string()),
+            Err(e) => {
+                entry.message = e.to_string();
+                if entry.result == VerifyResult::Good {
+                    entry.result = VerifyResult::Unknown;
+                }
+                self.unknown.push(e.to_string());
+            }
             Ok(reader) => {
                 let bytes = Arc::new(AtomicU64::new(0));
                 let feed = feed(bytes.clone(), self.counters.clone());

@@ -140,6 +140,14 @@ impl Server {
         Err(LockError::Held(held))
     }
 
+    /// The server's own `postmaster.pid`, if this user may read it: the same file stands in its data directory, so it
+    /// tells whether a directory is this server's and not another's of the same system identifier.
+    pub async fn postmaster_pid(&self) -> Option<String> {
+        let sql = "SELECT pg_read_file('postmaster.pid')";
+        let row = self.client.query_one(sql, &[]).await.ok()?;
+        row.try_get(0).ok()
+    }
+
     /// The WAL position that is written: on a standby, the one that is replayed.
     pub async fn current_lsn(&self) -> Result<Lsn, ServerError> {
         const WHAT: &str = "tell its WAL position";

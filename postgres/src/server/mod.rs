@@ -77,6 +77,8 @@ impl Server {
             .user(&options.user)
             .dbname(&options.database)
             .application_name(&options.application_name)
+            // A backup's session is idle for as long as its copying takes, and its checkpoint may be slow.
+            .options("-c statement_timeout=0 -c idle_session_timeout=0 -c lock_timeout=0")
             .connect_timeout(options.connect_timeout);
         if let Some(password) = &options.password {
             config.password(password);

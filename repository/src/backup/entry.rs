@@ -236,7 +236,7 @@ impl Frame {
         } = frame.ok_or("a frame's place is missing")?;
         let fits = (pack as usize) < packs
             && length as usize <= crate::object::LARGEST_STORED_FRAME
-            && offset.checked_add(u64::from(length)).is_some();
+            && offset <= crate::store::LARGEST_WHOLE_OBJECT;
         if fits {
             Ok(Self {
                 pack,

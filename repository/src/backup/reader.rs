@@ -9,6 +9,7 @@ use crate::object::{
     FramePlace, HEADER_BYTES, ObjectError, ObjectKind, ObjectReader, split_frames,
 };
 use bytes::Bytes;
+use futures::TryStreamExt;
 use holdfast_postgres::SystemIdentifier;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -104,6 +105,42 @@ impl BackupReader {
             ));
         }
         Ok(leaf)
+    }
+
+    /// Looks, before anything relies on it, whether every leaf can be read and every pack is there and long enough.
+    pub async fn preflight(&self) -> Result<(), ObjectError> {
+        let mut needed: BTreeMap<u32, u64> = BTreeMap::new();
+        for number in 0..self.leaf_count() {
+            let leaf = self.leaf(number).await?;
+            for region in leaf.entries.iter().flat_map(|e| &e.regions) {
+                let frame = region.layer.frame;
+                let end = needed.entry(frame.pack).or_default();
+                *end = (*end).max(frame.offset + u64::from(frame.length));
+            }
+        }
+        let mut needed: BTreeMap<String, u64> = needed
+            .into_iter()
+            .map(|(pack, end)| (self.pack_key(pack), end))
+            .collect();
+        let mut listing = self.archive.store().list(&layout::packs(self.system));
+        while let Some(object) = listing.try_next().await? {
+            if let Some(end) = needed.remove(&object.key)
+                && object.size < end
+            {
+                let why = format!(
+                    "it has {} bytes, and the backup uses {end} of it",
+                    object.size
+                );
+                return Err(ObjectError::damaged(&object.key, why));
+            }
+        }
+        match needed.pop_first() {
+            Some((key, _)) => Err(ObjectError::damaged(
+                &key,
+                "it is missing, and the backup needs it",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Reads leaf `number`'s page sums: one list for each paged region, in order.
@@ -302,6 +339,12 @@ pub(super) async fn read_root(
     let mut root = Vec::new();
     for (number, frame) in frames.iter().enumerate() {
         root.extend(reader.open(number as u32, number + 1 == frames.len(), frame)?);
+        if root.len() as u64 > LARGEST_MANIFEST {
+            return Err(ObjectError::damaged(
+                &key,
+                "it unpacks to more than a manifest can have",
+            ));
+        }
     }
     Root::decode(&key, &root, system, id)
 }

@@ -4,6 +4,7 @@
 use super::entry::Leaf;
 use super::reader::{BackupReader, Run, Slice};
 use crate::object::ObjectError;
+use crate::store::ErrorKind;
 use bytes::Bytes;
 use futures::StreamExt;
 use std::sync::Arc;
@@ -135,10 +136,15 @@ pub(crate) async fn with_patience<T, F: Future<Output = Result<T, ObjectError>>>
 ) -> Result<T, ObjectError> {
     let deadline = Instant::now() + patience;
     let mut pause = Duration::from_millis(500);
+    let mut damaged = 0;
     loop {
         match work().await {
+            // A body cut short on its way looks like an object that is; twice is enough to tell.
+            Err(ObjectError::Store(e)) if e.kind() == ErrorKind::Damaged && damaged < 2 => {
+                damaged += 1
+            }
             Err(ObjectError::Store(e))
-                if !e.is_permanent() && Instant::now() + pause < deadline =>
+                if e.kind() == ErrorKind::Trouble && Instant::now() + pause < deadline =>
             {
                 tracing::warn!("{e}; trying again in {pause:?}");
                 tokio::time::sleep(pause).await;

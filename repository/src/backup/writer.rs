@@ -22,6 +22,8 @@ use tokio::task::JoinSet;
 const LEAF_REGIONS: usize = 512;
 /// Or at this many entries.
 const LEAF_ENTRIES: usize = 1024;
+/// Or a pack at this many regions, so that its index fits a frame: zeros take no room.
+const PACK_REGIONS: usize = 50_000;
 /// How long one pack's upload is tried again while the store is in trouble.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -322,7 +324,7 @@ impl BackupWriter {
         if let Some(used) = self.packs.last_mut() {
             used.live_bytes += u64::from(place.length);
         }
-        if pack.writer.len() >= self.settings.pack_bytes {
+        if pack.writer.len() >= self.settings.pack_bytes || pack.index.len() >= PACK_REGIONS {
             self.close_pack().await?;
         }
         Ok(Frame {

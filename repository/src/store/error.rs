@@ -71,6 +71,16 @@ impl StoreError {
         }
     }
 
+    pub(super) fn undecided(store: &str, key: &str) -> Self {
+        Self {
+            kind: ErrorKind::Trouble,
+            store: store.to_owned(),
+            operation: "write",
+            key: key.to_owned(),
+            source: "the store says that it exists, and then that it does not".into(),
+        }
+    }
+
     pub(super) fn short(store: &str, key: &str, wanted: u64, got: u64) -> Self {
         Self::damaged(
             store,

@@ -98,7 +98,14 @@ impl Store {
                 object_store::Error::AlreadyExists { .. }
                 | object_store::Error::Precondition { .. },
             ) => {
-                let stored = self.get(key, LARGEST_WHOLE_OBJECT).await?;
+                let limit = LARGEST_WHOLE_OBJECT.max(payload.content_length() as u64);
+                let stored = match self.get(key, limit).await {
+                    // Two writers at once, and neither has won yet.
+                    Err(e) if e.is_not_found() => {
+                        return Err(StoreError::undecided(&self.description, key));
+                    }
+                    other => other?,
+                };
                 let same = stored.len() == payload.content_length() && {
                     let mut rest = stored.as_ref();
                     payload
@@ -164,8 +171,18 @@ impl Store {
 
     /// Reads exactly this range; anything shorter is an error.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let bytes = self.get_head(key, range.clone()).await?;
         let wanted = range.end.saturating_sub(range.start);
+        let bytes = match self.get_head(key, range.clone()).await {
+            // Stores refuse a range that begins past the end, each in its own words; that is damage, and no outage.
+            Err(e) if e.kind() == ErrorKind::Trouble => match self.head(key).await {
+                Ok(object) if object.size < range.end => {
+                    let there = object.size.saturating_sub(range.start);
+                    return Err(StoreError::short(&self.description, key, wanted, there));
+                }
+                _ => return Err(e),
+            },
+            other => other?,
+        };
         if bytes.len() as u64 != wanted {
             return Err(StoreError::short(
                 &self.description,

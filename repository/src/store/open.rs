@@ -108,7 +108,8 @@ impl S3Settings {
         let mut client = ClientOptions::new()
             .with_allow_http(plain)
             .with_timeout_disabled()
-            .with_read_timeout(Duration::from_secs(30))
+            // Runs from the request's first byte, so a large object has to get through a slow line in it.
+            .with_read_timeout(Duration::from_secs(180))
             .with_connect_timeout(Duration::from_secs(5))
             .with_allow_invalid_certificates(!self.verify_tls);
         for certificate in self

@@ -135,6 +135,9 @@ pub async fn take(order: &Order, counters: &Counters) -> Result<BackupStatus, Ba
     let server = Server::connect(&order.server).await?;
     let settings = server.settings().await?;
     fit(&control, &settings, &order.data_directory).map_err(BackupError::Refused)?;
+    is_the_servers(&server, &order.data_directory)
+        .await
+        .map_err(BackupError::Refused)?;
     order
         .archive
         .claim(
@@ -162,13 +165,7 @@ async fn copy_and_commit(
     settings: &ServerSettings,
     counters: &Counters,
 ) -> Result<Root, BackupError> {
-    let tablespaces: Vec<(u32, String)> = server
-        .tablespaces()
-        .await?
-        .into_iter()
-        .filter(|(_, location)| location.starts_with('/'))
-        .collect();
-    let walk = Walk {
+    let walk = |tablespaces: &[(u32, String)]| Walk {
         root: order.data_directory.clone(),
         major: control.major,
         relation_segment_blocks: control.relation_segment_blocks,
@@ -177,7 +174,7 @@ async fn copy_and_commit(
             .map(|(oid, _)| *oid)
             .collect::<HashSet<_>>(),
     };
-    let total = copy::measure(walk.clone()).await?;
+    let total = copy::measure(walk(&tablespaces(server).await?)).await?;
     counters.set_total(total);
     let pack_bytes = PACK_BYTES.min((order.memory / PACK_SHARE) as usize);
     let writing = WriterSettings {
@@ -198,6 +195,9 @@ async fn copy_and_commit(
         .start_backup(&format!("holdfast {}", order.id), true)
         .await?
         .start;
+    // As of the start: those that are made later are in the WAL.
+    let tablespaces = tablespaces(server).await?;
+    let walk = walk(&tablespaces);
     tracing::info!(backup = %order.id, %start, bytes = total, "copying");
     let source = Source {
         root: order.data_directory.clone(),
@@ -267,6 +267,32 @@ async fn copy_and_commit(
         .await?)
 }
 
+/// Those that lie outside the data directory.
+async fn tablespaces(server: &Server) -> Result<Vec<(u32, String)>, ServerError> {
+    let mut all = server.tablespaces().await?;
+    all.retain(|(_, location)| location.starts_with('/'));
+    Ok(all)
+}
+
+/// Whether the server that answers runs on this directory. A primary and its standby have one system identifier, so
+/// the file that each postmaster writes decides; who may not read it through SQL is believed.
+async fn is_the_servers(server: &Server, data_directory: &Path) -> Result<(), String> {
+    let Some(theirs) = server.postmaster_pid().await else {
+        return Ok(());
+    };
+    let file = data_directory.join("postmaster.pid");
+    let ours = tokio::fs::read_to_string(&file).await.unwrap_or_default();
+    // Process, directory, start and port; what follows changes while it runs.
+    let same = theirs.lines().take(4).eq(ours.lines().take(4));
+    if same {
+        return Ok(());
+    }
+    Err(format!(
+        "the server that answers does not run on {}: correct postgres.host and postgres.port, or postgres.dataDirectory",
+        data_directory.display()
+    ))
+}
+
 /// What must hold before a backup begins. Pure.
 fn fit(
     control: &ControlFile,
@@ -317,7 +343,8 @@ fn unchanged(
             "the standby was promoted while it was backed up: take the backup again".into(),
         );
     }
-    if label.from == BackupFrom::Standby && after.timeline != label.timeline {
+    let reached = after.timeline.max(after.min_recovery_timeline);
+    if label.from == BackupFrom::Standby && reached != label.timeline {
         return Err(format!(
             "the standby went from timeline {} to {} while it was backed up: take the backup again",
             label.timeline, after.timeline

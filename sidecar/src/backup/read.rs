@@ -191,6 +191,7 @@ impl Source {
                         break;
                     }
                     Ok(_) => {}
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(source) => {
                         return Err(ReadError {
                             path: self.root.join(&piece.file.path),

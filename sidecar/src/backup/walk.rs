@@ -55,10 +55,24 @@ pub enum WalkError {
         "{0:?} has a name that is not UTF-8: rename or remove it, PostgreSQL makes no such files"
     )]
     Name(PathBuf),
+    /// A link where Postgres keeps data.
+    #[error("{} is a symbolic link, and what it leads to would be missing from the backup: move that directory back; only pg_wal and tablespaces may lie elsewhere", .0.display())]
+    Link(PathBuf),
     /// The receiver has gone.
     #[error("the backup was given up")]
     Stopped,
 }
+
+/// Without these nothing starts, or it starts wrong.
+const NEEDED: [&str; 7] = [
+    "base",
+    "global",
+    "pg_commit_ts",
+    "pg_logical",
+    "pg_multixact",
+    "pg_twophase",
+    "pg_xact",
+];
 
 /// What the walk needs to know of the cluster.
 #[derive(Debug, Clone)]
@@ -108,6 +122,7 @@ impl Walk {
             let Some(meta) = self.metadata(&relative, &on_disk)? else {
                 continue;
             };
+            let linked = meta.is_symlink() && fs::metadata(&on_disk).is_ok_and(|m| m.is_dir());
             // Recreated empty; it may be a link to another volume, and nothing in it is copied.
             if relative == "pg_wal" {
                 self.empty_wal_directory(meta.mode() & 0o7777, bundle)?;
@@ -126,6 +141,16 @@ impl Walk {
                 }
             } else if meta.is_file() {
                 self.file(relative, &meta, &names, bundle)?;
+            } else if linked
+                && datadir::classify(&relative, true, self.major) == Entry::EmptyDirectory
+            {
+                bundle.flush()?;
+                (bundle.emit)(Task::Directory {
+                    path: relative,
+                    mode: 0o700,
+                })?;
+            } else if linked && NEEDED.contains(&relative.as_str()) {
+                return Err(WalkError::Link(on_disk));
             } else {
                 tracing::warn!(
                     "{} is neither a file nor a directory, and is left out",

@@ -111,24 +111,32 @@ fn finish(work: &Work, writer: Writer) -> Result<(), WriteError> {
     let facts = &stored.facts;
     let mut manifest = writer.finish()?;
     let auto_conf = root.join("postgresql.auto.conf");
-    let existing = match fs::read_to_string(&auto_conf) {
+    // A backup of a recovery that was not over has the user's own settings beside those of that recovery.
+    let kept = root.join(AFTERWARDS);
+    let source = if kept.exists() { &kept } else { &auto_conf };
+    let existing = match fs::read(source) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        other => other.map_err(WriteError::os(&auto_conf))?,
+        other => latin(&other.map_err(WriteError::os(source))?),
     };
+    let word = |text: &String| latin(text.as_bytes());
+    let mut during = work.recovery.clone();
+    during.restore_command = word(&during.restore_command);
+    during.target = during
+        .target
+        .iter()
+        .map(|(name, value)| (name.clone(), word(value)))
+        .collect();
     let mode = root
         .join("PG_VERSION")
         .metadata()
         .map_or(0o600, |m| m.permissions().mode() & 0o777);
     let put = |path: &Path, content: &[u8]| put(path, content, mode, owner);
-    put(
-        &auto_conf,
-        recovery::during(&existing, &work.recovery).as_bytes(),
-    )?;
+    put(&auto_conf, &unlatin(&recovery::during(&existing, &during)))?;
     put(&root.join("recovery.signal"), b"")?;
     let mut listed = vec![
         ("backup_label", stored.backup_label.clone()),
         (RESTORE_FILE, work.order.to_json()),
-        (AFTERWARDS, recovery::afterwards(&existing).into_bytes()),
+        (AFTERWARDS, unlatin(&recovery::afterwards(&existing))),
     ];
     if let Some(origin) =
         origin(root, work.copy_of.as_ref()).map_err(|e| WriteError::Repository {
@@ -184,6 +192,17 @@ fn origin(root: &Path, copy_of: Option<&Source>) -> Result<Option<Origin>, Origi
         sources.push(source.clone());
     }
     Ok(Some(Origin::new(sources, None)))
+}
+
+/// A settings file may be in any encoding; its syntax is ASCII. So each byte is taken for a character, and back.
+fn latin(bytes: &[u8]) -> String {
+    bytes.iter().copied().map(char::from).collect()
+}
+
+fn unlatin(text: &str) -> Vec<u8> {
+    text.chars()
+        .filter_map(|c| u8::try_from(u32::from(c)).ok())
+        .collect()
 }
 
 fn put(

@@ -16,7 +16,7 @@ pub enum Action {
     Promote,
     /// Waits, readable, for `pg_wal_replay_resume()`.
     Pause,
-    /// Shuts down; the next start goes on with recovery.
+    /// Shuts down. recovery.signal stays, so each later start shuts down there again until the target is changed.
     Shutdown,
 }
 
@@ -55,7 +55,7 @@ const TARGETS: [&str; 5] = [
     "recovery_target_name",
 ];
 /// What a restored directory must not take over from its source.
-const STRIPPED: [&str; 13] = [
+const STRIPPED: [&str; 14] = [
     "recovery_target",
     "recovery_target_time",
     "recovery_target_xid",
@@ -67,6 +67,7 @@ const STRIPPED: [&str; 13] = [
     "restore_command",
     "recovery_end_command",
     "archive_cleanup_command",
+    "recovery_min_apply_delay",
     "primary_conninfo",
     "primary_slot_name",
 ];
@@ -99,7 +100,14 @@ pub fn during(existing: &str, recovery: &Recovery) -> String {
         ("recovery_end_command", &end_command),
         ("recovery_target_timeline", &timeline),
         ("recovery_target_action", action.as_str()),
+        // What postgresql.conf has for a standby: a delay would hold recovery up, a cleanup would prune what others need.
+        ("recovery_min_apply_delay", "0"),
+        ("archive_cleanup_command", ""),
     ];
+    // Without it there is no pausing: Postgres would shut down instead.
+    if *action == Action::Pause {
+        add.push(("hot_standby", "on"));
+    }
     // The empty ones first: after another target has a value, Postgres refuses even an empty one.
     let unused = TARGETS
         .iter()
@@ -124,6 +132,7 @@ pub fn during(existing: &str, recovery: &Recovery) -> String {
     let strip: Vec<&str> = STRIPPED
         .iter()
         .copied()
+        .chain((*action == Action::Pause).then_some("hot_standby"))
         .chain(minimum.iter().map(|(name, _)| *name))
         .collect();
     auto_conf::rewrite(existing, &strip, &add)

@@ -1,6 +1,7 @@
 //! Writes a backup's files. Called by [`scan`](holdfast_repository::backup::scan) from several threads.
 
-use super::destination::Destination;
+use super::destination::{Destination, MARKER};
+use crate::origin::RESTORE_FILE;
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use holdfast_postgres::backup_manifest;
 use holdfast_repository::ObjectError;
@@ -47,6 +48,16 @@ impl WriteError {
 
 /// More regions than are ever under way at once.
 const FAR: usize = 1 << 16;
+
+/// Not restored as files of a backup, whatever it says: they decide whether and how a directory starts.
+const NEVER: [&str; 6] = [
+    "global/pg_control",
+    "backup_label",
+    "recovery.signal",
+    "standby.signal",
+    RESTORE_FILE,
+    MARKER,
+];
 
 /// Where the `backup_manifest` is being written.
 pub type ManifestWriter = backup_manifest::Writer<BufWriter<File>>;
@@ -209,6 +220,7 @@ impl Visit for Writer {
     fn leaf(&self, _: usize, leaf: &Leaf) -> Result<(), WriteError> {
         leaf.entries
             .iter()
+            .filter(|entry| !NEVER.contains(&entry.path.as_str()))
             .try_for_each(|entry| match (entry.directory, entry.first_region) {
                 (true, _) => self.directory(entry),
                 (false, 0) => self.create(entry),
@@ -226,6 +238,9 @@ impl Visit for Writer {
         let Some(entry) = leaf.entries.get(slice.entry) else {
             return Ok(());
         };
+        if NEVER.contains(&entry.path.as_str()) {
+            return Ok(());
+        }
         let content = content.map_err(|e| WriteError::Repository {
             file: entry.path.clone(),
             why: e.to_string(),
