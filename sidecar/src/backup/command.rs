@@ -3,12 +3,13 @@
 use super::{BackupError, Order, take};
 use crate::cli::{BackupArgs, BackupKind};
 use crate::commands;
-use crate::config::Settings;
+use crate::config::{Place, Repository, Settings};
 use crate::control::client::{self, NO_INCREMENTAL};
 use crate::control::{BackupOrder, TakeBackup};
 use crate::exit::{ExitClass, Failure};
 use crate::open;
 use crate::progress::{Counters, Progress};
+use crate::restore::check::lies_within;
 use crate::status::{BackupStatus, is_true};
 use holdfast_postgres::server::LockError;
 use holdfast_repository::backup::BackupId;
@@ -89,6 +90,17 @@ async fn ordered(
 }
 
 async fn order(settings: &Settings, id: BackupId) -> Result<Order, Failure> {
+    if let Some(Repository {
+        place: Place::Filesystem { path },
+        ..
+    }) = settings.first_repository()
+        && lies_within(path, &settings.postgres.data_directory)
+    {
+        return Err(Failure::refused(format!(
+            "the repository {} lies in the data directory: a backup would hold itself, and be lost with what it is for; move it elsewhere",
+            path.display()
+        )));
+    }
     let (repository, archive) = open::first(settings, open::Create::IfMissing).await?;
     Ok(Order {
         id,

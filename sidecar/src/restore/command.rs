@@ -1,7 +1,8 @@
 //! `holdfast restore`: plan, check, and only then write.
 
 use super::apply::{Work, apply};
-use super::destination::{self, Destination, State};
+use super::check::{Wish, check};
+use super::destination::Destination;
 use super::recovery::{self, Recovery};
 use super::write::WriteError;
 use crate::cli::{self, RestoreArgs};
@@ -19,16 +20,12 @@ use holdfast_repository::catalogue::Catalogue;
 use holdfast_repository::facts::BackupFacts;
 use holdfast_repository::reach::{self, Plan, Request, Target, TimelineChoice};
 use holdfast_repository::wal::WalStore;
-use holdfast_repository::{Archive, OpenError};
+use holdfast_repository::{Archive, ObjectError, OpenError};
 use indicatif::HumanBytes;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Besides the files: the first WAL that recovery fetches, in segments and bytes.
-const WAL_ROOM_SEGMENTS: u64 = 4;
-const WAL_ROOM: u64 = 64 << 20;
 
 /// Plans and restores, and prints what it did.
 pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Failure> {
@@ -55,7 +52,16 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
         root,
         tablespaces: tablespaces(args, &plan.backup)?,
     };
-    check(args, &plan, &destination)?;
+    let in_place = same_place(&destination.root, &settings.postgres.data_directory);
+    let named: Vec<u32> = args.tablespaces.iter().map(|(oid, _)| *oid).collect();
+    let wish = Wish {
+        overwrite: args.overwrite,
+        named: &named,
+        in_place,
+    };
+    check(&settings, &wish, &plan.backup, &destination).map_err(Failure::refused)?;
+    let id: BackupId = plan.backup.id.parse().map_err(Failure::failed)?;
+    let reader = open_backup(&archive, system, &id).await?;
     let mut status = planned(&repository, args, &plan);
     if args.dry_run {
         return print(
@@ -70,7 +76,6 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
     if !args.json {
         eprint!("{}", told(&status, &destination));
     }
-    let in_place = same_place(&destination.root, &settings.postgres.data_directory);
     let recovery = Recovery {
         target: plan.recovery_settings.clone(),
         timeline: plan.timeline.0,
@@ -96,10 +101,6 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
         place,
         system_identifier: system,
     });
-    let id: BackupId = plan.backup.id.parse().map_err(Failure::failed)?;
-    let reader = BackupReader::open(archive, system, &id)
-        .await
-        .map_err(|e| Failure::from_error(ExitClass::Failed, &e))?;
     let counters = Arc::new(Counters::default());
     counters.set_total(plan.backup.database_bytes);
     let progress = {
@@ -154,6 +155,32 @@ fn print(args: &RestoreArgs, status: &RestoreStatus, text: &str) -> Result<(), F
     } else {
         commands::print(text)
     }
+}
+
+/// Opens a backup, and sees that everything it is made of is there, while nothing has been touched yet.
+async fn open_backup(
+    archive: &Archive,
+    system: SystemIdentifier,
+    id: &BackupId,
+) -> Result<BackupReader, Failure> {
+    let fail = |e: ObjectError| {
+        let class = if e.is_damage() || e.is_not_found() {
+            ExitClass::Refused
+        } else {
+            ExitClass::Unknown
+        };
+        let mut failure = Failure::from_error(class, &e);
+        failure.message = format!(
+            "backup {id} can't be restored: {}; nothing was written",
+            failure.message
+        );
+        failure
+    };
+    let reader = BackupReader::open(archive.clone(), system, id)
+        .await
+        .map_err(fail)?;
+    reader.preflight().await.map_err(fail)?;
+    Ok(reader)
 }
 
 /// The incarnation that holds the wanted backup, else the newest.
@@ -251,79 +278,6 @@ fn tablespaces(
         .collect()
 }
 
-/// Everything that can be known to go wrong, before a byte is written.
-fn check(args: &RestoreArgs, plan: &Plan, destination: &Destination) -> Result<(), Failure> {
-    let look = |path: &Path, e: std::io::Error| {
-        Failure::refused(format!("can't look at {}: {e}", path.display()))
-    };
-    let root = &destination.root;
-    let state = destination::observe_root(root).map_err(|e| look(root, e))?;
-    destination::decide("the data directory", root, state, args.overwrite)
-        .map_err(Failure::refused)?;
-    let room = WAL_ROOM + WAL_ROOM_SEGMENTS * u64::from(plan.backup.segment_size.bytes());
-    let mut wanted: Vec<(PathBuf, State, u64)> = vec![(
-        root.clone(),
-        state,
-        plan.backup.database_bytes
-            - plan
-                .backup
-                .tablespaces
-                .iter()
-                .map(|t| t.bytes)
-                .sum::<u64>()
-                .min(plan.backup.database_bytes)
-            + room,
-    )];
-    for facts in &plan.backup.tablespaces {
-        let Some(path) = destination.tablespaces.get(&facts.oid) else {
-            continue;
-        };
-        let what = format!("the place of tablespace {},", facts.oid);
-        if path.starts_with(root)
-            || destination
-                .tablespaces
-                .iter()
-                .any(|(oid, other)| *oid != facts.oid && other == path)
-        {
-            return Err(Failure::refused(format!(
-                "{what} {} lies within another directory of this restore: give --tablespace {}=DIR",
-                path.display(),
-                facts.oid
-            )));
-        }
-        let state = destination::observe_tablespace(path).map_err(|e| look(path, e))?;
-        if state == State::Postgres && !destination::links_to(root, path) {
-            return Err(Failure::refused(format!(
-                "{what} {} holds data that is not {}'s: give --tablespace {}=DIR with an empty or a new directory",
-                path.display(),
-                root.display(),
-                facts.oid
-            )));
-        }
-        destination::decide(
-            &what,
-            path,
-            state,
-            args.overwrite || state == State::Postgres,
-        )
-        .map_err(Failure::refused)?;
-        wanted.push((path.clone(), state, facts.bytes));
-    }
-    for (path, state, bytes) in wanted {
-        destination::writable(&path, state).map_err(Failure::refused)?;
-        let free = destination::space(&path, state).map_err(|e| look(&path, e))?;
-        if free < bytes {
-            return Err(Failure::refused(format!(
-                "{} has room for {}, and {} are needed: nothing was written",
-                path.display(),
-                HumanBytes(free),
-                HumanBytes(bytes)
-            )));
-        }
-    }
-    Ok(())
-}
-
 /// Whether the restored directory is the one that the settings speak of, and goes on with the archive.
 fn same_place(to: &Path, configured: &Path) -> bool {
     match (std::fs::canonicalize(to), std::fs::canonicalize(configured)) {
@@ -354,10 +308,15 @@ async fn restore_command(settings: &Settings, in_place: bool) -> Result<String, 
 }
 
 fn failed(error: &WriteError, destination: &Destination) -> Failure {
-    Failure::failed(format!(
-        "{error}; {} is unfinished and can't be started: mend the cause and run the same command again",
-        destination.root.display()
-    ))
+    let root = destination.root.display();
+    let state = if destination.root.join("global/pg_control").exists() {
+        format!("{root} still has its pg_control: look at what it holds before it is started")
+    } else {
+        format!(
+            "{root} is unfinished and can't be started: mend the cause and run the same command again"
+        )
+    };
+    Failure::failed(format!("{error}; {state}"))
 }
 
 fn planned(repository: &str, args: &RestoreArgs, plan: &Plan) -> RestoreStatus {

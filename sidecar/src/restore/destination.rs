@@ -176,22 +176,20 @@ pub fn writable(path: &Path, state: State) -> Result<(), String> {
         .map_err(|e| format!("can't write to {}: {e}; run holdfast as the user that Postgres runs as, or give that user the directory", existing.display()))
 }
 
-/// Bytes that will be free for a restore into `path`, once what is there has gone.
-pub fn space(path: &Path, state: State) -> io::Result<u64> {
-    let existing = if matches!(state, State::Missing) {
+/// Bytes that are free where `path` is or will be, and bytes that come free once what is there has gone.
+pub fn space(path: &Path, state: State) -> io::Result<(u64, u64)> {
+    let existing = if state == State::Missing {
         path.parent().unwrap_or(path)
     } else {
         path
     };
     let stat = statvfs(existing)?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    Ok(
-        free.saturating_add(if matches!(state, State::Postgres | State::Unfinished) {
-            used(path, fs::metadata(path)?.dev())
-        } else {
-            0
-        }),
-    )
+    let freed = match state {
+        State::Postgres | State::Unfinished => used(path, fs::metadata(path)?.dev()),
+        _ => 0,
+    };
+    Ok((free, freed))
 }
 
 /// Bytes that lie under `path` on the same file system; what can't be read does not count.

@@ -1,5 +1,6 @@
 //! Restores.
 pub mod apply;
+pub mod check;
 pub mod clear;
 pub mod command;
 pub mod destination;
