@@ -7,13 +7,15 @@ use crate::origin::{Origin, OriginError};
 use bytes::Bytes;
 use futures::future::{join_all, try_join};
 use holdfast_postgres::{ClusterState, ControlFile, Lsn, TimelineId, WalFileName, WalNameError};
-use holdfast_repository::{ArchiveId, ObjectError, OpenError, PutError, PutOutcome, WalStore};
+use holdfast_repository::{
+    Archive, ArchiveId, ObjectError, OpenError, PutError, PutOutcome, WalStore,
+};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -286,8 +288,14 @@ impl Archiver {
                     .put(&name, local.file.clone(), self.settings.wal_compression)
                     .await?)
             };
-            // Proof, beside the work, that what answers is still the archive and not an empty folder in its place.
+            // Proof that what answers is still the archive and not an empty folder in its place. A file system may be
+            // unmounted at any time, so there it comes after the work; elsewhere beside it.
             let confirm = async { Ok::<(), NotArchived>(wal.archive().confirm().await?) };
+            if wal.archive().store().is_filesystem() {
+                let outcome = put.await?;
+                confirm.await?;
+                return Ok(outcome);
+            }
             let (outcome, ()) = try_join(put, confirm).await?;
             Ok(outcome)
         }
@@ -379,18 +387,80 @@ impl Archiver {
                 stored
             }
         };
-        if stored == ours {
-            return Ok(());
-        }
-        let archive = opened.wal.archive();
-        let digest = |content: &[u8]| hex(&archive.digest(content));
-        Err(NotArchived::Diverged {
+        same_history(opened.wal.archive(), timeline, ours, &stored)
+    }
+}
+
+/// Proves that the timeline of this directory is the one that is archived under its number, as far as one is: a backup
+/// of another would find that one's WAL, and look complete.
+///
+/// # Errors
+/// [`NotArchived::Diverged`], or what kept the files from being read.
+pub async fn confirm_timeline(
+    archive: &Archive,
+    control: &ControlFile,
+    directory: &Path,
+) -> Result<(), NotArchived> {
+    let timeline = control.timeline;
+    if timeline <= TimelineId(1) {
+        return Ok(());
+    }
+    let history = WalFileName::History(timeline);
+    let wal = WalStore::new(
+        archive.clone(),
+        control.system_identifier,
+        control.segment_size,
+        control.major,
+    );
+    let stored = match wal.small_file(&history).await {
+        // Nobody has archived it: this one will, or is refused its WAL.
+        Err(e) if e.is_not_found() => return Ok(()),
+        other => other?,
+    };
+    match local_history(directory, timeline)? {
+        Some((_, ours)) => same_history(archive, timeline, &ours, &stored),
+        None => Err(NotArchived::NoHistory {
+            name: history,
             history,
-            timeline,
-            place: archive.store().description().to_owned(),
-            ours: digest(ours),
-            stored: digest(&stored),
-        })
+        }),
+    }
+}
+
+fn same_history(
+    archive: &Archive,
+    timeline: TimelineId,
+    ours: &[u8],
+    stored: &[u8],
+) -> Result<(), NotArchived> {
+    if stored == ours {
+        return Ok(());
+    }
+    let digest = |content: &[u8]| hex(&archive.digest(content));
+    Err(NotArchived::Diverged {
+        history: WalFileName::History(timeline),
+        timeline,
+        place: archive.store().description().to_owned(),
+        ours: digest(ours),
+        stored: digest(stored),
+    })
+}
+
+/// A timeline's history file in pg_wal, and what it holds.
+fn local_history(
+    directory: &Path,
+    timeline: TimelineId,
+) -> Result<Option<(Arc<File>, Vec<u8>)>, NotArchived> {
+    let history = WalFileName::History(timeline);
+    let failed = |source| DataDirectoryError::Read {
+        file: PathBuf::from(history.to_string()),
+        source,
+    };
+    match data_directory::find_wal_file(directory, &history)? {
+        None => Ok(None),
+        Some(file) => {
+            let content = read_all(&file).map_err(failed)?;
+            Ok(Some((Arc::new(file), content)))
+        }
     }
 }
 
@@ -421,20 +491,7 @@ impl Local {
         .filter(|timeline| *timeline > TimelineId(1));
         let history = match timeline {
             None => None,
-            Some(timeline) => {
-                let history = WalFileName::History(timeline);
-                let failed = |source| DataDirectoryError::Read {
-                    file: PathBuf::from(history.to_string()),
-                    source,
-                };
-                match data_directory::find_wal_file(directory, &history)? {
-                    None => None,
-                    Some(file) => {
-                        let content = read_all(&file).map_err(failed)?;
-                        Some((Arc::new(file), content))
-                    }
-                }
-            }
+            Some(timeline) => local_history(directory, timeline)?,
         };
         Ok(Self {
             control,
@@ -469,8 +526,14 @@ fn judge(
     outcome: PutOutcome,
     control: &ControlFile,
 ) -> Result<String, NotArchived> {
-    let own =
-        |timeline| control.state == ClusterState::InProduction && control.timeline == timeline;
+    // The last segments are archived while the server stops, and right after a promotion pg_control may still have the
+    // old timeline's checkpoint.
+    let writes = matches!(
+        control.state,
+        ClusterState::InProduction | ClusterState::ShuttingDown | ClusterState::ShutDown
+    );
+    let stands_on = control.timeline.max(control.min_recovery_timeline);
+    let own = |timeline| writes && timeline == stands_on;
     match (outcome, name) {
         (PutOutcome::Stored, _) => Ok(String::new()),
         (PutOutcome::AlreadyThere, _) => Ok("was there, with the same content".to_owned()),

@@ -1,6 +1,7 @@
 //! `holdfast backup`: by the sidecar where one runs, else by this process.
 
 use super::{BackupError, Order, take};
+use crate::archive::NotArchived;
 use crate::cli::{BackupArgs, BackupKind};
 use crate::commands;
 use crate::config::{Place, Repository, Settings};
@@ -125,6 +126,9 @@ fn class(error: &BackupError) -> ExitClass {
         | BackupError::DataDirectory(_)
         | BackupError::Locked(LockError::Held(_)) => ExitClass::Refused,
         BackupError::Open(e) if e.is_permanent() => ExitClass::Refused,
+        BackupError::Timeline(NotArchived::Diverged { .. } | NotArchived::NoHistory { .. }) => {
+            ExitClass::Refused
+        }
         BackupError::WalMissing { .. } => ExitClass::Unknown,
         _ => ExitClass::Failed,
     }

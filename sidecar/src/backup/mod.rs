@@ -8,6 +8,7 @@ mod walk;
 
 pub use copy::CopyError;
 
+use crate::archive::{self, NotArchived};
 use crate::data_directory::{self, DataDirectoryError};
 use crate::origin::Origin;
 use crate::progress::Counters;
@@ -95,6 +96,9 @@ pub enum BackupError {
     /// Writing.
     #[error(transparent)]
     Write(#[from] ObjectError),
+    /// Whose timeline it is.
+    #[error(transparent)]
+    Timeline(#[from] NotArchived),
     /// What Postgres gave as backup_label.
     #[error("Postgres gave a backup_label that can't be used: {0}")]
     Label(#[from] BackupLabelError),
@@ -195,6 +199,9 @@ async fn copy_and_commit(
         .start_backup(&format!("holdfast {}", order.id), true)
         .await?
         .start;
+    // pg_control has the checkpoint of the start, and so the timeline of all that is copied.
+    let (_, started) = read_control(&order.data_directory).await?;
+    archive::confirm_timeline(&order.archive, &started, &order.data_directory).await?;
     // As of the start: those that are made later are in the WAL.
     let tablespaces = tablespaces(server).await?;
     let walk = walk(&tablespaces);
