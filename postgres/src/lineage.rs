@@ -73,16 +73,24 @@ impl Lineage {
 }
 
 impl From<&TimelineHistory> for Lineage {
+    /// A recovery that followed a timeline and stopped before that one's own beginning writes switch points that go
+    /// backwards: what a timeline contributes ends where any later one begins.
     fn from(history: &TimelineHistory) -> Self {
+        let mut ends: Vec<Lsn> = Vec::with_capacity(history.ancestors.len());
+        let mut end = Lsn(u64::MAX);
+        for ancestor in history.ancestors.iter().rev() {
+            end = end.min(ancestor.switch);
+            ends.push(end);
+        }
         let mut begin = Lsn::INVALID;
         let mut spans: Vec<Span> = Vec::with_capacity(history.ancestors.len() + 1);
-        for ancestor in &history.ancestors {
+        for (ancestor, end) in history.ancestors.iter().zip(ends.into_iter().rev()) {
             spans.push(Span {
                 timeline: ancestor.timeline,
                 begin,
-                end: Some(ancestor.switch),
+                end: Some(end),
             });
-            begin = ancestor.switch;
+            begin = end;
         }
         spans.push(Span {
             timeline: history.timeline,
@@ -156,5 +164,33 @@ mod tests {
         let lineage = Lineage::from(&history);
         assert_eq!(lineage.timeline_at(Lsn(0x100)), TimelineId(3));
         assert!(lineage.contains(TimelineId(2), Lsn(0x100)));
+    }
+
+    #[test]
+    fn switch_points_that_go_backwards_leave_nothing_past_the_lowest() {
+        let history =
+            TimelineHistory::parse(TimelineId(3), b"1\t0/200\n2\t0/100\n").expect("history");
+        let lineage = Lineage::from(&history);
+        let spans: Vec<_> = lineage
+            .spans()
+            .iter()
+            .map(|span| (span.timeline.0, span.begin.0, span.end.map(|end| end.0)))
+            .collect();
+        assert_eq!(
+            spans,
+            [
+                (1, 0, Some(0x100)),
+                (2, 0x100, Some(0x100)),
+                (3, 0x100, None)
+            ]
+        );
+        for (lsn, timeline) in [(0xFF, 1), (0x100, 3), (0x180, 3), (0x200, 3)] {
+            assert_eq!(
+                lineage.timeline_at(Lsn(lsn)),
+                TimelineId(timeline),
+                "{lsn:X}"
+            );
+        }
+        assert!(!lineage.contains(TimelineId(1), Lsn(0x180)));
     }
 }

@@ -105,7 +105,7 @@ impl Build {
         }
     }
 
-    fn encode(&self, rmid: u8, info: u8, xid: u32, main: &[u8]) -> Vec<u8> {
+    pub(super) fn encode(&self, rmid: u8, info: u8, xid: u32, main: &[u8]) -> Vec<u8> {
         let mut data = Vec::new();
         match main.len() {
             0 => {}
@@ -179,11 +179,15 @@ impl Build {
 
     /// Begins a record of `length` bytes of main data and crashes at the page's end: what follows overwrites it.
     pub(super) fn abandon(&mut self, length: usize) -> Lsn {
+        self.abandon_after(0, self.encode(10, 0, 5, &vec![1; length]))
+    }
+
+    /// The same with a record as it is, after some more pages.
+    pub(super) fn abandon_after(&mut self, pages: usize, record: Vec<u8>) -> Lsn {
         let lsn = self.begin_record();
-        let record = self.encode(10, 0, 5, &vec![1; length]);
-        let room = self.room();
-        assert!(record.len() > room, "it must not fit");
-        self.put(&record, room);
+        let limit = self.room() + pages * (BLOCK - 100);
+        assert!(record.len() > limit, "it must not fit");
+        self.put(&record, limit);
         self.overwrite = true;
         lsn
     }

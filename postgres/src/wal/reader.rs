@@ -67,6 +67,8 @@ impl<F: FnMut(Record)> Sink for Each<'_, F> {
 
     fn continued(&mut self, _: u32, _: &[u8]) {}
 
+    fn abandoned(&mut self) {}
+
     fn record(&mut self, record: Record) {
         (self.0)(record);
     }

@@ -46,6 +46,11 @@ impl Sink for Seen {
             .extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
     }
 
+    fn abandoned(&mut self) {
+        self.index.continued_length = 0;
+        self.index.continued.clear();
+    }
+
     fn record(&mut self, record: Record) {
         self.index.first_record.get_or_insert(record.lsn);
         self.index.last_record = Some(record.lsn);

@@ -290,6 +290,31 @@ fn a_record_that_a_crash_cut_off_is_dropped() {
 }
 
 #[test]
+fn a_record_that_a_crash_cut_off_on_a_later_page_is_dropped() {
+    let mut build = Build::new(15, 1);
+    build.fill_segment_to(64);
+    // A restore point's first bytes, as long as several pages.
+    let mut main = vec![0; 30_000];
+    main[8] = b'x';
+    let record = build.encode(0, 0x70, 0, &main);
+    let abandoned = build.abandon_after(2, record);
+    build.commit(5, 5);
+    build.switch();
+    let scans = scans(&build);
+    let mut index = scans[0].index.clone();
+    assert_eq!(
+        index.unfinished.as_ref().map(|record| record.lsn),
+        Some(abandoned)
+    );
+    assert!(matches!(scans[1].end, SegmentEnd::Switch { .. }));
+    assert_eq!(scans[1].index.continued_length, 0);
+    assert!(scans[1].index.continued.is_empty());
+    join(&mut index, &scans[1].index, 15);
+    assert!(index.restore_points.is_empty());
+    assert_eq!(scans[1].index.xids, [5]);
+}
+
+#[test]
 fn the_first_segment_of_a_timeline_begins_with_its_parents_pages() {
     let mut build = Build::new(17, 1);
     build.fill_page_to(1024);

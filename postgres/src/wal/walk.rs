@@ -22,6 +22,8 @@ pub(super) trait Sink {
     fn segment(&mut self, header: &SegmentHeader);
     /// Bytes of a record that began before the walk did; `remaining` counts them and what follows.
     fn continued(&mut self, remaining: u32, bytes: &[u8]);
+    /// Nothing follows of the record that began before the walk did: a crash cut it off, and it never happened.
+    fn abandoned(&mut self);
     /// A complete record.
     fn record(&mut self, record: Record);
 }
@@ -230,6 +232,9 @@ impl Walk {
                 )
             })?;
         self.timeline = header.timeline;
+        if matches!(self.state, State::Tail { .. }) && header.overwrites_record() {
+            sink.abandoned();
+        }
         self.resume(header).map_err(|why| (at, why, false))?;
 
         let mut offset = header.size();

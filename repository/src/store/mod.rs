@@ -13,6 +13,7 @@ pub use open::{Credentials, S3Settings, StoreSettings};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
@@ -49,6 +50,8 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     root: Path,
     description: Arc<str>,
+    /// The same store as `inner`, where that is a folder.
+    folder: Option<Arc<LocalFileSystem>>,
 }
 
 impl Store {
@@ -63,7 +66,26 @@ impl Store {
             inner,
             root,
             description: description.into(),
+            folder: None,
         })
+    }
+
+    /// In a folder.
+    fn in_folder(
+        folder: LocalFileSystem,
+        root: &str,
+        description: &str,
+    ) -> Result<Self, StoreError> {
+        let folder = Arc::new(folder);
+        Ok(Self {
+            folder: Some(folder.clone()),
+            ..Self::new(folder, root, description)?
+        })
+    }
+
+    /// Whether it is a folder, which may be unmounted at any time.
+    pub fn is_filesystem(&self) -> bool {
+        self.folder.is_some()
     }
 
     /// Names the store for people, such as `s3://bucket/prefix/shop/orders`.
@@ -119,6 +141,7 @@ impl Store {
                         })
                 };
                 if same {
+                    self.make_durable(&path, key).await?;
                     Ok(Created::New)
                 } else {
                     Ok(Created::Occupied(stored))
@@ -266,6 +289,29 @@ impl Store {
         }
     }
 
+    /// Whoever wrote an object that is there already may have been killed before its last fsync.
+    async fn make_durable(&self, path: &Path, key: &str) -> Result<(), StoreError> {
+        let Some(folder) = &self.folder else {
+            return Ok(());
+        };
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
+            let store = "LocalFileSystem";
+            let source = object_store::Error::Generic { store, source };
+            StoreError::new(&self.description, "fsync", key, source)
+        };
+        let file = folder
+            .path_to_filesystem(path)
+            .map_err(|e| failed(e.into()))?;
+        let levels = path.parts().count();
+        let synced = tokio::task::spawn_blocking(move || {
+            up_to_the_root(&file, levels).try_for_each(|path| std::fs::File::open(path)?.sync_all())
+        });
+        match synced.await {
+            Ok(done) => done.map_err(|e| failed(e.into())),
+            Err(ended) => Err(failed(ended.into())),
+        }
+    }
+
     fn listed(&self, meta: object_store::ObjectMeta) -> Option<Listed> {
         let full = meta.location.as_ref();
         let key = match self.root.as_ref() {
@@ -282,5 +328,49 @@ impl Store {
             size: meta.size,
             modified,
         })
+    }
+}
+
+/// An object's file and the folders above it, the store's own last; `levels` is the number of its key's parts.
+fn up_to_the_root(file: &std::path::Path, levels: usize) -> impl Iterator<Item = &std::path::Path> {
+    file.ancestors().take(levels + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_found_in_a_folder_is_made_durable() {
+        let paths: Vec<_> = up_to_the_root("/mnt/store/shop/orders/a".as_ref(), 3).collect();
+        assert_eq!(
+            paths,
+            [
+                "/mnt/store/shop/orders/a",
+                "/mnt/store/shop/orders",
+                "/mnt/store/shop",
+                "/mnt/store"
+            ]
+            .map(std::path::Path::new)
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let settings = StoreSettings::Filesystem {
+            path: folder.path().to_owned(),
+        };
+        let store = settings.open("shop/orders").unwrap();
+        assert!(store.is_filesystem());
+        // As a killed writer leaves it.
+        std::fs::create_dir_all(folder.path().join("shop/orders/x")).unwrap();
+        std::fs::write(folder.path().join("shop/orders/x/a b"), "ab").unwrap();
+        let parts = vec![Bytes::from("a"), Bytes::from("b")];
+        assert!(matches!(
+            store.create("x/a b", parts.clone()).await,
+            Ok(Created::New)
+        ));
+        let path = store.path("x/gone").unwrap();
+        assert!(store.make_durable(&path, "x/gone").await.is_err());
+        let memory = Store::new(Arc::new(object_store::memory::InMemory::new()), "a", "memory").unwrap();
+        assert!(!memory.is_filesystem());
+        assert!(memory.make_durable(&path, "x/gone").await.is_ok());
     }
 }

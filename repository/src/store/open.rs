@@ -79,7 +79,7 @@ impl StoreSettings {
                         StoreError::new(&description, "open", &path.display().to_string(), e)
                     })?
                     .with_fsync(true);
-                Store::new(Arc::new(inner), archive, &description)
+                Store::in_folder(inner, archive, &description)
             }
             Self::S3(s3) => {
                 let prefix = s3.prefix.trim_matches('/');
