@@ -115,7 +115,8 @@ pub struct Plan {
     pub backup: BackupFacts,
     /// The way.
     pub lineage: Lineage,
-    /// `recovery_target_timeline`: the newest of the lineage.
+    /// `recovery_target_timeline`: the newest of the lineage. An older one than was asked for, if recovery stops before
+    /// that one begins.
     pub timeline: TimelineId,
     /// Where it stops.
     pub stop: Stop,

@@ -6,7 +6,7 @@ use super::scan::{Passed, Scan, StopRecord, Tail};
 use super::{Indexes, Plan, Refusal, Stop, StopKind, Target, Window};
 use crate::catalogue::{Catalogue, Chain};
 use crate::facts::BackupFacts;
-use holdfast_postgres::{Lsn, PgTimestamp, SegmentName};
+use holdfast_postgres::{Lineage, Lsn, PgTimestamp, SegmentName, Span};
 
 /// One lineage and the backups to try along it, newest first.
 pub(super) struct Planner<'a, I> {
@@ -53,6 +53,7 @@ impl<I: Indexes> Planner<'_, I> {
             let (stop, passed) = self.first_stop(&scan, backup, rule, known.as_ref()).await?;
             match stop {
                 Some(stop) if stop.reached() >= backup.stop => {
+                    self.check_passable(backup, &passed).await?;
                     return Ok(self.stopping_at(backup, &chain, &stop, passed));
                 }
                 // Before the backup is consistent: Postgres would give up there. An older one may be consistent.
@@ -108,6 +109,19 @@ impl<I: Indexes> Planner<'_, I> {
                 reachable,
             },
         })
+    }
+
+    /// `CheckRequiredParameterValues`: WAL that was written with `wal_level = minimal` is not replayed.
+    async fn check_passable(&self, backup: &BackupFacts, passed: &Passed) -> Result<(), Refusal> {
+        match passed.minimal {
+            None => Ok(()),
+            Some(lsn) => Err(Refusal::MinimalWal {
+                target: self.target.clone(),
+                backup: backup.id.clone(),
+                lsn,
+                reachable: self.window().await,
+            }),
+        }
     }
 
     fn chain(&self, backup: &BackupFacts) -> Chain {
@@ -185,6 +199,7 @@ impl<I: Indexes> Planner<'_, I> {
     ) -> Result<Plan, Refusal> {
         if *self.target == Target::Immediate {
             let passed = scan.passed_until(backup.start, backup.stop).await?;
+            self.check_passable(backup, &passed).await?;
             let stop = Stop {
                 kind: StopKind::Consistent,
                 lsn: backup.stop,
@@ -194,14 +209,9 @@ impl<I: Indexes> Planner<'_, I> {
                     backup.stop, backup.id
                 ),
             };
-            return Ok(self.finished(
-                backup,
-                chain,
-                stop,
-                backup.stop,
-                &passed,
-                vec![("recovery_target", "immediate".into())],
-            ));
+            let settings = vec![("recovery_target", "immediate".into())];
+            let (way, chain) = self.shortest_way(backup, chain, backup.stop);
+            return Ok(self.finished(backup, way, &chain, stop, backup.stop, &passed, settings));
         }
         if chain.gap {
             return Err(Refusal::Gap {
@@ -240,7 +250,8 @@ impl<I: Indexes> Planner<'_, I> {
             time: passed.last_commit.map(PgTimestamp::to_jiff),
             words,
         };
-        self.finished(backup, chain, end, stop.end, &passed, self.settings())
+        let (way, chain) = self.shortest_way(backup, chain, stop.end);
+        self.finished(backup, way, &chain, end, stop.end, &passed, self.settings())
     }
 
     async fn to_the_end(
@@ -250,6 +261,7 @@ impl<I: Indexes> Planner<'_, I> {
         scan: &Scan<'_, I>,
         passed: Passed,
     ) -> Result<Plan, Refusal> {
+        self.check_passable(backup, &passed).await?;
         let Tail { end, last_record } = scan.tail().await?;
         if end < backup.stop {
             return Err(Refusal::Incomplete {
@@ -269,7 +281,8 @@ impl<I: Indexes> Planner<'_, I> {
             ("recovery_target_lsn", last_record.to_string()),
             ("recovery_target_inclusive", "on".into()),
         ];
-        Ok(self.finished(backup, chain, stop, end, &passed, settings))
+        let way = self.choice.lineage.clone();
+        Ok(self.finished(backup, way, chain, stop, end, &passed, settings))
     }
 
     /// `recovery_target*` for what was asked.
@@ -291,10 +304,38 @@ impl<I: Indexes> Planner<'_, I> {
         }
     }
 
+    /// The line of the timeline that wrote what lies before `needed`, where that is an older one than was asked for, and
+    /// leads to the very same records. Following the newer one to before its beginning, Postgres would note a history
+    /// whose switch points go backwards.
+    fn shortest_way(&self, backup: &BackupFacts, chain: &Chain, needed: Lsn) -> (Lineage, Chain) {
+        let asked = &self.choice.lineage;
+        let first = backup.start.segment(self.catalogue.segment_size);
+        let shorter = || {
+            let passed = asked.spans();
+            let last = passed
+                .iter()
+                .position(|span| span.end.is_some_and(|end| needed <= end))?;
+            let shorter = self.catalogue.lineage(passed.get(last)?.timeline)?;
+            let begins = |spans: &[Span]| -> Vec<_> {
+                spans
+                    .iter()
+                    .map(|span| (span.timeline, span.begin))
+                    .collect()
+            };
+            let same = begins(shorter.spans()) == begins(passed.get(..=last)?);
+            let chain = self.catalogue.chain(&shorter, first);
+            (same && self.catalogue.is_on(backup, &shorter) && needed <= chain.end)
+                .then_some((shorter, chain))
+        };
+        shorter().unwrap_or_else(|| (asked.clone(), chain.clone()))
+    }
+
     /// `needed`: WAL is read up to here.
+    #[expect(clippy::too_many_arguments, reason = "what a plan consists of")]
     fn finished(
         &self,
         backup: &BackupFacts,
+        lineage: Lineage,
         chain: &Chain,
         stop: Stop,
         needed: Lsn,
@@ -304,7 +345,7 @@ impl<I: Indexes> Planner<'_, I> {
         let size = self.catalogue.segment_size;
         let first = backup.start.segment(size);
         let last = needed.segment_before(size).max(first);
-        let newest = self.choice.lineage.newest();
+        let newest = lineage.newest();
         let file = |segment| {
             chain
                 .file(segment)
@@ -312,7 +353,7 @@ impl<I: Indexes> Planner<'_, I> {
         };
         Plan {
             backup: backup.clone(),
-            lineage: self.choice.lineage.clone(),
+            lineage,
             timeline: newest,
             stop,
             first_segment: file(first),

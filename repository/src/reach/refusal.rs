@@ -120,6 +120,20 @@ pub enum Refusal {
         /// What can be reached.
         reachable: Option<Window>,
     },
+    /// Postgres does not replay on from there.
+    #[error(
+        "{target} can't be reached from backup {backup}: at {lsn} the server was started with wal_level = minimal, and recovery ends there with an error; restore from a later backup, or to a moment before{}", can_be_reached(.reachable)
+    )]
+    MinimalWal {
+        /// What was asked for.
+        target: Target,
+        /// The newest that could serve.
+        backup: String,
+        /// The record that says so.
+        lsn: Lsn,
+        /// What can be reached.
+        reachable: Option<Window>,
+    },
     /// The WAL on the way could not be read.
     #[error("the WAL on the way can't be read: {0}")]
     Unreadable(#[from] ObjectError),

@@ -5,7 +5,7 @@ use crate::catalogue::{Catalogue, Timeline};
 use crate::facts::{BackupFacts, RecoverySettings};
 use crate::object::ObjectError;
 use holdfast_postgres::wal::{
-    HEAD_LIMIT, Record, RecordKind, RestorePoint, SegmentIndex, Unfinished,
+    HEAD_LIMIT, ParameterChange, Record, RecordKind, RestorePoint, SegmentIndex, Unfinished,
 };
 use holdfast_postgres::{
     Ancestor, Lineage, Lsn, PgTimestamp, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier,
@@ -82,6 +82,12 @@ impl Model {
         for (length, kind) in records {
             let total = length.max(26 + parts(&kind).3.len() as u64);
             let end = Lsn(lsn.0 + total.next_multiple_of(8));
+            let kind = match kind {
+                RecordKind::ParameterChange(change) => {
+                    RecordKind::ParameterChange(ParameterChange { lsn, ..change })
+                }
+                other => other,
+            };
             let prev = written.last().map_or(Lsn(0), |record| record.lsn);
             written.push(Record {
                 lsn,

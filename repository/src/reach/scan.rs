@@ -7,7 +7,7 @@ use crate::facts::RecoverySettings;
 use crate::object::ObjectError;
 use futures::{StreamExt, TryStreamExt, stream};
 use holdfast_postgres::wal::{ParameterChange, Record, RecordKind, SegmentIndex, join};
-use holdfast_postgres::{Lsn, PgTimestamp, SegmentName, SegmentNumber, SegmentSize};
+use holdfast_postgres::{Lsn, PgTimestamp, SegmentName, SegmentNumber, SegmentSize, WalLevel};
 use std::ops::ControlFlow;
 
 /// Indexes fetched ahead, at most.
@@ -58,6 +58,8 @@ pub(super) struct Passed {
     /// The newest time in any record.
     pub(super) latest_time: Option<PgTimestamp>,
     settings: RecoverySettings,
+    /// The first record that says `wal_level = minimal`: Postgres gives up there.
+    pub(super) minimal: Option<Lsn>,
 }
 
 /// The end of a chain's WAL.
@@ -75,6 +77,7 @@ impl Passed {
         self.last_abort = self.last_abort.max(other.last_abort);
         self.latest_time = self.latest_time.max(other.latest_time);
         self.settings = larger(self.settings, other.settings);
+        self.minimal = self.minimal.into_iter().chain(other.minimal).min();
     }
 
     /// The newest commit or rollback.
@@ -86,7 +89,8 @@ impl Passed {
         larger(self.settings, settings)
     }
 
-    fn add_index(&mut self, index: &SegmentIndex) {
+    /// `from`: what starts before is in the backup.
+    fn add_index(&mut self, index: &SegmentIndex, from: Lsn) {
         self.last_commit = self
             .last_commit
             .max(index.commit_times.map(|(_, latest)| latest));
@@ -97,10 +101,10 @@ impl Passed {
         index
             .parameter_changes
             .iter()
-            .for_each(|change| self.add_change(change));
+            .for_each(|change| self.add_change(change.lsn, change, from));
     }
 
-    fn add_record(&mut self, record: &Record) {
+    fn add_record(&mut self, record: &Record, from: Lsn) {
         let time = match &record.kind {
             RecordKind::Commit { time, .. } => {
                 self.last_commit = self.last_commit.max(Some(*time));
@@ -112,13 +116,18 @@ impl Passed {
             }
             RecordKind::RestorePoint { time, .. } | RecordKind::EndOfRecovery { time, .. } => *time,
             RecordKind::Checkpoint { time_unix, .. } => PgTimestamp::from_unix_seconds(*time_unix),
-            RecordKind::ParameterChange(change) => return self.add_change(change),
+            RecordKind::ParameterChange(change) => {
+                return self.add_change(record.lsn, change, from);
+            }
             RecordKind::Switch | RecordKind::Other => return,
         };
         self.latest_time = self.latest_time.max(Some(time));
     }
 
-    fn add_change(&mut self, change: &ParameterChange) {
+    fn add_change(&mut self, lsn: Lsn, change: &ParameterChange, from: Lsn) {
+        if change.wal_level == WalLevel::Minimal && lsn >= from {
+            self.minimal = Some(self.minimal.map_or(lsn, |first| first.min(lsn)));
+        }
         let settings = RecoverySettings {
             max_connections: change.max_connections,
             max_worker_processes: change.max_worker_processes,
@@ -185,7 +194,7 @@ impl<I: Indexes> Scan<'_, I> {
                     continue;
                 }
             }
-            passed.add_index(&index);
+            passed.add_index(&index, from);
         }
         Ok((None, passed))
     }
@@ -203,7 +212,7 @@ impl<I: Indexes> Scan<'_, I> {
                 && let Some(side) = rule.and_then(|rule| rule.stops(&record))
             {
                 if side == Side::After {
-                    passed.add_record(&record);
+                    passed.add_record(&record, from);
                 }
                 stop = Some(StopRecord {
                     lsn: record.lsn,
@@ -213,7 +222,7 @@ impl<I: Indexes> Scan<'_, I> {
                 });
                 return ControlFlow::Break(());
             }
-            passed.add_record(&record);
+            passed.add_record(&record, from);
             ControlFlow::Continue(())
         })
         .await?;
@@ -228,7 +237,7 @@ impl<I: Indexes> Scan<'_, I> {
             if record.end > to {
                 return ControlFlow::Break(());
             }
-            passed.add_record(&record);
+            passed.add_record(&record, from);
             ControlFlow::Continue(())
         })
         .await?;
@@ -318,6 +327,20 @@ impl<I: Indexes> Scan<'_, I> {
             &place,
             "no complete record lies before it",
         ))
+    }
+
+    /// The record before the one that starts at `lsn`; that one itself if it can't be told.
+    pub(super) async fn before(&self, lsn: Lsn) -> Result<Lsn, ObjectError> {
+        let mut before = lsn;
+        self.records(lsn.segment(self.size), |record| {
+            if record.lsn < lsn {
+                return ControlFlow::Continue(());
+            }
+            before = record.prev;
+            ControlFlow::Break(())
+        })
+        .await?;
+        Ok(before)
     }
 
     /// Where the record after `end` would start: headers of pages lie between, and are no distance.

@@ -20,7 +20,8 @@ pub struct Window {
     pub earliest_lsn: Lsn,
     /// When it had ended.
     pub earliest_time: Timestamp,
-    /// The end of the WAL that can be replayed.
+    /// The end of the WAL that can be replayed; the last record before a start with `wal_level = minimal`, if that
+    /// comes after the newest backup.
     pub latest_lsn: Lsn,
     /// The newest commit or rollback in it; the newest backup's end if that is later.
     pub latest_time: Timestamp,
@@ -69,6 +70,22 @@ impl Window {
             chain: &last_chain,
             size,
         };
+        // Recovery from the newest backup gives up where the server was started with wal_level = minimal.
+        let (_, passed) = last.first_stop(newest.start, None, None).await?;
+        let (latest_lsn, latest_end) = match passed.minimal {
+            None => (
+                last.end().await?,
+                newest_end(&last, newest.start.segment(size)).await?,
+            ),
+            Some(minimal) => {
+                // Postgres stops at a record, or before one: what lies before this one must do.
+                let before = last.passed_until(newest.start, minimal).await?;
+                let commit = before
+                    .last_end()
+                    .map(|time| PgTimestamp(time.0.saturating_sub(1)));
+                (last.before(minimal).await?.max(newest.stop), commit)
+            }
+        };
         Ok(Some(Self {
             timeline: lineage.newest(),
             earliest_lsn: oldest.stop,
@@ -77,12 +94,10 @@ impl Window {
                     .last_end()
                     .map_or(Timestamp::MIN, PgTimestamp::to_jiff),
             ),
-            latest_lsn: last.end().await?,
-            latest_time: newest.stop_time.max(
-                newest_end(&last, newest.start.segment(size))
-                    .await?
-                    .map_or(Timestamp::MIN, PgTimestamp::to_jiff),
-            ),
+            latest_lsn,
+            latest_time: newest
+                .stop_time
+                .max(latest_end.map_or(Timestamp::MIN, PgTimestamp::to_jiff)),
         }))
     }
 }

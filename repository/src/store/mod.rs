@@ -369,7 +369,12 @@ mod tests {
         ));
         let path = store.path("x/gone").unwrap();
         assert!(store.make_durable(&path, "x/gone").await.is_err());
-        let memory = Store::new(Arc::new(object_store::memory::InMemory::new()), "a", "memory").unwrap();
+        let memory = Store::new(
+            Arc::new(object_store::memory::InMemory::new()),
+            "a",
+            "memory",
+        )
+        .unwrap();
         assert!(!memory.is_filesystem());
         assert!(memory.make_durable(&path, "x/gone").await.is_ok());
     }

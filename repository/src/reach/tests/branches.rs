@@ -78,7 +78,8 @@ fn each_choice_of_a_timeline() {
         (Target::Latest, Latest, Some("one"), Ok(("one", 2))),
         (Target::Latest, Current, Some("one"), Ok(("one", 1))),
         (Target::Latest, Latest, Some("split"), Ok(("split", 1))),
-        (Target::Xid(4), Latest, None, Ok(("one", 2))),
+        // It ended before the fork.
+        (Target::Xid(4), Latest, None, Ok(("one", 1))),
         (Target::Xid(6), Latest, None, Ok(("one", 2))),
         (Target::Xid(8), Latest, None, Ok(("two", 2))),
         // Of the other branch.
@@ -358,4 +359,61 @@ fn trouble_is_not_an_answer() {
         let damage = ask(Broken(|| ObjectError::damaged("k", "flipped")), target);
         assert!(!damage.could_not_tell(), "{damage}");
     }
+}
+
+#[test]
+fn a_stop_before_a_fork_follows_the_timeline_that_it_lies_on() {
+    let (mut model, switch) = world();
+    let two = TimelineChoice::Number(TimelineId(2));
+    let targets = [
+        (Target::Xid(4), 1),
+        (Target::Xid(5), 1),
+        (Target::Xid(6), 2),
+        (Target::Latest, 2),
+    ];
+    for (target, timeline) in targets.clone() {
+        let plan = ask(&model, target.clone(), two, None).unwrap();
+        assert_eq!(plan.timeline, TimelineId(timeline), "{target}");
+        assert_eq!(plan.lineage.newest(), plan.timeline);
+        if timeline == 1 {
+            assert!(plan.stop.lsn <= switch && plan.last_segment.timeline == plan.timeline);
+        }
+    }
+    let plan = ask(&model, Target::Immediate, two, Some("one")).unwrap();
+    assert_eq!(plan.timeline, TimelineId(1));
+    // Only the child's file holds what was written just before the fork.
+    model.files.retain(|name| {
+        name.timeline > TimelineId(1) || name.number(crate::reach::sample::size()).unwrap().0 < 3
+    });
+    for (target, timeline) in [(Target::Xid(4), 1), (Target::Xid(5), 2)] {
+        let plan = ask(&model, target.clone(), two, None).unwrap();
+        assert_eq!(plan.timeline, TimelineId(timeline), "{target}");
+    }
+}
+
+#[test]
+fn a_history_that_goes_backwards_leads_past_the_lowest_switch_point() {
+    let (mut model, switch) = world();
+    // Restored along timeline 2 to before it had begun, as Postgres notes it.
+    let stop = model.timelines[&TimelineId(1)].1[3].end;
+    assert!(stop < switch);
+    model.branch(3, 2, stop);
+    model.write(3, stop, [commit(80, 200), other(64)]);
+    model.fill(3, Lsn(3 * MIB));
+    model.archive(3, stop.0 / MIB..3);
+    let lineage = model.catalogue().lineage(TimelineId(3)).unwrap();
+    let ids: Vec<_> = model
+        .catalogue()
+        .restorable(&lineage)
+        .iter()
+        .map(|backup| backup.id.clone())
+        .collect();
+    assert_eq!(ids, ["one"]);
+    let three = TimelineChoice::Number(TimelineId(3));
+    let plan = ask(&model, Target::Xid(80), three, None).unwrap();
+    assert_eq!((&*plan.backup.id, plan.timeline.0), ("one", 3));
+    assert!(matches!(
+        ask(&model, Target::Xid(5), three, None),
+        Err(Refusal::NotFound { .. })
+    ));
 }

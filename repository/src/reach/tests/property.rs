@@ -205,11 +205,18 @@ fn reaches(
 /// The plan is what Postgres does, and no newer backup would do.
 fn check_plan(
     model: &Model,
+    line: &Lineage,
     plan: &Plan,
     target: &Target,
     exclusive: bool,
 ) -> Result<(), TestCaseError> {
     let (setting, inclusive) = Setting::read(plan);
+    let along = recover(model, line, &plan.backup, &setting, inclusive);
+    prop_assert_eq!(
+        along,
+        Recovered::Stopped(plan.stop.lsn),
+        "along what was asked for"
+    );
     let recovered = recover(model, &plan.lineage, &plan.backup, &setting, inclusive);
     prop_assert_eq!(recovered, Recovered::Stopped(plan.stop.lsn), "as it is set");
     prop_assert!(plan.stop.lsn >= plan.backup.stop);
@@ -228,14 +235,14 @@ fn check_plan(
         prop_assert_eq!(asked, Recovered::Stopped(plan.stop.lsn), "as it was asked");
     }
     let own_only = |backup: &&BackupFacts| backup.start > plan.backup.start;
-    for newer in complete(model, &plan.lineage).into_iter().filter(own_only) {
+    for newer in complete(model, line).into_iter().filter(own_only) {
         prop_assert!(
             !matches!(target, Target::Latest | Target::Immediate),
             "{} is newer",
             newer.id
         );
         prop_assert!(
-            !reaches(model, &plan.lineage, newer, target, exclusive),
+            !reaches(model, line, newer, target, exclusive),
             "{} is newer",
             newer.id
         );
@@ -270,7 +277,11 @@ proptest! {
                         let (setting, inclusive) = Setting::read(&plan);
                         prop_assert_eq!(recover(&model, &plan.lineage, &plan.backup, &setting, inclusive), Recovered::Stopped(plan.stop.lsn));
                     } else {
-                        check_plan(&model, &plan, &target, exclusive)?;
+                        let line = match timeline {
+                            TimelineChoice::Number(id) => lineage(&model.timelines[&id].0),
+                            _ => catalogue.newest_lineage().expect("a lineage"),
+                        };
+                        check_plan(&model, &line, &plan, &target, exclusive)?;
                     }
                 }
                 Err(refusal) => {

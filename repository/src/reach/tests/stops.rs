@@ -528,3 +528,92 @@ fn indexes_are_read_once_and_records_only_where_a_stop_may_be() {
     let read = model.indexes_read.load(Ordering::Relaxed);
     assert!(read <= 300 + 10 * 20, "{read}");
 }
+
+#[test]
+fn wal_of_the_minimal_level_is_not_passed() {
+    use holdfast_postgres::WalLevel;
+    use holdfast_postgres::wal::{ParameterChange, RecordKind};
+    let change = |wal_level| {
+        let change = ParameterChange {
+            lsn: Lsn(0),
+            wal_level,
+            max_connections: 100,
+            max_worker_processes: 8,
+            max_wal_senders: 10,
+            max_prepared_xacts: 0,
+            max_locks_per_xact: 64,
+            wal_log_hints: false,
+            track_commit_timestamp: false,
+        };
+        (54, RecordKind::ParameterChange(change))
+    };
+    let mut model = Model::default();
+    // Before the backup's start it is over.
+    model.write(1, Lsn(MIB), [change(WalLevel::Minimal), other(64)]);
+    let start = model.position(1);
+    model.write(1, Lsn(0), [commit(3, 10)]);
+    let stop = model.position(1);
+    model.back_up("a", 1, start, stop, 15);
+    let lsns = model.write(
+        1,
+        Lsn(0),
+        [
+            commit(4, 20),
+            commit(5, 30),
+            change(WalLevel::Minimal),
+            commit(6, 40),
+            change(WalLevel::Replica),
+            commit(7, 50),
+        ],
+    );
+    model.fill(1, Lsn(2 * MIB));
+    model.archive(1, [1]);
+    let ask = |target| planned(&model, &request(target, false));
+    for target in [
+        Target::Immediate,
+        Target::Xid(5),
+        Target::Lsn(lsns[1]),
+        Target::Time(at(29)),
+    ] {
+        let plan = ask(target.clone());
+        assert!(plan.is_ok(), "{target}: {}", plan.unwrap_err());
+    }
+    for target in [
+        Target::Latest,
+        Target::Lsn(lsns[2]),
+        Target::Lsn(lsns[5]),
+        Target::Xid(6),
+        Target::Time(at(30)),
+        Target::Time(at(45)),
+    ] {
+        let refused = ask(target.clone()).unwrap_err();
+        assert!(
+            matches!(&refused, Refusal::MinimalWal { lsn, .. } if *lsn == lsns[2]),
+            "{target}: {refused}"
+        );
+        assert!(refused.to_string().contains(&lsns[2].to_string()));
+    }
+    assert!(planned(&model, &request(Target::Lsn(lsns[2]), true)).is_ok());
+    let window = block_on(Window::of(&model.catalogue(), &model))
+        .unwrap()
+        .unwrap();
+    assert_eq!(window.latest_lsn, lsns[1]);
+    assert_eq!(
+        window.latest_time,
+        holdfast_postgres::PgTimestamp(29).to_jiff()
+    );
+    for target in [
+        Target::Lsn(window.latest_lsn),
+        Target::Time(window.latest_time),
+    ] {
+        assert!(ask(target).is_ok());
+    }
+    // A later backup begins anew.
+    let start = model.position(1);
+    model.write(1, Lsn(0), [other(64)]);
+    model.back_up("b", 1, start, model.position(1), 60);
+    model.fill(1, Lsn(3 * MIB));
+    model.archive(1, [2]);
+    let plan = planned(&model, &request(Target::Latest, false)).unwrap();
+    assert_eq!(plan.backup.id, "b");
+}
