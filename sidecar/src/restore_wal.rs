@@ -25,8 +25,8 @@ use holdfast_repository::{ArchiveId, ObjectError, OpenError, StoreError, WalStor
 use known_histories::KnownHistories;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -38,6 +38,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// A standby asks again by itself, and looks for its primary in between.
 const STANDBY_PATIENCE: Duration = Duration::from_secs(4);
+/// A standby that has not come back for its file within this time found it elsewhere, or is one no more.
+const PARKED: Duration = Duration::from_secs(30);
 /// The part of the memory limit that restoring may use: one in so many.
 const MEMORY_SHARE: u64 = 4;
 
@@ -54,7 +56,15 @@ struct Inner {
     opened: Mutex<BTreeMap<(String, String), WalStore>>,
     known: KnownHistories,
     /// A standby's request that took longer than its answer could: whoever asks next for that name has the result.
-    pending: Mutex<Option<(WalFileName, JoinHandle<RestoreAnswer>)>>,
+    pending: Mutex<Option<Parked>>,
+}
+
+/// Work whose result nobody waits for at the moment. It may hold a slot, so it is not kept for ever.
+#[derive(Debug)]
+struct Parked {
+    name: WalFileName,
+    work: JoinHandle<RestoreAnswer>,
+    since: Instant,
 }
 
 /// Why a file is neither served nor absent.
@@ -168,24 +178,28 @@ impl Restorer {
             Ok(name) => name,
             Err(e) => return RestoreAnswer::Trouble(e.to_string()),
         };
+        if absent_without_asking(&self.0.data_directory, name) {
+            return RestoreAnswer::Absent;
+        }
         match data_directory::recovery(&self.0.data_directory) {
             Recovery::Standby => self.for_standby(name).await,
-            Recovery::Archive | Recovery::None => self.0.patiently(name).await,
+            Recovery::Archive | Recovery::None => {
+                // What it asked for as a standby must not hold the slot that is needed now.
+                if let Some(parked) = self.0.pending().take() {
+                    parked.work.abort();
+                }
+                self.0.patiently(name).await
+            }
         }
     }
 
     async fn for_standby(&self, name: WalFileName) -> RestoreAnswer {
-        let pending = self
-            .0
-            .pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let mut work = match pending {
-            Some((pending, work)) if pending == name => work,
+        let parked = self.0.pending().take();
+        let mut work = match parked {
+            Some(parked) if parked.name == name => parked.work,
             other => {
-                if let Some((_, work)) = other {
-                    work.abort();
+                if let Some(parked) = other {
+                    parked.work.abort();
                 }
                 let inner = self.0.clone();
                 tokio::spawn(async move { inner.once_as_answer(name).await })
@@ -195,11 +209,7 @@ impl Restorer {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => RestoreAnswer::Trouble("the program is ending".to_owned()),
             Err(_) => {
-                *self
-                    .0
-                    .pending
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = Some((name, work));
+                self.park(name, work);
                 RestoreAnswer::Trouble(format!(
                     "the store gave no answer for {name} within {STANDBY_PATIENCE:?}; it is still being asked"
                 ))
@@ -212,9 +222,32 @@ impl Restorer {
             (answer, _) => answer,
         }
     }
+
+    fn park(&self, name: WalFileName, work: JoinHandle<RestoreAnswer>) {
+        let since = Instant::now();
+        *self.0.pending() = Some(Parked { name, work, since });
+        let inner = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            sleep(PARKED).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.expire(since);
+            }
+        });
+    }
 }
 
 impl Inner {
+    fn pending(&self) -> MutexGuard<'_, Option<Parked>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives up what was parked then and not fetched since.
+    fn expire(&self, since: Instant) {
+        if let Some(parked) = self.pending().take_if(|parked| parked.since == since) {
+            parked.work.abort();
+        }
+    }
+
     /// A history file that was seen before is the same still: the floor for a standby's next timeline.
     fn known_history(&self, name: WalFileName, why: String) -> RestoreAnswer {
         let known = data_directory::control_file(&self.data_directory)
@@ -272,7 +305,7 @@ impl Inner {
             .acquire_owned()
             .await
             .map_err(|_| Trouble::Unknown("the program is ending".to_owned()))?;
-        let sources = self.sources()?;
+        let sources = self.sources(name)?;
         let size = sources.control.segment_size;
         let (stores, trouble) = self.stores(&sources).await?;
         let (lineage, end) = self.line(&sources, &stores, name).await?;
@@ -320,14 +353,26 @@ impl Inner {
         }
     }
 
-    fn sources(&self) -> Result<Sources<'_>, Trouble> {
+    fn sources(&self, name: WalFileName) -> Result<Sources<'_>, Trouble> {
         let control = data_directory::control_file(&self.data_directory)?;
         let recovers = data_directory::recovery(&self.data_directory) != Recovery::None;
-        let recovering = self.data_directory.join("recovery.signal").exists();
-        let order = if recovering {
-            RestoreOrder::read(&self.data_directory)?
-        } else {
-            None
+        let signal = self.data_directory.join("recovery.signal");
+        let recovering = match signal.try_exists() {
+            Ok(there) => there,
+            Err(source) => {
+                let file = signal;
+                return Err(DataDirectoryError::Read { file, source }.into());
+            }
+        };
+        let order = match name {
+            _ if recovering => RestoreOrder::read(&self.data_directory)?,
+            // A copy that is just being promoted has no signal file any more, and its own archive may not exist yet:
+            // what it descends from is its source's still.
+            WalFileName::History(timeline) if !recovers => {
+                RestoreOrder::read(&self.data_directory)?
+                    .filter(|order| order.lineage().span(timeline).is_some())
+            }
+            _ => None,
         };
         let repositories = &self.settings.repositories;
         let places = match &order {
@@ -448,6 +493,7 @@ impl Inner {
             WalFileName::History(_) => stands_on,
         };
         let mut histories: BTreeMap<TimelineId, TimelineHistory> = BTreeMap::new();
+        let mut damaged: BTreeMap<TimelineId, ObjectError> = BTreeMap::new();
         for store in stores {
             for timeline in store.history_timelines().await? {
                 if histories.contains_key(&timeline) {
@@ -456,7 +502,13 @@ impl Inner {
                 let name = WalFileName::History(timeline);
                 let content = match self.known.get(control.system_identifier, name) {
                     Some(known) => Bytes::from(known),
-                    None => store.small_file(&name).await?,
+                    None => match store.small_file(&name).await {
+                        Err(e) if e.is_damage() => {
+                            damaged.insert(timeline, e);
+                            continue;
+                        }
+                        other => other?,
+                    },
                 };
                 if let Ok(history) = TimelineHistory::parse(timeline, &content) {
                     self.known.put(control.system_identifier, name, &content);
@@ -464,7 +516,14 @@ impl Inner {
                 }
             }
         }
+        damaged.retain(|timeline, _| !histories.contains_key(timeline));
         let histories: Vec<TimelineHistory> = histories.into_values().collect();
+        for (timeline, error) in damaged {
+            if decide::may_lead_through(timeline, [asked, stands_on], &histories) {
+                return Err(error.into());
+            }
+            tracing::warn!(%timeline, %error, "a damaged history file, which this recovery does not need");
+        }
         Ok((decide::lineage(asked, stands_on, &histories), None))
     }
 
@@ -505,6 +564,18 @@ impl Inner {
             body: body.boxed(),
         })
     }
+}
+
+/// History files for which Postgres needs no archive. Timeline 1 has none, ever; and once its signal files are gone, at
+/// the end of recovery, it takes its own copy in pg_wal where it hears "absent", and gives up where it hears of trouble.
+fn absent_without_asking(data_directory: &Path, name: WalFileName) -> bool {
+    let WalFileName::History(timeline) = name else {
+        return false;
+    };
+    let copy = data_directory.join("pg_wal").join(name.to_string());
+    timeline == TimelineId(1)
+        || (data_directory::recovery(data_directory) == Recovery::None
+            && matches!(copy.try_exists(), Ok(true)))
 }
 
 /// The piece at `at`, with zeros from `keep` on: nothing past a switch point is replayed.

@@ -5,6 +5,9 @@ use holdfast_postgres::SystemIdentifier;
 use holdfast_repository::wal::sample::{self, Fill};
 use std::fs;
 
+const SHUT_DOWN: u32 = 1;
+const SHUTTING_DOWN: u32 = 3;
+
 fn archiver(bench: &Bench) -> Archiver {
     Archiver {
         patience: Duration::ZERO,
@@ -187,6 +190,15 @@ async fn a_half_filled_segment_is_fine_where_a_switch_left_it_and_a_loss_where_i
         matches!(&lost, Err(NotArchived::NotWhole { .. })),
         "{lost:?}"
     );
+    // Also while the server that wrote it stops.
+    for state in [SHUTTING_DOWN, SHUT_DOWN] {
+        bench.control(1, state);
+        let lost = archive(&archiver, bench.segment(1, 3, Fill::Pages(50))).await;
+        assert!(
+            matches!(&lost, Err(NotArchived::NotWhole { .. })),
+            "{lost:?}"
+        );
+    }
     bench.control(1, IN_RECOVERY);
     let told = archive(&archiver, bench.segment(1, 3, Fill::Pages(50)))
         .await

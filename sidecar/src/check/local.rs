@@ -4,7 +4,6 @@ use super::Finding;
 use crate::data_directory::{self, DataDirectoryError};
 use holdfast_postgres::ControlFile;
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -38,24 +37,18 @@ pub(super) fn look(directory: &Path) -> (Option<ControlFile>, Vec<Finding>) {
             (Some(control), findings)
         }
         Err(error) => {
-            let denied = matches!(&error, DataDirectoryError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
-            let finding = if denied {
-                Finding::problem(
-                    SUBJECT,
-                    error.to_string(),
-                    format!(
-                        "setpriv --reuid {owner} --clear-groups holdfast …  # the user that owns it"
-                    ),
-                )
-            } else {
-                Finding::problem(
-                    SUBJECT,
-                    error.to_string(),
-                    "postgres: {dataDirectory: …}  # what SHOW data_directory prints",
-                )
-            };
+            let finding = Finding::problem(SUBJECT, error.to_string(), mend(&error, owner));
             (None, vec![finding])
         }
+    }
+}
+
+fn mend(error: &DataDirectoryError, owner: u32) -> String {
+    match error {
+        DataDirectoryError::Denied { .. } => {
+            format!("setpriv --reuid {owner} --clear-groups holdfast …  # the user that owns it")
+        }
+        _ => "postgres: {dataDirectory: …}  # what SHOW data_directory prints".to_owned(),
     }
 }
 
@@ -91,6 +84,21 @@ mod tests {
                     .any(|f| f.verdict == Verdict::Problem && f.mend.is_some())
             );
         }
+    }
+
+    #[test]
+    fn each_error_has_its_remedy() {
+        let file = std::path::PathBuf::from("/data/global/pg_control");
+        let denied = DataDirectoryError::Denied {
+            file: file.clone(),
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        };
+        assert!(mend(&denied, 999).starts_with("setpriv --reuid 999 "));
+        let missing = DataDirectoryError::Missing {
+            directory: "/data".into(),
+            file,
+        };
+        assert!(mend(&missing, 999).contains("dataDirectory"));
     }
 
     #[test]

@@ -158,6 +158,20 @@ pub(super) fn lineage(
         .unwrap_or_else(|| Lineage::single(asked))
 }
 
+/// Whether a line to one of `ends` may lead through a timeline whose own history can't be read.
+pub(super) fn may_lead_through(
+    damaged: TimelineId,
+    ends: [TimelineId; 2],
+    histories: &[TimelineHistory],
+) -> bool {
+    ends.iter().any(
+        |end| match histories.iter().find(|history| history.timeline == *end) {
+            Some(history) => history.ancestors.iter().any(|a| a.timeline == damaged),
+            None => TimelineId(1) < damaged && damaged <= *end,
+        },
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,6 +361,64 @@ mod tests {
                 TimelineId(newest),
                 "{asked} {stands_on}"
             );
+        }
+    }
+
+    #[test]
+    fn a_damaged_history_counts_only_on_the_way() {
+        let histories = [history(4, "1\t0/3800000\tx\n2\t0/6000000\tx\n")];
+        for (damaged, asked, stands_on, expected) in [
+            (2, 4, 4, true),
+            (3, 4, 4, false),
+            (5, 4, 1, false),
+            (2, 1, 1, false),
+            // What 3 and 5 descend from is not known.
+            (3, 3, 1, true),
+            (2, 3, 1, true),
+            (2, 1, 5, true),
+            (6, 1, 5, false),
+        ] {
+            assert_eq!(
+                may_lead_through(
+                    TimelineId(damaged),
+                    [TimelineId(asked), TimelineId(stands_on)],
+                    &histories
+                ),
+                expected,
+                "{damaged} {asked} {stands_on}"
+            );
+        }
+    }
+
+    #[test]
+    fn switch_points_that_go_backwards() {
+        // Timeline 3 is of a restore along 2 that stopped before 2 had left 1.
+        let line = Lineage::from(&history(3, "1\t0/4800000\tx\n2\t0/3800000\tx\n"));
+        for (timeline, number, expected) in [
+            (1, 2, Place::On { cut_at: None }),
+            (
+                1,
+                3,
+                Place::On {
+                    cut_at: Some(Lsn(0x380_0000)),
+                },
+            ),
+            (1, 4, Place::OffLineage),
+            (2, 4, Place::OffLineage),
+            (3, 2, Place::BeforeItsTimeline),
+            (3, 3, Place::On { cut_at: None }),
+            (3, 4, Place::On { cut_at: None }),
+        ] {
+            let WalFileName::Segment(name) = segment(timeline, number) else {
+                panic!()
+            };
+            let question = Question {
+                name: WalFileName::Segment(name),
+                size: SIZE,
+                lineage: &line,
+                end: None,
+            };
+            assert_eq!(question.place(name), expected, "{timeline} {number}");
         }
     }
 }

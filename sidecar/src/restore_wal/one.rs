@@ -1,6 +1,6 @@
 //! `holdfast wal-restore %f %p`: the `restore_command` of a restored directory beside which no sidecar runs.
 
-use super::Restorer;
+use super::{Restorer, absent_without_asking};
 use crate::config;
 use crate::data_directory::{self, Recovery};
 use crate::socket::RestoreAnswer;
@@ -42,6 +42,11 @@ pub async fn restore_one(settings: &Path, name: &str, path: &Path) -> u8 {
             TROUBLE
         }
     };
+    if let Ok(name) = name.parse()
+        && absent_without_asking(&directory, name)
+    {
+        return ABSENT;
+    }
     let settings = match loaded {
         Ok(settings) => settings,
         Err(e) => return trouble(&e),

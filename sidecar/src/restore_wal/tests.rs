@@ -297,6 +297,125 @@ async fn a_standby_hears_at_once_and_knows_the_histories() {
     );
 }
 
+/// Asked as the socket asks.
+async fn asked(restorer: &Restorer, name: &str) -> A {
+    told(restorer.restore(name).await).await
+}
+
+#[tokio::test]
+async fn the_end_of_recovery_needs_no_archive() {
+    let (bench, restorer) = archived(&[3]).await;
+    let source = open::first(&bench.settings(), Create::Never)
+        .await
+        .unwrap()
+        .1;
+    // The copy's own archive is not there, and neither is its source any more.
+    let copy = Restorer::new(bench.settings_with("shop/copy", ""));
+    assert_eq!(asked(&copy, "00000001.history").await, A::Absent);
+    let history = TimelineHistory::parse(TimelineId(2), b"1\t0/380000\tx\n").unwrap();
+    let order = RestoreOrder::new(
+        "main".into(),
+        "shop/orders".into(),
+        source.id(),
+        SYSTEM,
+        &Lineage::from(&history),
+        Lsn(0x400000),
+    );
+    fs::write(bench.data().join(RESTORE_FILE), order.to_json()).unwrap();
+    fs::remove_file(bench.data().join("recovery.signal")).unwrap();
+    let own = bench.data().join("pg_wal/00000002.history");
+    fs::rename(&own, bench.path("own")).unwrap();
+    assert_eq!(
+        asked(&copy, "00000002.history").await,
+        A::Found(b"1\t0/380000\tx\n".to_vec())
+    );
+    // Of what came later the source knows nothing.
+    assert!(matches!(
+        ask(&copy, "00000003.history").await,
+        A::Trouble(_)
+    ));
+    fs::rename(bench.path("own"), &own).unwrap();
+    fs::rename(bench.path("store"), bench.path("away")).unwrap();
+    for restorer in [&copy, &restorer] {
+        assert_eq!(asked(restorer, "00000002.history").await, A::Absent);
+    }
+    // While it recovers, trouble is trouble.
+    fs::write(bench.data().join("standby.signal"), "").unwrap();
+    assert!(matches!(
+        asked(&copy, "00000002.history").await,
+        A::Trouble(_)
+    ));
+}
+
+#[tokio::test]
+async fn a_signal_file_that_cannot_be_looked_at_is_trouble() {
+    let (bench, _) = archived(&[]).await;
+    let restorer = Restorer::new(bench.settings());
+    fs::remove_file(bench.data().join("recovery.signal")).unwrap();
+    std::os::unix::fs::symlink("recovery.signal", bench.data().join("recovery.signal")).unwrap();
+    let answer = ask(&restorer, &bench.name(1, 2).to_string()).await;
+    assert!(
+        matches!(&answer, A::Trouble(why) if why.contains("recovery.signal")),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_standby_left_behind_holds_up_nobody() {
+    let (bench, restorer) = archived(&[3]).await;
+    let parked = || {
+        let slots = restorer.0.slots.clone();
+        let all = slots.available_permits() as u32;
+        let work = tokio::spawn(async move {
+            let _held = slots.acquire_many_owned(all).await;
+            std::future::pending().await
+        });
+        restorer.park(WalFileName::Segment(bench.name(2, 4)), work);
+        restorer.0.pending().as_ref().unwrap().since
+    };
+    let held = async || {
+        while restorer.0.slots.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let name = bench.name(2, 3).to_string();
+    let content = A::Found(bench.content(2, 3, Fill::Whole));
+    parked();
+    held().await;
+    assert_eq!(asked(&restorer, &name).await, content);
+    // Only what was parked then expires.
+    let since = parked();
+    held().await;
+    restorer.0.expire(since + Duration::from_secs(1));
+    assert!(restorer.0.pending().is_some());
+    restorer.0.expire(since);
+    assert!(restorer.0.pending().is_none());
+    assert_eq!(ask(&restorer, &name).await, content);
+}
+
+#[tokio::test]
+async fn a_damaged_history_of_another_branch_is_nobodys_trouble() {
+    let (bench, _) = archived(&[3]).await;
+    let history = bench.object("wal/history/00000002.history");
+    let damage = |path: &std::path::Path| {
+        let mut bytes = fs::read(path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    damage(&history);
+    let fresh = || Restorer::of_directory(bench.settings(), bench.data(), None);
+    let ours = bench.name(1, 2).to_string();
+    assert_eq!(
+        ask(&fresh(), &ours).await,
+        A::Found(bench.content(1, 2, Fill::Whole))
+    );
+    for name in ["00000002.history", &bench.name(2, 3).to_string()] {
+        let answer = ask(&fresh(), name).await;
+        assert!(matches!(answer, A::Trouble(_)), "{name}: {answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn one_file_is_restored_without_a_sidecar() {
     let (bench, _) = archived(&[3]).await;
@@ -326,6 +445,7 @@ async fn one_file_is_restored_without_a_sidecar() {
     assert_eq!(restore_one(&settings, "nonsense", &target).await, 200);
     fs::write(&settings, "archive: x\n").unwrap();
     assert_eq!(restore_one(&settings, &name, &target).await, 200);
+    assert_eq!(restore_one(&settings, "00000001.history", &target).await, 1);
     assert_eq!(
         fs::read_dir(bench.data().join("pg_wal")).unwrap().count(),
         1

@@ -61,6 +61,9 @@ fn run(arguments: Arguments) -> (Outcome, Option<String>) {
                 Some(format!("{name} is not archived: {why}")),
             ),
         },
+        Arguments::Restore { name, path, .. } if standby::is_absent_without_asking(name, path) => {
+            (Outcome::Absent, None)
+        }
         Arguments::Restore { name, .. } => match restore(&arguments, name, standby) {
             Ok(true) => (Outcome::Done, None),
             Ok(false) => (Outcome::Absent, None),

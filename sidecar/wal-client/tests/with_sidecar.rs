@@ -471,3 +471,17 @@ async fn anybody_with_nc_can_speak_it() {
     })
     .await;
 }
+
+#[test]
+fn the_history_that_postgres_asks_for_at_the_end_of_recovery_needs_no_sidecar() {
+    let place = Place::new();
+    assert_eq!(code(&place.restore("00000001.history")), 1);
+    assert_eq!(code(&place.restore("00000002.history")), 200);
+    let own = place.data().join("pg_wal/00000002.history");
+    fs::write(&own, "1\t0/3000000\tx\n").unwrap();
+    assert_eq!(code(&place.restore("00000002.history")), 1);
+    fs::write(place.data().join("recovery.signal"), "").unwrap();
+    assert_eq!(code(&place.restore("00000002.history")), 200);
+    fs::remove_file(own).unwrap();
+    place.assert_nothing_left();
+}
