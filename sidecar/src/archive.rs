@@ -449,7 +449,7 @@ fn same_history(
 fn local_history(
     directory: &Path,
     timeline: TimelineId,
-) -> Result<Option<(Arc<File>, Vec<u8>)>, NotArchived> {
+) -> Result<Option<HistoryFile>, NotArchived> {
     let history = WalFileName::History(timeline);
     let failed = |source| DataDirectoryError::Read {
         file: PathBuf::from(history.to_string()),
@@ -464,6 +464,9 @@ fn local_history(
     }
 }
 
+/// A history file of pg_wal, and what it holds.
+type HistoryFile = (Arc<File>, Vec<u8>);
+
 /// What the data directory says, read anew for each call.
 #[derive(Debug)]
 struct Local {
@@ -473,7 +476,7 @@ struct Local {
     /// Of the WAL in the file, if it is above 1 and the file is not a history file itself.
     timeline: Option<TimelineId>,
     /// Its history file and what it holds.
-    history: Option<(Arc<File>, Vec<u8>)>,
+    history: Option<HistoryFile>,
 }
 
 impl Local {
