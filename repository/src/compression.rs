@@ -42,41 +42,30 @@ impl Compression {
     /// Packs `raw`, which has at most [`LARGEST_FRAME`] bytes; stored as it is where compression gains nothing.
     pub fn pack(self, raw: &[u8]) -> Vec<u8> {
         debug_assert!(raw.len() <= LARGEST_FRAME);
-        let packed = match self {
-            Self::None => None,
-            Self::Lz4 => {
-                let mut out = vec![0; PREFIX + lz4_flex::block::get_maximum_output_size(raw.len())];
-                lz4_flex::block::compress_into(raw, &mut out[PREFIX..])
-                    .ok()
-                    .map(|n| {
-                        out.truncate(PREFIX + n);
-                        (LZ4, out)
-                    })
-            }
-            Self::Zstd(level) => {
-                let mut out = vec![0; PREFIX + zstd::zstd_safe::compress_bound(raw.len())];
-                zstd_compress(level, raw, &mut out[PREFIX..]).map(|n| {
-                    out.truncate(PREFIX + n);
-                    (ZSTD, out)
-                })
-            }
+        let (algorithm, bound) = match self {
+            Self::None => (NONE, 0),
+            Self::Lz4 => (LZ4, lz4_flex::block::get_maximum_output_size(raw.len())),
+            Self::Zstd(_) => (ZSTD, zstd::zstd_safe::compress_bound(raw.len())),
         };
-        let (algorithm, mut out) = match packed {
-            Some((algorithm, out)) if out.len() < PREFIX + raw.len() => (algorithm, out),
-            _ => {
-                let mut out = Vec::with_capacity(PREFIX + raw.len());
-                out.resize(PREFIX, 0);
-                out.extend_from_slice(raw);
-                (NONE, out)
+        SCRATCH.with_borrow_mut(|scratch| {
+            if scratch.len() < bound {
+                scratch.resize(bound, 0);
             }
-        };
-        out[0] = algorithm;
-        out[1..PREFIX].copy_from_slice(&(raw.len() as u32).to_le_bytes());
-        // The bound is for the worst case; what is kept should not hold on to it.
-        if out.capacity() > out.len() * 2 {
-            out.shrink_to_fit();
-        }
-        out
+            let packed = match self {
+                Self::None => None,
+                Self::Lz4 => lz4_flex::block::compress_into(raw, scratch).ok(),
+                Self::Zstd(level) => zstd_compress(level, raw, scratch),
+            };
+            let packed = packed
+                .and_then(|n| scratch.get(..n))
+                .filter(|packed| packed.len() < raw.len());
+            let (algorithm, content) = packed.map_or((NONE, raw), |packed| (algorithm, packed));
+            let mut out = Vec::with_capacity(PREFIX + content.len());
+            out.push(algorithm);
+            out.extend_from_slice(&(raw.len() as u32).to_le_bytes());
+            out.extend_from_slice(content);
+            out
+        })
     }
 }
 
@@ -107,8 +96,9 @@ pub fn unpack(packed: &[u8]) -> Result<Vec<u8>, UnpackError> {
     }
 }
 
-// Contexts are large and slow to make: one a thread.
+// Contexts are large and slow to make, and so is room for the worst case: one a thread.
 thread_local! {
+    static SCRATCH: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
     static COMPRESS: std::cell::RefCell<zstd::zstd_safe::CCtx<'static>> = std::cell::RefCell::new(zstd::zstd_safe::CCtx::create());
     static DECOMPRESS: std::cell::RefCell<zstd::zstd_safe::DCtx<'static>> = std::cell::RefCell::new(zstd::zstd_safe::DCtx::create());
 }

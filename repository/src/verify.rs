@@ -58,6 +58,10 @@ pub async fn verify(
     for number in 0..reader.leaf_count() {
         verifier.sums(number).await;
     }
+    // A leaf that can't be read has been told already.
+    for (key, error) in reader.pack_ends().await.unwrap_or_default() {
+        verifier.trouble(&key, None, &error);
+    }
     let mut findings = std::mem::take(&mut *verifier.found());
     let facts = &reader.root().facts;
     let whole = findings.damage.is_empty() && findings.unknown.is_empty();

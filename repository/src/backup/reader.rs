@@ -170,6 +170,51 @@ impl BackupReader {
             .collect())
     }
 
+    /// Opens what each pack holds past the frames that this backup uses: its index, which no restore needs and the next
+    /// backup does. Gives what is wrong, with the pack's key.
+    ///
+    /// # Errors
+    /// If a leaf can't be read: then it can't be told where the index lies.
+    pub async fn pack_ends(&self) -> Result<Vec<(String, ObjectError)>, ObjectError> {
+        let mut ends: BTreeMap<u32, Frame> = BTreeMap::new();
+        for number in 0..self.leaf_count() {
+            let leaf = self.leaf(number).await?;
+            let regions = leaf.entries.iter().flat_map(|e| &e.regions);
+            let place = self.root.leaves.get(number);
+            let own = place.into_iter().flat_map(|p| [Some(p.leaf), p.sums]);
+            for frame in regions.map(|r| r.layer.frame).chain(own.flatten()) {
+                let end = ends.entry(frame.pack).or_insert(frame);
+                if frame.number > end.number {
+                    *end = frame;
+                }
+            }
+        }
+        let mut bad = Vec::new();
+        for (pack, last) in ends {
+            if let Err(e) = self.pack_end(pack, last).await {
+                bad.push((self.pack_key(pack), e));
+            }
+        }
+        Ok(bad)
+    }
+
+    async fn pack_end(&self, pack: u32, last: Frame) -> Result<(), ObjectError> {
+        let key = self.pack_key(pack);
+        let reader = self.pack(pack).await?;
+        let size = self.archive.store().head(&key).await?.size;
+        let from = last.offset + u64::from(last.length);
+        if size <= from {
+            return Err(ObjectError::damaged(&key, "it ends before its index"));
+        }
+        let bytes = self.archive.store().get_range(&key, from..size).await?;
+        let frames = split_frames(&key, &bytes)?;
+        for (frame, number) in frames.iter().zip(last.number.saturating_add(1)..) {
+            let is_last = (number - last.number) as usize == frames.len();
+            reader.open(number, is_last, frame)?;
+        }
+        Ok(())
+    }
+
     /// The frames of a leaf, as they are best fetched.
     pub fn runs(&self, leaf: &Leaf) -> Vec<Run> {
         plan_runs(&leaf.entries)

@@ -13,6 +13,19 @@ pub(super) struct Choice<'a> {
     pub(super) backups: Vec<&'a BackupFacts>,
 }
 
+/// What is the latest can't be told where a newer timeline has lost its history file: going on with the one before
+/// would leave its commits out without a word. Who wants that names the timeline.
+fn nothing_newer_is_lost(catalogue: &Catalogue, newest: TimelineId) -> Result<(), Refusal> {
+    let lost = catalogue.timelines.iter().find(|timeline| {
+        timeline.id > newest
+            && timeline.history.is_none()
+            && (timeline.damaged_history.is_some() || timeline.runs.first().is_some())
+    });
+    lost.map_or(Ok(()), |timeline| {
+        Err(Refusal::unknown_timeline(catalogue, timeline.id))
+    })
+}
+
 /// The ways to try, the preferred one first.
 pub(super) fn choose<'a>(
     catalogue: &'a Catalogue,
@@ -33,6 +46,7 @@ pub(super) fn choose<'a>(
             let lineage = catalogue
                 .newest_lineage()
                 .ok_or_else(|| Refusal::no_backup(catalogue))?;
+            nothing_newer_is_lost(catalogue, lineage.newest())?;
             Ok(vec![Choice {
                 backups: catalogue.restorable(&lineage),
                 lineage,
@@ -44,10 +58,13 @@ pub(super) fn choose<'a>(
                 .find(|lineage| serves(catalogue, backup, lineage));
             // Why it serves on no lineage is told by its own.
             match newest {
-                Some(lineage) => Ok(vec![Choice {
-                    lineage,
-                    backups: vec![&backup.facts],
-                }]),
+                Some(lineage) => {
+                    nothing_newer_is_lost(catalogue, lineage.newest())?;
+                    Ok(vec![Choice {
+                        lineage,
+                        backups: vec![&backup.facts],
+                    }])
+                }
                 None => Ok(vec![only(
                     catalogue,
                     backup,
