@@ -6,6 +6,7 @@ use crate::layout;
 use crate::object::{self, ObjectError, ObjectKind, ObjectReader, ObjectWriter, Sealing};
 use crate::store::{Created, Store, StoreError};
 use bytes::Bytes;
+use futures::TryStreamExt;
 use holdfast_postgres::{SegmentSize, SystemIdentifier};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -252,13 +253,32 @@ impl Archive {
 
     /// Every incarnation that has an identity, with it, oldest first.
     pub async fn incarnations(&self) -> Result<Vec<(SystemIdentifier, Identity)>, OpenError> {
+        self.incarnations_but(None).await
+    }
+
+    /// `own` is about to write its identity, so it may be missing.
+    async fn incarnations_but(
+        &self,
+        own: Option<SystemIdentifier>,
+    ) -> Result<Vec<(SystemIdentifier, Identity)>, OpenError> {
         let mut found = Vec::new();
         for folder in self.store.list_folders("").await? {
             let Ok(system) = folder.parse::<SystemIdentifier>() else {
                 continue;
             };
-            if let Some(identity) = self.identity(system).await? {
-                found.push((system, identity));
+            match self.identity(system).await? {
+                Some(identity) => found.push((system, identity)),
+                None if own == Some(system) => {}
+                // It is written first: what lies beside it was once its own. A folder may be left empty.
+                None => {
+                    if self.store.list(&folder).try_next().await?.is_some() {
+                        return Err(OpenError::Damaged {
+                            object: layout::identity(system),
+                            place: self.store.description().to_owned(),
+                            why: "it is missing, and what it describes is there".to_owned(),
+                        });
+                    }
+                }
             }
         }
         found.sort_by_key(|(_, identity)| identity.created);
@@ -286,7 +306,11 @@ impl Archive {
         if let Some(identity) = self.identity(system).await? {
             return self.agree(system, identity, major, segment_size);
         }
-        let previous = self.incarnations().await?.last().map(|(system, _)| *system);
+        let previous = self
+            .incarnations_but(Some(system))
+            .await?
+            .last()
+            .map(|(system, _)| *system);
         if let Some(existing) = previous
             && accepted != Some(system)
         {
@@ -500,7 +524,6 @@ async fn open_keys(
 
 /// Data key numbers and the ids of the master keys that wrap each.
 async fn list_wraps(store: &Store) -> Result<BTreeMap<u32, Vec<String>>, OpenError> {
-    use futures::TryStreamExt;
     let mut wraps: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     let mut listing = store.list(layout::KEYS);
     loop {

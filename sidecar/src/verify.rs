@@ -288,11 +288,11 @@ impl Verification {
         let Some(first) = backups.iter().map(|b| b.start).min() else {
             return Ok(results);
         };
-        for timeline in wal
+        let histories = wal
             .history_timelines()
             .await
-            .map_err(|e| could_not(&e.into()))?
-        {
+            .map_err(|e| could_not(&e.into()))?;
+        for &timeline in &histories {
             match wal.history(timeline).await {
                 Ok(_) => {}
                 Err(e) if e.is_damage() => self.damage(
@@ -305,6 +305,17 @@ impl Verification {
             }
         }
         for timeline in wal.timelines().await.map_err(|e| could_not(&e.into()))? {
+            // Segments follow their history file, so it was there.
+            if timeline > TimelineId(1) && !histories.contains(&timeline) {
+                self.status.damage.push(Damage {
+                    object: layout::wal_file(wal.system(), &WalFileName::History(timeline))
+                        .unwrap_or_default(),
+                    file: None,
+                    reason: format!(
+                        "it is missing, and timeline {timeline} can't be reached without it"
+                    ),
+                });
+            }
             let Some(from) = backups
                 .iter()
                 .filter(|b| b.timeline <= timeline)
