@@ -394,6 +394,7 @@ async fn another_clusters_wal_is_refused() -> Result<()> {
         for identifier in &identifiers {
             ensure!(output.stderr.contains(identifier), "{}", output.stderr);
         }
+        other.archive_with(&wrong).await?;
         let refused = wrong.run(&["backup"]).await?.expect_code(3)?;
         ensure!(
             refused.stderr.contains("acceptSystemIdentifier"),
