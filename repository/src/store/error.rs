@@ -120,6 +120,11 @@ impl fmt::Display for StoreError {
                 f,
                 "the bucket of {store} does not exist: create it, or correct s3.bucket"
             ),
+            // Told as a refusal by the store, and no credentials mend it.
+            ErrorKind::Denied if chain(&**source).contains("RequestTimeTooSkewed") => write!(
+                f,
+                "{store} does not let us {operation} {key}: this machine's clock and the store's are too far apart: set the clock"
+            ),
             ErrorKind::Denied => write!(
                 f,
                 "{store} does not let us {operation} {key}: check the credentials and their rights ({})",

@@ -193,7 +193,7 @@ async fn copy_and_commit(
         writing,
     )
     .await?;
-    let start_time = jiff::Timestamp::now();
+    let start_time = now();
     tracing::info!(backup = %order.id, "asking for a checkpoint");
     let start = server
         .start_backup(&format!("holdfast {}", order.id), true)
@@ -228,7 +228,7 @@ async fn copy_and_commit(
     // After all else: on a standby its minimum recovery point says from where on the copy is consistent.
     let (control_bytes, control_after) = read_control(&order.data_directory).await?;
     let BackupStop { stop, label, .. } = server.stop_backup().await?;
-    let stop_time = jiff::Timestamp::now();
+    let stop_time = now();
     let parsed = backup_label::parse(&label)?;
     unchanged(control, &control_after, settings, &parsed).map_err(BackupError::Changed)?;
     let stop = if parsed.from == BackupFrom::Standby {
@@ -298,6 +298,12 @@ async fn is_the_servers(server: &Server, data_directory: &Path) -> Result<(), St
         "the server that answers does not run on {}: correct postgres.host and postgres.port, or postgres.dataDirectory",
         data_directory.display()
     ))
+}
+
+/// To the microsecond, as it is stored, so that what is told of a backup does not change.
+fn now() -> jiff::Timestamp {
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
 
 /// What must hold before a backup begins. Pure.
@@ -457,7 +463,7 @@ async fn wait_for_wal(
                 match trouble {
                     Some(e) => tracing::warn!("{e}"),
                     None => {
-                        tracing::info!("waiting for WAL segment {segment} to be archived{hint}")
+                        tracing::warn!("waiting for WAL segment {segment} to be archived{hint}")
                     }
                 }
             }
