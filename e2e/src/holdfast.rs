@@ -373,6 +373,25 @@ impl Holdfast {
         self.json(&["info"]).await
     }
 
+    /// The ids of the backups that `info` lists as complete.
+    ///
+    /// # Errors
+    /// With all that it said.
+    pub async fn complete_backups(&self) -> Result<Vec<String>> {
+        let info = self.info().await?;
+        let backups = info["backups"].as_array().context("backups")?;
+        let complete = |backup: &&serde_json::Value| {
+            backup["conditions"].as_array().is_some_and(|all| {
+                all.iter()
+                    .any(|one| one["type"] == "Complete" && one["status"] == "True")
+            })
+        };
+        let complete = backups.iter().filter(complete);
+        Ok(complete
+            .filter_map(|backup| backup["id"].as_str().map(str::to_owned))
+            .collect())
+    }
+
     /// `holdfast verify --json`, whatever it finds: 0 all good, 1 damage, 2 could not tell.
     ///
     /// # Errors

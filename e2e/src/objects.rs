@@ -179,7 +179,10 @@ fn list_folder(
 ) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        let meta = entry.metadata()?;
+        // A store's temporary file may be gone by now.
+        let Ok(meta) = entry.metadata() else {
+            continue;
+        };
         if meta.is_dir() {
             list_folder(root, &entry.path(), all)?;
         } else {
