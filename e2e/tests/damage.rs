@@ -13,6 +13,10 @@ use holdfast_e2e::{
 
 /// What a kind of object may be answered with when it is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::enum_variant_names,
+    reason = "read as a sentence where they are used"
+)]
 enum Kind {
     /// A restore begins with it; `verify` lists it as damage.
     OfABackup,
