@@ -21,7 +21,7 @@ pub use id::BackupId;
 pub use list::{Listing, Unreadable, list};
 pub use reader::{BackupReader, Run, Slice};
 pub use root::{BadPage, PackRef, Root};
-pub use scan::{ScanSettings, Visit, scan};
+pub use scan::{ScanSettings, Visit, blocking, scan};
 pub use writer::{BackupWriter, FileFacts, PackedFrame, PackedSlice, WriterSettings};
 
 /// A region's length, in bytes: 128 pages.

@@ -23,7 +23,7 @@ use holdfast_postgres::server::{
 use holdfast_postgres::{
     ControlFile, Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier,
 };
-use holdfast_repository::backup::{BackupId, BackupWriter, Root, WriterSettings};
+use holdfast_repository::backup::{BackupId, BackupWriter, Root, WriterSettings, blocking};
 use holdfast_repository::facts::{BackupFacts, RecoverySettings, TablespaceFacts};
 use holdfast_repository::{Archive, Compression, ObjectError, ObjectKind, OpenError, layout};
 use read::Source;
@@ -369,12 +369,7 @@ fn unchanged(
 /// Reads pg_control on a thread that may wait for it.
 async fn read_control(data_directory: &Path) -> Result<(Vec<u8>, ControlFile), DataDirectoryError> {
     let directory = data_directory.to_owned();
-    match tokio::task::spawn_blocking(move || data_directory::control_file_bytes(&directory)).await
-    {
-        Ok(read) => read,
-        // Blocking work is never cancelled, so it panicked.
-        Err(e) => std::panic::resume_unwind(e.into_panic()),
-    }
+    blocking(move || data_directory::control_file_bytes(&directory)).await
 }
 
 fn directory_mode(directory: &Path) -> u32 {

@@ -9,7 +9,7 @@ use crate::origin::{ORIGIN_FILE, Origin, OriginError, RESTORE_FILE, RestoreOrder
 use crate::progress::Counters;
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use holdfast_postgres::backup_manifest;
-use holdfast_repository::backup::{BackupReader, ScanSettings, scan};
+use holdfast_repository::backup::{BackupReader, ScanSettings, blocking, scan};
 use std::fs::{self, File, Permissions};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -72,14 +72,6 @@ async fn show(writer: Arc<Writer>, counters: Arc<Counters>) {
         let now = writer.written();
         counters.add_bytes(now - seen);
         seen = now;
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        // Blocking work is never cancelled, so it panicked.
-        Err(e) => std::panic::resume_unwind(e.into_panic()),
     }
 }
 
