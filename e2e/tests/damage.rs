@@ -96,39 +96,25 @@ async fn ensure_refused(world: &World, holdfast: &Holdfast, kind: Kind, key: &st
 }
 
 /// `verify` must not say that all is good, and must name the object.
-fn ensure_named(output: &Output, kind: Kind, key: &str) -> Result<()> {
-    match kind {
-        Kind::OfABackup | Kind::OfTheWal => {
-            ensure!(
-                output.code == 1,
-                "verify ended with {} for {key}: {}{}",
-                output.code,
-                output.stdout,
-                output.stderr
-            );
-            let found = output.json()?;
-            let named = found["damage"]
-                .as_array()
-                .context("damage")?
-                .iter()
-                .any(|damage| {
-                    // A chunk is part of its segment.
-                    let reason = damage["reason"].as_str().unwrap_or_default();
-                    damage["object"] == key || key.contains("/chunks/") && reason.contains(key)
-                });
-            ensure!(named, "{key} is not named: {found:#}");
-        }
-        // An id that was changed fits no object: what is told then is the first of them.
-        Kind::OfTheArchive => {
-            ensure!(
-                output.code != 0 && output.stderr.lines().count() == 1,
-                "verify ended with {} for {key}: {}{}",
-                output.code,
-                output.stdout,
-                output.stderr
-            );
-        }
-    }
+fn ensure_named(output: &Output, key: &str) -> Result<()> {
+    ensure!(
+        output.code == 1,
+        "verify ended with {} for {key}: {}{}",
+        output.code,
+        output.stdout,
+        output.stderr
+    );
+    let found = output.json()?;
+    let named = found["damage"]
+        .as_array()
+        .context("damage")?
+        .iter()
+        .any(|damage| {
+            // A chunk is part of its segment.
+            let reason = damage["reason"].as_str().unwrap_or_default();
+            damage["object"] == key || key.contains("/chunks/") && reason.contains(key)
+        });
+    ensure!(named, "{key} is not named: {found:#}");
     Ok(())
 }
 
@@ -170,7 +156,7 @@ async fn every_flipped_bit(encrypted: bool) -> Result<()> {
             for offset in offsets {
                 objects.flip(&key, offset).await?;
                 let verified = holdfast.verify().await?;
-                let named = ensure_named(&verified, kind, &key);
+                let named = ensure_named(&verified, &key);
                 // A pack ends with its index, which no restore reads.
                 let refused = if key.contains("/packs/") && offset + 1 == length {
                     Ok(())
@@ -228,7 +214,7 @@ async fn every_lost_object_is_named_and_refused() -> Result<()> {
                     Ok(())
                 })()
             } else {
-                ensure_named(&verified, kind, &key)
+                ensure_named(&verified, &key)
             };
             let dir = world.path("refused");
             let output = holdfast
@@ -266,12 +252,12 @@ async fn a_damaged_or_lost_chunk_of_a_large_segment_is_named() -> Result<()> {
             objects.flip(chunk, offset).await?;
             let verified = holdfast.verify().await?;
             objects.flip(chunk, offset).await?;
-            ensure_named(&verified, Kind::OfTheWal, chunk)?;
+            ensure_named(&verified, chunk)?;
         }
         let content = objects.take(chunk).await?;
         let verified = holdfast.verify().await?;
         objects.put(chunk, &content).await?;
-        ensure_named(&verified, Kind::OfTheWal, chunk)?;
+        ensure_named(&verified, chunk)?;
         holdfast.verify().await?.success()?;
         Ok(())
     })

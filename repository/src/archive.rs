@@ -19,6 +19,9 @@ pub const FORMAT_VERSION: u32 = 1;
 /// No JSON object of ours is larger, in bytes.
 const LARGEST_JSON: u64 = 64 << 10;
 
+/// The field of a JSON object of ours that holds the digest of the others.
+const DIGEST: &str = "digest";
+
 /// Random, made once with the archive; every object is bound to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ArchiveId(pub [u8; 16]);
@@ -549,11 +552,22 @@ async fn list_wraps(store: &Store) -> Result<BTreeMap<u32, Vec<String>>, OpenErr
     }
 }
 
+/// With the digest of everything else in it: these objects say what all others are, so a flipped bit must not pass.
 fn to_json(value: &impl Serialize) -> Bytes {
-    // Our own plain structs always serialise.
-    let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
-    text.push(b'\n');
-    text.into()
+    // Our own plain structs always serialise, as objects.
+    let mut value = serde_json::to_value(value).unwrap_or_default();
+    let digest = json_digest(&value);
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert(DIGEST.to_owned(), digest.into());
+    }
+    format!("{value:#}\n").into()
+}
+
+/// BLAKE3 of the compact text with sorted names.
+fn json_digest(value: &serde_json::Value) -> String {
+    blake3::hash(value.to_string().as_bytes())
+        .to_hex()
+        .to_string()
 }
 
 /// Reads JSON, the versions first, so that a newer format is told as such and not as damage.
@@ -561,23 +575,36 @@ async fn read_json<T: for<'a> Deserialize<'a>>(store: &Store, key: &str) -> Resu
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Versions {
+        format_version: u32,
         oldest_reader: u32,
     }
     let bytes = store.get(key, LARGEST_JSON).await?;
-    let damaged = |e: serde_json::Error| OpenError::Damaged {
+    let damaged = |why: String| OpenError::Damaged {
         object: key.to_owned(),
         place: store.description().to_owned(),
-        why: e.to_string(),
+        why,
     };
-    let versions: Versions = serde_json::from_slice(&bytes).map_err(damaged)?;
-    if versions.oldest_reader > FORMAT_VERSION {
+    let mut value: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+    let versions = Versions::deserialize(&value).map_err(|e| damaged(e.to_string()))?;
+    let digest = value.as_object_mut().and_then(|f| f.remove(DIGEST));
+    let fits = digest.is_some_and(|digest| digest == json_digest(&value));
+    let newer = if fits {
+        versions.oldest_reader
+    } else {
+        versions.oldest_reader.max(versions.format_version)
+    };
+    if newer > FORMAT_VERSION {
         return Err(OpenError::NewerFormat {
             object: key.to_owned(),
             place: store.description().to_owned(),
-            found: versions.oldest_reader,
+            found: newer,
         });
     }
-    serde_json::from_slice(&bytes).map_err(damaged)
+    if !fits {
+        return Err(damaged("its digest does not match".to_owned()));
+    }
+    T::deserialize(value).map_err(|e| damaged(e.to_string()))
 }
 
 impl fmt::Display for ArchiveId {
