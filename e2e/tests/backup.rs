@@ -154,6 +154,30 @@ async fn of_a_standby(major: u32) -> Result<()> {
         let status = backup.wait(Duration::from_secs(120)).await?;
         ensure!(status.success(), "{status}\n{}", backup.tail());
 
+        // Taken by a sidecar, it tells the same to who ordered it.
+        ledger.write(&primary, 5).await?;
+        standby.wait_replayed(&primary.lsn().await?).await?;
+        primary.execute("CHECKPOINT").await?;
+        let of_standby = second.sidecar().await?;
+        let mut ordered = Daemon::spawn(
+            "holdfast backup by the sidecar",
+            second.command(&["backup"])?,
+            &world.path("log/ordered-backup.log"),
+        )?;
+        eventually("it says what to run", async || {
+            ensure!(
+                ordered.log().contains("pg_switch_wal()"),
+                "{}",
+                ordered.tail()
+            );
+            Ok(())
+        })
+        .await?;
+        primary.execute("SELECT pg_switch_wal()").await?;
+        let status = ordered.wait(Duration::from_secs(120)).await?;
+        ensure!(status.success(), "{status}\n{}", ordered.tail());
+        of_standby.stop().await?;
+
         // Under load it closes by itself.
         let load = ledger.start(&primary, 2).await?;
         let bench = primary.pgbench_load(&["-n", "-c", "1", "-T", "3600"])?;

@@ -29,6 +29,7 @@ pub struct Counters {
     bytes_done: AtomicU64,
     bytes_total: AtomicU64,
     files_done: AtomicU64,
+    waiting: Mutex<Option<String>>,
 }
 
 impl Counters {
@@ -46,6 +47,19 @@ impl Counters {
     /// Adds to what is done.
     pub fn add_bytes(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Says what the work waits for, and what would end the wait.
+    pub fn wait_for(&self, what: Option<String>) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    /// What the work waits for, if it does.
+    pub fn waiting(&self) -> Option<String> {
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// One more file is done.

@@ -158,7 +158,7 @@ pub async fn take(order: &Order, counters: &Counters) -> Result<BackupStatus, Ba
     };
     let facts = &root.facts;
     tracing::info!(backup = facts.id, start = %facts.start, stop = %facts.stop, "the manifest is stored; waiting for the WAL that completes the backup");
-    wait_for_wal(order, facts, settings.in_recovery).await?;
+    wait_for_wal(order, facts, settings.in_recovery, counters).await?;
     Ok(status(&order.repository, &root))
 }
 
@@ -425,6 +425,7 @@ async fn wait_for_wal(
     order: &Order,
     facts: &BackupFacts,
     on_standby: bool,
+    counters: &Counters,
 ) -> Result<(), BackupError> {
     let begun = Instant::now();
     let mut told = None;
@@ -455,12 +456,12 @@ async fn wait_for_wal(
                 && (on_standby || begun.elapsed() > Duration::from_secs(3))
             {
                 told = Some(Instant::now());
-                match trouble {
-                    Some(e) => tracing::warn!("{e}"),
-                    None => {
-                        tracing::warn!("waiting for WAL segment {segment} to be archived{hint}")
-                    }
-                }
+                let waiting = match trouble {
+                    Some(e) => e.to_string(),
+                    None => format!("waiting for WAL segment {segment} to be archived{hint}"),
+                };
+                tracing::warn!("{waiting}");
+                counters.wait_for(Some(waiting));
             }
             tokio::time::sleep(WAL_PAUSE).await;
         }

@@ -1,16 +1,19 @@
 //! The backups that this process takes: one at a time, the last ones remembered.
 
-use super::{BackupOrder, BackupService, OrderError};
-use crate::cli::BackupKind;
+use super::{BackupService, OrderError};
 use crate::exit::Failure;
 use crate::progress::Counters;
 use crate::status::{BackupStatus, Condition, ConditionStatus, set_condition};
+use holdfast_protocol::control::{BackupKind, BackupOrder};
 use holdfast_repository::backup::BackupId;
 use jiff::Timestamp;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinHandle;
+
+/// The reason of the condition `Complete` while a backup is stored and its last WAL is not.
+pub const WAITING: &str = "WaitingForWal";
 
 /// How many are remembered; the repository knows the others.
 const REMEMBERED: usize = 32;
@@ -128,6 +131,12 @@ impl State {
         if let Some(running) = self.running.as_ref().filter(|r| r.status.id == id) {
             let mut status = running.status.clone();
             status.progress = Some(running.counters.status());
+            if let Some(what) = running.counters.waiting() {
+                set_condition(
+                    &mut status.conditions,
+                    Condition::new("Complete", ConditionStatus::False, WAITING, what),
+                );
+            }
             return Some(status);
         }
         self.ended.iter().find(|status| status.id == id).cloned()

@@ -1,10 +1,11 @@
 //! Speaks to a sidecar's control socket.
 
-use super::{BackupAccepted, BackupOrder, ErrorBody};
+use super::backups::WAITING;
 use crate::exit::Failure;
 use crate::progress::Counters;
 use crate::status::{BackupStatus, is_true};
 use bytes::Bytes;
+use holdfast_protocol::control::{BackupAccepted, BackupOrder, ErrorBody};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -90,7 +91,7 @@ pub async fn start_backup(socket: &Path, order: &BackupOrder) -> Result<String, 
     }
 }
 
-/// Follows a backup to its end, counting into `counters`. A failed one is returned, too: its conditions say why.
+/// Follows a backup to its end, counting into `counters`; what it waits for goes to the log, as if it were taken here. A failed one is returned, too: its conditions say why.
 pub async fn follow(
     socket: &Path,
     id: &str,
@@ -110,12 +111,23 @@ pub async fn follow(
                 if let Some(progress) = status.progress {
                     counters.set(progress.bytes_done, progress.bytes_total);
                 }
+                let waits = waits_for(&status);
+                if waits.is_some() && waits != counters.waiting() {
+                    tracing::warn!("{}", waits.as_deref().unwrap_or_default());
+                }
+                counters.wait_for(waits);
             }
             Err(ControlError::Unreachable { .. }) if heard.elapsed() < LOST => {}
             Err(error) => return Err(error),
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+fn waits_for(status: &BackupStatus) -> Option<String> {
+    let mut conditions = status.conditions.iter();
+    let found = conditions.find(|c| c.r#type == "Complete" && c.reason == WAITING)?;
+    Some(found.message.clone())
 }
 
 async fn backup(socket: &Path, id: &str) -> Result<BackupStatus, ControlError> {

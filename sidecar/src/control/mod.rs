@@ -1,12 +1,4 @@
-//! The control API: what `holdfast backup` says to a running sidecar, as HTTP and JSON over a Unix socket.
-//!
-//! ```text
-//! GET  /v1/status          200 what the sidecar tells of itself
-//! POST /v1/backups         {"type": "Full", "id": "…"}   202 {"id": "…"}   409 {"error": "…"}   422 {"error": "…"}
-//! GET  /v1/backups/{id}    200 Backup.status   404
-//! ```
-//!
-//! Ordering a backup twice with one id does it once.
+//! The control API's server and client, over a Unix socket; [`holdfast_protocol::control`] describes it.
 
 mod backups;
 pub mod client;
@@ -15,38 +7,9 @@ mod server;
 pub use backups::{Backups, TakeBackup};
 pub use server::{Limits, serve};
 
-use crate::cli::BackupKind;
 use crate::status::BackupStatus;
-use serde::{Deserialize, Serialize};
+use holdfast_protocol::control::BackupOrder;
 use std::future::Future;
-
-/// The body of `POST /v1/backups`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BackupOrder {
-    /// Left out: auto.
-    #[serde(default)]
-    pub r#type: BackupKind,
-    /// Chosen by who orders, so that ordering twice does nothing; left out: one is made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-}
-
-/// The answer to an accepted order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BackupAccepted {
-    /// Asks for the status.
-    pub id: String,
-}
-
-/// The body of every answer that is no success.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ErrorBody {
-    /// One sentence.
-    pub error: String,
-}
 
 /// Why an order is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! The control API's server.
 
-use super::{BackupAccepted, BackupOrder, BackupService, ErrorBody, OrderError};
+use super::{BackupService, OrderError};
 use crate::socket::{BoundSocket, WalService};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use holdfast_protocol::control::{BackupAccepted, BackupOrder, ErrorBody};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;

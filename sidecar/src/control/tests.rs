@@ -4,6 +4,7 @@ use crate::exit::Failure;
 use crate::progress::Counters;
 use crate::socket::{RestoreAnswer, WalService, bind};
 use crate::status::{Condition, ConditionStatus, is_true};
+use holdfast_protocol::control::{BackupKind, BackupOrder};
 use holdfast_repository::backup::BackupId;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +42,9 @@ impl TakeBackup for Taker {
     ) -> Result<BackupStatus, Failure> {
         counters.set_total(10);
         counters.add_bytes(5);
+        if id.as_str() == "waits" {
+            counters.wait_for(Some("waiting for WAL segment 1".to_owned()));
+        }
         let _ = self.leave.acquire().await;
         match id.as_str() {
             "fails" => Err(Failure::failed("the disk is gone")),
@@ -100,6 +104,7 @@ fn order(id: &str) -> BackupOrder {
     BackupOrder {
         r#type: BackupKind::Full,
         id: Some(id.to_owned()),
+        pod_uid: None,
     }
 }
 
