@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// The three values of a condition's `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ConditionStatus {
     /// It is so.
     True,
@@ -19,6 +20,7 @@ pub enum ConditionStatus {
 
 /// One aspect of a resource's state, as Kubernetes writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// For instance `Complete`.
@@ -76,6 +78,7 @@ pub fn set_condition(conditions: &mut Vec<Condition>, mut condition: Condition) 
 
 /// How far long work has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProgressStatus {
     /// Bytes of the database, uncompressed.
@@ -103,6 +106,7 @@ impl ProgressStatus {
 
 /// A backup's sizes in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct BackupSize {
     /// All files of the backup, as Postgres has them.
@@ -115,6 +119,7 @@ pub struct BackupSize {
 
 /// A page whose checksum stayed wrong through re-reads. It is in the backup as it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PageError {
     /// Relative to the data directory.
@@ -127,6 +132,7 @@ pub struct PageError {
 
 /// One repository's share in a backup.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct BackupRepository {
     /// As the settings call it.
@@ -140,6 +146,7 @@ pub struct BackupRepository {
 
 /// `Backup.status`. Conditions: `Started`, `Complete`, `Failed`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct BackupStatus {
     /// Chosen by who ordered it.
@@ -186,6 +193,7 @@ pub struct BackupStatus {
 
 /// A place in the history of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Reached {
     /// Where recovery ended.
@@ -201,6 +209,7 @@ pub struct Reached {
 
 /// What a restore will do, known before it writes a byte.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RestorePlan {
     /// The repository that serves it.
@@ -231,6 +240,7 @@ pub struct RestorePlan {
 
 /// How long the parts of a restore took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RestoreDurations {
     /// Until the data directory was whole.
@@ -243,6 +253,7 @@ pub struct RestoreDurations {
 
 /// `Restore.status`. Conditions: `Checked`, `Started`, `Restored`, `Complete`, `Failed`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RestoreStatus {
     /// The backup that it starts from.
@@ -268,6 +279,7 @@ pub struct RestoreStatus {
 
 /// A moment, by position and by time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Moment {
     /// A position in the WAL.
@@ -280,6 +292,7 @@ pub struct Moment {
 
 /// How far the archive is behind the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Lag {
     /// WAL written and not yet stored.
@@ -292,6 +305,7 @@ pub struct Lag {
 
 /// From the earliest to the latest recoverable moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RecoveryWindow {
     /// Where the oldest complete backup is consistent.
@@ -310,6 +324,7 @@ pub struct RecoveryWindow {
 
 /// One database server of an archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Instance {
     /// Left out where there is no pod.
@@ -333,6 +348,7 @@ pub struct Instance {
 
 /// A hole in a timeline's WAL, as LSNs; `to` is where WAL is there again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Gap {
     /// The first missing byte.
@@ -343,6 +359,7 @@ pub struct Gap {
 
 /// The WAL of one timeline.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct TimelineStatus {
     /// Its number.
@@ -370,6 +387,7 @@ pub struct TimelineStatus {
 /// `Archive.status`, and beside it the backups and the WAL.
 /// Conditions: `Ready`, `Archiving`, `Recoverable`, `Injected`, `ConfigurationApplied`, `IdentityAccepted`, `Owner`, as far as known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ArchiveStatus {
     /// Of the newest incarnation.
@@ -414,6 +432,7 @@ pub struct ArchiveStatus {
 
 /// What verification says of one backup or of the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum VerifyResult {
     /// Every byte that a restore would use is there and right.
     Good,
@@ -425,6 +444,7 @@ pub enum VerifyResult {
 
 /// One verified backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct VerifiedBackup {
     /// The backup's.
@@ -444,6 +464,7 @@ pub struct VerifiedBackup {
 
 /// One thing that is missing or wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Damage {
     /// The object's key, below the archive.
@@ -457,6 +478,7 @@ pub struct Damage {
 
 /// What `verify` found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct VerifyStatus {
     /// One entry a verified backup.
@@ -466,6 +488,7 @@ pub struct VerifyStatus {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

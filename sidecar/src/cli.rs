@@ -2,9 +2,11 @@
 
 use crate::config::parse_moment;
 use crate::exit::Failure;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use holdfast_postgres::{Lsn, TimelineId};
+use holdfast_protocol::control::BackupKind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -50,27 +52,24 @@ pub enum Command {
     },
 }
 
-/// The kind of a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
-pub enum BackupKind {
-    /// Everything is read and stored.
-    Full,
-    /// What changed.
-    Incremental,
-    /// Incremental where that is possible.
-    #[default]
-    Auto,
-}
-
 /// `holdfast backup`
 #[derive(Debug, Args)]
 pub struct BackupArgs {
     /// The kind; auto is full until incremental exists.
-    #[arg(long = "type", value_enum, default_value = "auto", value_name = "KIND")]
+    #[arg(long = "type", value_parser = backup_kind(), default_value = "auto", value_name = "KIND")]
     pub kind: BackupKind,
     /// Print Backup.status.
     #[arg(long)]
     pub json: bool,
+}
+
+/// The protocol's kinds, in this program's spelling.
+fn backup_kind() -> impl TypedValueParser<Value = BackupKind> {
+    PossibleValuesParser::new(["full", "incremental", "auto"]).map(|kind| match kind.as_str() {
+        "full" => BackupKind::Full,
+        "incremental" => BackupKind::Incremental,
+        _ => BackupKind::Auto,
+    })
 }
 
 /// `holdfast info`

@@ -22,7 +22,8 @@ pub mod restore;
 pub mod restore_wal;
 pub mod sidecar;
 pub mod socket;
-pub mod status;
 pub mod verify;
 #[cfg(test)]
 mod wal_bench;
+
+pub use holdfast_protocol::status;

@@ -2,17 +2,18 @@
 
 use super::{BackupError, Order, take};
 use crate::archive::NotArchived;
-use crate::cli::{BackupArgs, BackupKind};
+use crate::cli::BackupArgs;
 use crate::commands;
 use crate::config::{Place, Repository, Settings};
 use crate::control::client::{self, NO_INCREMENTAL};
-use crate::control::{BackupOrder, TakeBackup};
+use crate::control::TakeBackup;
 use crate::exit::{ExitClass, Failure};
 use crate::open;
 use crate::progress::{Counters, Progress};
 use crate::restore::check::lies_within;
 use crate::status::{BackupStatus, is_true};
 use holdfast_postgres::server::LockError;
+use holdfast_protocol::control::{BackupKind, BackupOrder};
 use holdfast_repository::backup::BackupId;
 use indicatif::HumanBytes;
 use std::path::Path;
@@ -78,6 +79,7 @@ async fn ordered(
     let order = BackupOrder {
         r#type: kind,
         id: Some(BackupId::generate(jiff::Timestamp::now()).to_string()),
+        pod_uid: None,
     };
     let id = client::start_backup(control, &order).await?;
     let status = client::follow(control, &id, counters).await?;

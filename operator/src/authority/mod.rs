@@ -1,0 +1,1 @@
+//! The operator's own certificate authority: what it signs, for whom, and when it is renewed.

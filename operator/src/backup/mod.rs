@@ -1,0 +1,1 @@
+//! Reconciles Backup: chooses the pod, orders, follows.

@@ -1,0 +1,1 @@
+//! Backup objects for what is stored.

@@ -1,0 +1,1 @@
+//! Conditions by the Kubernetes API conventions.

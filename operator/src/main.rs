@@ -1,0 +1,3 @@
+//! The `holdfast-operator` program.
+
+fn main() {}

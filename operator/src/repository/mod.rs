@@ -1,0 +1,1 @@
+//! Reconciles Repository: is it reachable, and can it do what is needed.

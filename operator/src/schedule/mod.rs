@@ -1,0 +1,1 @@
+//! Reconciles ScheduledBackup: when, and what it is called.

@@ -1,0 +1,1 @@
+//! The admission webhook: HTTPS around [`crate::inject`].

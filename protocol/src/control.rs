@@ -1,0 +1,211 @@
+//! The control API: HTTP and JSON, over a Unix socket (mode 0600) or over TLS with certificates on both sides.
+//!
+//! ```text
+//! GET    /v1/status          200 InstanceReport
+//! POST   /v1/backups         {"type": "Full", "id": "…", "podUid": "…"}   202 {"id": "…"}   409, 412 or 422 {"error": "…"}
+//! GET    /v1/backups/{id}    200 Backup.status   404
+//! DELETE /v1/backups/{id}    202 it ends          404
+//! POST   /v1/switch-wal      {"podUid": "…"}   200 {"lsn": "…"}   409, 412 or 422 {"error": "…"}
+//! ```
+//!
+//! Ordering a backup twice with one id does it once. 409: not now; 412: the order is for another pod; 422: never.
+
+use crate::status::{Lag, Moment};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What the operator's certificate is made out to, and a sidecar lets in.
+pub const OPERATOR_NAME: &str = "operator.holdfast.dev";
+
+/// What the certificate of the sidecars of an archive (`namespace/name`) is made out to: never an address, which
+/// another pod may have tomorrow.
+pub fn sidecar_name(namespace: &str, archive: &str) -> String {
+    format!("{archive}.{namespace}.sidecar.holdfast.dev")
+}
+
+/// The kind of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum BackupKind {
+    /// Everything is read and stored.
+    Full,
+    /// What changed.
+    Incremental,
+    /// Incremental where that is possible.
+    #[default]
+    Auto,
+}
+
+/// The body of `POST /v1/backups`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackupOrder {
+    /// Left out: auto.
+    #[serde(default)]
+    pub r#type: BackupKind,
+    /// Chosen by who orders, so that ordering twice does nothing; left out: one is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Whom the order is for: another pod's sidecar refuses it. Left out where there is no pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+}
+
+/// The answer to an accepted order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupAccepted {
+    /// Asks for the status.
+    pub id: String,
+}
+
+/// The body of `POST /v1/switch-wal`: close the segment that is being written, so that it can be archived.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SwitchWalOrder {
+    /// Whom the order is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+}
+
+/// The answer to a switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WalSwitched {
+    /// The end of the closed segment's last record.
+    pub lsn: String,
+}
+
+/// The body of every answer that is no success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorBody {
+    /// One sentence.
+    pub error: String,
+}
+
+/// What a server is at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Takes writes.
+    Primary,
+    /// Recovers: a standby, or a restored server on its way.
+    Standby,
+}
+
+/// The answer to `GET /v1/status`: what a sidecar knows of itself and its server. Figures are since its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InstanceReport {
+    /// `namespace/name`.
+    pub archive: String,
+    /// Left out where there is no pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// Of the program.
+    pub sidecar_version: String,
+    /// Of the settings that are in use; left out where they carry none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configuration_generation: Option<i64>,
+    /// Why newer settings are not in use; left out where there is nothing to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configuration_error: Option<String>,
+    /// The server.
+    pub postgres: PostgresReport,
+    /// The WAL.
+    pub wal: WalReport,
+    /// The backup that runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running_backup: Option<String>,
+}
+
+/// What is known of the server beside the sidecar.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PostgresReport {
+    /// Why the server could not be asked; left out where it answered. What follows is then from pg_control, or left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<String>,
+    /// Primary or standby.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// From pg_control.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_identifier: Option<String>,
+    /// Such as `17.6`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Such as 17.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub major: Option<u32>,
+    /// The newest that it has reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<u32>,
+    /// Why archiving does not count as on, and the line that turns it on: `SHOW` must say that the commands are ours.
+    /// Left out where it is on, and where the server could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archiving_off: Option<String>,
+    /// When the server can't take effect of a setting without a restart: which.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending_restart: Vec<String>,
+}
+
+/// What a sidecar has done with WAL.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WalReport {
+    /// Files that were acknowledged.
+    pub archived_count: u64,
+    /// Requests that failed.
+    pub failed_count: u64,
+    /// The last that was acknowledged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_archived: Option<ArchivedFile>,
+    /// The last failure; it is over if `last_archived` is later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<FailedFile>,
+    /// Files that wait in `archive_status`; 10,000 at most are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_count: Option<u64>,
+    /// The end of what is stored without a break, as far as this sidecar knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archived_through: Option<Moment>,
+    /// How far the store is behind the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag: Option<Lag>,
+    /// Timeline history files that were seen, such as `00000002.history`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub histories: Vec<HistoryFile>,
+}
+
+/// A WAL file that was stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchivedFile {
+    /// Its name.
+    pub name: String,
+    /// By the sidecar's clock.
+    pub time: Timestamp,
+}
+
+/// A WAL file that could not be stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedFile {
+    /// Its name.
+    pub name: String,
+    /// One sentence.
+    pub reason: String,
+    /// By the sidecar's clock.
+    pub time: Timestamp,
+}
+
+/// A timeline's history file: small, and given to every instance as the floor for a new timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryFile {
+    /// Its name.
+    pub name: String,
+    /// As Postgres wrote it.
+    pub content: String,
+}

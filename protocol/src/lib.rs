@@ -1,0 +1,8 @@
+//! What operator, sidecar and scripts say to each other: the settings file, the control API's orders and answers, and
+//! the reports, which have the field names of the Kubernetes resources' `status`.
+//!
+//! Plain values without behaviour. Knows neither Kubernetes nor Postgres nor a store.
+
+pub mod control;
+pub mod settings;
+pub mod status;

@@ -1,0 +1,175 @@
+//! The settings file, as it is written. The sidecar reads it with places for its messages, and refuses fields that are
+//! not here; a test there reads what these types write.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SettingsFile {
+    /// `namespace/name`.
+    pub archive: String,
+    /// Counts up with every change; reported back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// The server.
+    pub postgres: Postgres,
+    /// One at least.
+    pub repositories: Vec<Repository>,
+    /// How WAL is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wal: Option<Wal>,
+    /// How backups are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+    /// The control API over TLS; left out: the Unix socket alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
+    /// Metrics and probes; left out: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitoring: Option<Monitoring>,
+    /// A folder with the history files that are known: the floor for a new timeline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_directory: Option<String>,
+    /// Consent to begin an incarnation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_system_identifier: Option<String>,
+}
+
+/// The server. What is left out has a default, or comes from the pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Postgres {
+    /// Left out where the environment's HOLDFAST_DATA_DIRECTORY names it: it is the pod's, not the archive's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_directory: Option<String>,
+    /// A name, an address, or a folder with the server's socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The server's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Who takes backups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Left out: none is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<String>,
+    /// `disable`, `prefer` or `require`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssl_mode: Option<String>,
+}
+
+/// A place that holds archives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Repository {
+    /// For messages and reports.
+    pub name: String,
+    /// Where it is.
+    pub s3: S3,
+    /// Left out: the environment, as the SDKs read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
+    /// Left out: not encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+    /// `Required` or `BestEffort`.
+    pub mode: String,
+}
+
+/// A bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct S3 {
+    /// Must exist.
+    pub bucket: String,
+    /// Before every key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Left out: from the environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Left out: AWS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// PEM certificates to trust besides the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+}
+
+/// Files with credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    /// Names the key.
+    pub access_key_id_file: String,
+    /// The secret.
+    pub secret_access_key_file: String,
+    /// For temporary credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_token_file: Option<String>,
+}
+
+/// Master keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Encryption {
+    /// For new data.
+    pub current_key: String,
+    /// By id.
+    pub key_files: BTreeMap<String, String>,
+}
+
+/// How WAL is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wal {
+    /// Of WAL objects.
+    pub compression: Compression,
+}
+
+/// How backups are taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backup {
+    /// Of pages.
+    pub compression: Compression,
+    /// Workers, 1 to 64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<u32>,
+}
+
+/// An algorithm and its level.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compression {
+    /// `zstd`, `lz4` or `none`.
+    pub algorithm: String,
+    /// Of zstd, 1 to 19.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<i32>,
+}
+
+/// The control API over TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Control {
+    /// An address and port, such as `0.0.0.0:9443` or `[::]:9443`.
+    pub listen: String,
+    /// PEM: who may sign the operator's certificate.
+    pub ca_file: String,
+    /// PEM: the sidecar's own chain.
+    pub certificate_file: String,
+    /// PEM: its key.
+    pub key_file: String,
+}
+
+/// Metrics and probes, in plain HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Monitoring {
+    /// An address and port, such as `0.0.0.0:9187` or `[::]:9187`.
+    pub listen: String,
+}
