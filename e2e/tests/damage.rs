@@ -206,6 +206,11 @@ async fn every_lost_object_is_named_and_refused() -> Result<()> {
                         "verify: {}",
                         verified.stdout
                     );
+                    ensure!(
+                        verified.stderr.contains("has no manifest"),
+                        "verify does not say so: {}",
+                        verified.stderr
+                    );
                     Ok(())
                 })()
             } else if kind == Kind::OfTheArchive {
