@@ -632,31 +632,32 @@ async fn a_sidecar_killed_in_the_middle_leaves_no_backup_and_its_client_is_told(
         let mut ledger = Ledger::create(&primary).await?;
         primary.pgbench(&["-i", "-s", "6", "-q"]).await?;
         let load = ledger.start(&primary, 2).await?;
-        for round in 0..3 {
-            let objects = holdfast.objects()?;
+        let objects = holdfast.objects()?;
+        // A busy machine may come too late to kill it in the middle: such a round proves nothing, and is repeated.
+        let (mut killed, mut late) = (0, 0);
+        while killed < 3 {
+            ensure!(late < 10, "always complete before it could be killed");
             let packs = objects.keys("/packs/").await?.len();
             let mut client = Daemon::spawn(
                 "holdfast backup",
                 holdfast.command(&["backup"])?,
-                &world.path(&format!("log/client-{round}.log")),
+                &world.path(&format!("log/client-{killed}-{late}.log")),
             )?;
-            loop {
-                if objects.keys("/packs/").await?.len() > packs {
-                    break;
-                }
-                ensure!(client.is_running()?, "{}", client.tail());
+            while objects.keys("/packs/").await?.len() == packs && client.is_running()? {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             sidecar.kill9().await?;
-            ensure!(
-                objects.keys("/manifest").await?.is_empty(),
-                "it was complete too early to tell"
-            );
             sidecar = holdfast.sidecar().await?;
             let status = client.wait(Duration::from_secs(120)).await?;
+            let manifests = objects.keys("/manifest").await?.len();
+            if manifests > late {
+                late = manifests;
+                continue;
+            }
             ensure!(status.code() == Some(2), "{status}\n{}", client.tail());
             let complete = holdfast.complete_backups().await?;
-            ensure!(complete.is_empty(), "{complete:?}");
+            ensure!(complete.len() <= late, "{complete:?}");
+            killed += 1;
         }
         holdfast.backup().await?;
         load.stop().await?;
