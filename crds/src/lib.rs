@@ -1,1 +1,46 @@
-//! Holdfast's Kubernetes resources.
+//! Holdfast's Kubernetes resources, group `holdfast.dev`, version `v1alpha1`: the Rust types, and what is written
+//! from them into `crds/*.yaml`.
+//!
+//! What a field takes, does and defaults to stands at its declaration, once: `kubectl explain` prints these comments.
+//! What can't work is refused by the API server, by rules (CEL) beside the fields. The types here are what passed
+//! those rules; whoever reads an object that the API server did not check gets an error from `serde`, or a value that
+//! the rules would refuse, and must bear both.
+
+// Each printer column has a type and a path.
+#![allow(clippy::duplicated_attributes)]
+
+mod archive;
+mod backup;
+mod cel;
+mod period;
+mod reference;
+mod render;
+mod repository;
+#[cfg(any(test, feature = "rules"))]
+pub mod rules;
+mod scheduled_backup;
+mod schema;
+
+pub use archive::{
+    Archive, ArchiveAuth, ArchiveBackup, ArchiveLastBackup, ArchivePostgres, ArchiveRepository,
+    ArchiveSpec, ArchiveStatus, ArchiveWal, BackupSource, Compression, CompressionAlgorithm,
+    RepositoryMode, Retention, SslMode,
+};
+pub use backup::{Backup, BackupKeep, BackupSpec, DeletionPolicy};
+pub use period::{BadPeriod, Period};
+pub use reference::{ArchiveReference, SecretKeyReference, SecretReference};
+pub use render::{all, files};
+pub use repository::{
+    AccessMode, Credentials, Encryption, Repository, RepositorySpec, RepositoryStatus, S3,
+};
+pub use scheduled_backup::{
+    BackupTemplate, BackupTemplateMetadata, BackupTemplateSpec, ScheduledBackup,
+    ScheduledBackupSpec, ScheduledBackupStatus,
+};
+pub use schema::limits;
+
+/// The API group of all resources.
+pub const GROUP: &str = "holdfast.dev";
+
+/// The version that is served and stored.
+pub const VERSION: &str = "v1alpha1";
