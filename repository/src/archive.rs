@@ -553,7 +553,7 @@ async fn list_wraps(store: &Store) -> Result<BTreeMap<u32, Vec<String>>, OpenErr
 }
 
 /// With the digest of everything else in it: these objects say what all others are, so a flipped bit must not pass.
-fn to_json(value: &impl Serialize) -> Bytes {
+pub(crate) fn to_json(value: &impl Serialize) -> Bytes {
     // Our own plain structs always serialise, as objects.
     let mut value = serde_json::to_value(value).unwrap_or_default();
     let digest = json_digest(&value);
@@ -571,7 +571,7 @@ fn json_digest(value: &serde_json::Value) -> String {
 }
 
 /// Reads JSON, the versions first, so that a newer format is told as such and not as damage.
-async fn read_json<T: for<'a> Deserialize<'a>>(store: &Store, key: &str) -> Result<T, OpenError> {
+pub(crate) async fn read_json<T: for<'a> Deserialize<'a>>(store: &Store, key: &str) -> Result<T, OpenError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Versions {

@@ -62,14 +62,29 @@ pub fn aside(system: SystemIdentifier, name: &WalFileName, digest: &[u8]) -> Str
     format!("{system}/aside/{name}-{}", hex::encode(digest))
 }
 
-/// Data of a WAL object over 16 MiB, named by digest.
-pub fn chunk(system: SystemIdentifier, digest: &[u8]) -> String {
-    format!("{system}/chunks/{}", hex::encode(digest))
+/// The folder of the data of one WAL object over 16 MiB, `key`. No two objects share a chunk: so whoever deletes one
+/// needs to know nothing of the others, and can't harm one that is just being written.
+pub fn chunks(system: SystemIdentifier, key: &str) -> String {
+    let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
+    format!("{system}/chunks/{name}")
+}
+
+/// Part of that data, named by digest.
+pub fn chunk(system: SystemIdentifier, key: &str, digest: &[u8]) -> String {
+    format!("{}/{}", chunks(system, key), hex::encode(digest))
 }
 
 /// An object of many layers.
 pub fn pack(system: SystemIdentifier, backup: &str, number: u32) -> String {
     format!("{system}/packs/{backup}-{number}")
+}
+
+/// Whose pack it is, and which of theirs, if `key` is a pack's.
+pub fn pack_of(system: SystemIdentifier, key: &str) -> Option<(&str, u32)> {
+    let name = key.strip_prefix(&packs(system))?.strip_prefix('/')?;
+    let (backup, number) = name.rsplit_once('-')?;
+    let number = number.parse().ok()?;
+    (pack(system, backup, number) == key).then_some((backup, number))
 }
 
 /// The folder of all packs.
@@ -95,4 +110,63 @@ pub fn started(system: SystemIdentifier, backup: &str) -> String {
 /// A sign of life of a running backup.
 pub fn alive(system: SystemIdentifier, backup: &str, n: u32) -> String {
     format!("{system}/backups/{backup}/alive/{n}")
+}
+
+/// Says, in numbered objects of which the last counts, whether retention may delete a backup.
+pub fn keeps(system: SystemIdentifier, backup: &str) -> String {
+    format!("{system}/backups/{backup}/keep")
+}
+
+/// One of them.
+pub fn keep(system: SystemIdentifier, backup: &str, n: u32) -> String {
+    format!("{}/{n}", keeps(system, backup))
+}
+
+/// The folder of the signs of life of those who read.
+pub fn markers(system: SystemIdentifier) -> String {
+    format!("{system}/markers")
+}
+
+/// A sign of life of one who reads.
+pub fn marker(system: SystemIdentifier, reader: &str, n: u32) -> String {
+    format!("{system}/markers/{reader}/{n}")
+}
+
+/// The folder of what says what is about to be deleted.
+pub fn tombstones(system: SystemIdentifier) -> String {
+    format!("{system}/tombstones")
+}
+
+/// What is about to be deleted.
+pub fn tombstone(system: SystemIdentifier, n: u32) -> String {
+    format!("{system}/tombstones/{n}")
+}
+
+/// The folder of the owners, the highest number last.
+pub const OWNERS: &str = "owner";
+
+/// Which installation may expire, from this epoch on. Plain JSON.
+pub fn owner(epoch: u32) -> String {
+    format!("{OWNERS}/{epoch}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_tell_whose_they_are() {
+        let system = SystemIdentifier(7);
+        for (key, expected) in [
+            ("7/packs/b-1-0", Some(("b-1", 0))),
+            ("7/packs/b-12", Some(("b", 12))),
+            ("7/packs/b-01", None),
+            ("7/packs/b", None),
+            ("7/packs/x/b-1", Some(("x/b", 1))),
+            ("8/packs/b-1", None),
+            ("7/packsb-1", None),
+        ] {
+            assert_eq!(pack_of(system, key), expected, "{key}");
+        }
+    }
 }

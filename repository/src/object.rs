@@ -49,6 +49,12 @@ pub enum ObjectKind {
     Started = 6,
     /// A sign of life.
     Alive = 7,
+    /// Whether retention may delete a backup.
+    Keep = 8,
+    /// A sign of life of one who reads.
+    Marker = 9,
+    /// What is about to be deleted.
+    Tombstone = 10,
 }
 
 /// How frames are protected.

@@ -1,13 +1,13 @@
 //! Which backups there are.
 
 use super::BackupId;
-use super::reader::read_root;
-use super::root::Root;
+use super::reader::read_manifest;
+use super::root::{Manifest, Root};
 use crate::archive::Archive;
 use crate::facts::BackupFacts;
 use crate::layout;
 use crate::object::ObjectError;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use holdfast_postgres::SystemIdentifier;
 
 /// Manifests read at once.
@@ -18,7 +18,7 @@ const PARALLEL: usize = 8;
 pub struct Listing {
     /// Backups with a manifest that can be read, by timeline and start.
     pub backups: Vec<BackupFacts>,
-    /// Begun, and without a manifest: running, or interrupted.
+    /// Begun, and without a manifest: running, or interrupted. Not those that the owner has given up.
     pub unfinished: Vec<BackupId>,
     /// With a manifest that is damaged.
     pub unreadable: Vec<Unreadable>,
@@ -33,6 +33,40 @@ pub struct Unreadable {
     pub why: ObjectError,
 }
 
+/// What a backup has for a manifest.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// One.
+    Committed(Box<Root>),
+    /// One that says that there will be no other.
+    Aborted,
+    /// None.
+    Nothing,
+    /// One that is damaged.
+    Unreadable(ObjectError),
+}
+
+/// Reads these backups' manifests, a few at once, in any order. A damaged one costs that backup alone; an outage is an
+/// error.
+pub(crate) fn manifests(
+    archive: &Archive,
+    system: SystemIdentifier,
+    ids: Vec<BackupId>,
+) -> impl Stream<Item = Result<(BackupId, Found), ObjectError>> {
+    stream::iter(ids)
+        .map(move |id| async move {
+            let found = match read_manifest(archive, system, &id).await {
+                Ok(Manifest::Committed(root)) => Found::Committed(root),
+                Ok(Manifest::Aborted(_)) => Found::Aborted,
+                Err(e) if e.is_not_found() => Found::Nothing,
+                Err(e) if e.is_damage() => Found::Unreadable(e),
+                Err(e) => return Err(e),
+            };
+            Ok((id, found))
+        })
+        .buffer_unordered(PARALLEL)
+}
+
 /// Lists backups and reads their roots. A damaged manifest costs that backup alone; an outage is an error.
 pub async fn list(archive: &Archive, system: SystemIdentifier) -> Result<Listing, ObjectError> {
     let ids: Vec<BackupId> = archive
@@ -42,23 +76,14 @@ pub async fn list(archive: &Archive, system: SystemIdentifier) -> Result<Listing
         .iter()
         .filter_map(|id| id.parse().ok())
         .collect();
-    let roots: Vec<(BackupId, Result<Root, ObjectError>)> = stream::iter(ids)
-        .map(|id| async move {
-            let root = read_root(archive, system, &id).await;
-            match root {
-                Err(e) if !e.is_damage() && !e.is_not_found() => Err(e),
-                root => Ok((id, root)),
-            }
-        })
-        .buffer_unordered(PARALLEL)
-        .try_collect()
-        .await?;
     let mut listing = Listing::default();
-    for (id, root) in roots {
-        match root {
-            Ok(root) => listing.backups.push(root.facts),
-            Err(e) if e.is_not_found() => listing.unfinished.push(id),
-            Err(why) => listing.unreadable.push(Unreadable { id, why }),
+    let mut found = std::pin::pin!(manifests(archive, system, ids));
+    while let Some((id, found)) = found.try_next().await? {
+        match found {
+            Found::Committed(root) => listing.backups.push(root.facts),
+            Found::Aborted => {}
+            Found::Nothing => listing.unfinished.push(id),
+            Found::Unreadable(why) => listing.unreadable.push(Unreadable { id, why }),
         }
     }
     listing

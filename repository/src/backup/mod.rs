@@ -3,6 +3,7 @@
 //! [`BackupWriter`] takes frames in order of path and region and keeps at most a pack and what is being sent in
 //! memory. [`BackupReader`] gives back leaves and fetches their frames. Neither ever holds a whole manifest's leaves.
 
+mod abort;
 mod entry;
 mod id;
 mod list;
@@ -16,11 +17,15 @@ pub(crate) mod proto {
     include!(concat!(env!("OUT_DIR"), "/holdfast.backup.rs"));
 }
 
+pub use abort::abort;
 pub use entry::{Entry, Frame, Layer, Leaf, Region};
 pub use id::BackupId;
+pub(crate) use list::{Found, manifests};
 pub use list::{Listing, Unreadable, list};
+pub(crate) use reader::read_manifest;
 pub use reader::{BackupReader, Run, Slice};
-pub use root::{BadPage, PackRef, Root};
+pub(crate) use root::Manifest;
+pub use root::{Aborted, BadPage, PackRef, Root};
 pub use scan::{ScanSettings, Visit, blocking, scan};
 pub use writer::{BackupWriter, FileFacts, PackedFrame, PackedSlice, WriterSettings};
 

@@ -1,7 +1,7 @@
 //! Reads a backup: leaves one at a time, and their frames in runs that are fetched by one request each.
 
 use super::entry::{Entry, Frame, Leaf};
-use super::root::Root;
+use super::root::{Manifest, Root};
 use super::{BackupId, Digest, digest, proto};
 use crate::archive::Archive;
 use crate::layout;
@@ -372,11 +372,29 @@ impl BackupReader {
 }
 
 /// Reads and checks a backup's root.
-pub(super) async fn read_root(
+async fn read_root(
     archive: &Archive,
     system: SystemIdentifier,
     id: &BackupId,
 ) -> Result<Root, ObjectError> {
+    match read_manifest(archive, system, id).await? {
+        Manifest::Committed(root) => Ok(*root),
+        Manifest::Aborted(aborted) => Err(ObjectError::damaged(
+            &layout::manifest(system, id.as_str()),
+            format!(
+                "the backup was interrupted, and given up on {:.0}",
+                aborted.time
+            ),
+        )),
+    }
+}
+
+/// Reads and checks what stands where a backup is committed.
+pub(crate) async fn read_manifest(
+    archive: &Archive,
+    system: SystemIdentifier,
+    id: &BackupId,
+) -> Result<Manifest, ObjectError> {
     let key = layout::manifest(system, id.as_str());
     let bytes = archive.store().get(&key, LARGEST_MANIFEST).await?;
     let reader = archive.reader(ObjectKind::Manifest, &key, &bytes)?;

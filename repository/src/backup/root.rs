@@ -52,6 +52,41 @@ pub(super) struct LeafPlace {
     pub(super) sums: Option<Frame>,
 }
 
+/// What stands where a backup is committed.
+#[derive(Debug, Clone)]
+pub(crate) enum Manifest {
+    /// The backup.
+    Committed(Box<Root>),
+    /// There will never be one.
+    Aborted(Aborted),
+}
+
+/// A backup that the archive's owner has given up, because it showed no sign of life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aborted {
+    /// By the owner's clock.
+    pub time: jiff::Timestamp,
+    /// The owner.
+    pub installation: String,
+}
+
+impl Aborted {
+    pub(super) fn encode(&self, system: SystemIdentifier, id: &BackupId) -> Vec<u8> {
+        proto::Root {
+            format_version: crate::archive::FORMAT_VERSION,
+            oldest_reader: 1,
+            id: id.to_string(),
+            system_identifier: system.0,
+            aborted: Some(proto::Aborted {
+                time: self.time.as_microsecond(),
+                installation: self.installation.clone(),
+            }),
+            ..proto::Root::default()
+        }
+        .encode_to_vec()
+    }
+}
+
 impl Root {
     pub(super) fn encode(&self) -> Vec<u8> {
         let Self {
@@ -133,6 +168,7 @@ impl Root {
             pg_control: pg_control.clone(),
             backup_label: backup_label.clone(),
             directory_mode: *directory_mode,
+            aborted: None,
             packs: packs
                 .iter()
                 .map(|p| proto::Pack {
@@ -152,7 +188,7 @@ impl Root {
         bytes: &[u8],
         system: SystemIdentifier,
         id: &BackupId,
-    ) -> Result<Self, ObjectError> {
+    ) -> Result<Manifest, ObjectError> {
         let damaged = |why: String| ObjectError::damaged(key, why);
         let root = proto::Root::decode(bytes).map_err(|e| damaged(e.to_string()))?;
         if root.oldest_reader > crate::archive::FORMAT_VERSION {
@@ -169,6 +205,12 @@ impl Root {
         }
         let time =
             |us: i64| jiff::Timestamp::from_microsecond(us).map_err(|e| damaged(e.to_string()));
+        if let Some(aborted) = root.aborted {
+            return Ok(Manifest::Aborted(Aborted {
+                time: time(aborted.time)?,
+                installation: aborted.installation,
+            }));
+        }
         let settings = root.settings.unwrap_or_default();
         let packs = root
             .packs
@@ -238,7 +280,7 @@ impl Root {
         if facts.stop < facts.start || root.timeline == 0 {
             return Err(damaged("its WAL range can't be".into()));
         }
-        Ok(Self {
+        Ok(Manifest::Committed(Box::new(Self {
             facts,
             bad_pages: root
                 .bad_pages
@@ -253,6 +295,6 @@ impl Root {
             directory_mode: root.directory_mode & 0o7777,
             packs,
             leaves,
-        })
+        })))
     }
 }

@@ -407,7 +407,7 @@ impl BackupWriter {
         let key = layout::manifest(self.system, self.id.as_str());
         let mut writer = self.archive.writer(ObjectKind::Manifest, &key)?;
         write_manifest(&mut writer, &root.encode(), self.settings.compression)?;
-        upload(self.archive.store().clone(), key, writer.finish()).await?;
+        commit(self.archive.store(), &key, writer.finish()).await?;
         Ok(root)
     }
 }
@@ -427,13 +427,36 @@ fn write_manifest(
 
 /// Creates an object that nobody else can have made, with patience.
 async fn upload(store: Store, key: String, bytes: Bytes) -> Result<(), ObjectError> {
+    create(
+        &store,
+        &key,
+        bytes,
+        "somebody else wrote an object of that name",
+    )
+    .await
+}
+
+/// Creates the manifest. Only the archive's owner may have come first, and given the backup up.
+async fn commit(store: &Store, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
+    create(
+        store,
+        key,
+        bytes,
+        "the backup was given up meanwhile, because it had shown no sign of life for 15 minutes: take it again",
+    )
+    .await
+}
+
+async fn create(
+    store: &Store,
+    key: &str,
+    bytes: Bytes,
+    occupied: &str,
+) -> Result<(), ObjectError> {
     with_patience(UPLOAD_PATIENCE, || async {
-        match store.create(&key, vec![bytes.clone()]).await? {
+        match store.create(key, vec![bytes.clone()]).await? {
             Created::New => Ok(()),
-            Created::Occupied(_) => Err(ObjectError::damaged(
-                &key,
-                "somebody else wrote an object of that name",
-            )),
+            Created::Occupied(_) => Err(ObjectError::damaged(key, occupied)),
         }
     })
     .await

@@ -8,7 +8,9 @@ use crate::object::ObjectError;
 use crate::store::StoreError;
 use crate::wal::WalStore;
 use futures::TryStreamExt;
-use holdfast_postgres::{SegmentName, SegmentSizeError, SystemIdentifier, TimelineId};
+use holdfast_postgres::{
+    SegmentName, SegmentSizeError, SystemIdentifier, TimelineId, WalFileName,
+};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -88,7 +90,7 @@ impl Catalogue {
     }
 }
 
-async fn timelines(wal: &WalStore) -> Result<Vec<Timeline>, CatalogueError> {
+pub(crate) async fn timelines(wal: &WalStore) -> Result<Vec<Timeline>, CatalogueError> {
     let mut timelines: BTreeMap<TimelineId, Timeline> = BTreeMap::new();
     for id in wal.history_timelines().await? {
         let mut timeline = Timeline {
@@ -107,6 +109,12 @@ async fn timelines(wal: &WalStore) -> Result<Vec<Timeline>, CatalogueError> {
     let store = wal.archive().store();
     let mut listing = store.list(&folder);
     while let Some(object) = listing.try_next().await? {
+        if let Some(timeline) = history_of(wal.system(), &object.key) {
+            if let Some(timeline) = timelines.get_mut(&timeline) {
+                timeline.began = object.modified;
+            }
+            continue;
+        }
         let Some(name) = segment_of(wal.system(), &object.key) else {
             continue;
         };
@@ -119,8 +127,20 @@ async fn timelines(wal: &WalStore) -> Result<Vec<Timeline>, CatalogueError> {
         });
         timeline.runs.insert(number);
         timeline.stored_bytes = timeline.stored_bytes.saturating_add(object.size);
+        timeline.newest = timeline.newest.max(object.modified);
     }
     Ok(timelines.into_values().collect())
+}
+
+/// The timeline, if the object is a history file.
+fn history_of(system: SystemIdentifier, key: &str) -> Option<TimelineId> {
+    let name = key
+        .strip_prefix(&layout::histories(system))?
+        .strip_prefix('/')?;
+    match name.parse() {
+        Ok(WalFileName::History(timeline)) => Some(timeline),
+        _ => None,
+    }
 }
 
 /// Only a name that parses strictly, in the folder where it belongs, counts.

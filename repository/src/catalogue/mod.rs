@@ -4,12 +4,15 @@
 
 mod chain;
 mod load;
+mod look_up;
 mod runs;
 #[cfg(test)]
 mod tests;
 
 pub use chain::Chain;
 pub use load::CatalogueError;
+pub use look_up::{LookedUp, incarnation_of, look_up};
+pub(crate) use load::timelines;
 pub use runs::{Run, Runs};
 
 use crate::facts::BackupFacts;
@@ -49,6 +52,10 @@ pub struct Timeline {
     pub runs: Runs,
     /// Of their objects, in bytes.
     pub stored_bytes: u64,
+    /// When its history file was stored, by the store's clock; 1970 without one.
+    pub began: jiff::Timestamp,
+    /// When the newest of its segments was stored, by the store's clock; 1970 without one.
+    pub newest: jiff::Timestamp,
 }
 
 /// A backup with a manifest.

@@ -12,12 +12,14 @@ mod rule;
 #[cfg(test)]
 pub(crate) mod sample;
 mod scan;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod window;
 
 pub use indexes::Indexes;
 pub use refusal::Refusal;
+pub use standing::Standing;
 pub use window::Window;
 
 use crate::catalogue::Catalogue;

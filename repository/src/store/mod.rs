@@ -7,9 +7,11 @@
 pub mod conformance;
 mod error;
 mod open;
+mod requests;
 
 pub use error::{ErrorKind, StoreError};
 pub use open::{Credentials, S3Settings, StoreSettings};
+pub use requests::{Operation, Requests, requests};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
@@ -107,6 +109,14 @@ impl Store {
     /// Returns only when the store has confirmed the whole object, checksum included where the store takes one.
     /// After an error it is unknown whether the object exists; calling again with the same bytes is safe.
     pub async fn create(&self, key: &str, parts: Vec<Bytes>) -> Result<Created, StoreError> {
+        Operation::Write.count(self.create_uncounted(key, parts).await)
+    }
+
+    async fn create_uncounted(
+        &self,
+        key: &str,
+        parts: Vec<Bytes>,
+    ) -> Result<Created, StoreError> {
         let path = self.path(key)?;
         let payload: PutPayload = parts.into_iter().collect();
         let options = PutOptions {
@@ -153,6 +163,10 @@ impl Store {
 
     /// Reads a whole object, refusing one larger than `limit` bytes. The length is checked against what the store announced.
     pub async fn get(&self, key: &str, limit: u64) -> Result<Bytes, StoreError> {
+        Operation::Read.count(self.get_uncounted(key, limit).await)
+    }
+
+    async fn get_uncounted(&self, key: &str, limit: u64) -> Result<Bytes, StoreError> {
         let path = self.path(key)?;
         let fail = |e| StoreError::new(&self.description, "read", key, e);
         let answer = self
@@ -225,18 +239,22 @@ impl Store {
             ..GetOptions::default()
         };
         let fail = |e| StoreError::new(&self.description, "read", key, e);
-        let answer = self.inner.get_opts(&path, options).await.map_err(fail)?;
-        answer.bytes().await.map_err(fail)
+        let read = async {
+            let answer = self.inner.get_opts(&path, options).await.map_err(fail)?;
+            answer.bytes().await.map_err(fail)
+        };
+        Operation::Read.count(read.await)
     }
 
     /// The object's size and time, without its content.
     pub async fn head(&self, key: &str) -> Result<Listed, StoreError> {
         let path = self.path(key)?;
-        let meta = self
+        let looked = self
             .inner
             .head(&path)
             .await
-            .map_err(|e| StoreError::new(&self.description, "look at", key, e))?;
+            .map_err(|e| StoreError::new(&self.description, "look at", key, e));
+        let meta = Operation::Look.count(looked)?;
         Ok(self.listed(meta).unwrap_or_else(|| Listed {
             key: key.to_owned(),
             size: 0,
@@ -252,9 +270,14 @@ impl Store {
             Err(e) => return futures::stream::once(async { Err(e) }).boxed(),
         };
         let prefix = prefix.to_owned();
+        Operation::List.began();
         self.inner
             .list(Some(&path))
-            .map_err(move |e| StoreError::new(&self.description, "list", &prefix, e))
+            .map_err(move |e| {
+                let error = StoreError::new(&self.description, "list", &prefix, e);
+                Operation::List.failed(&error);
+                error
+            })
             .try_filter_map(move |meta| futures::future::ready(Ok(self.listed(meta))))
             .boxed()
     }
@@ -269,8 +292,12 @@ impl Store {
         let answer = match self.inner.list_with_delimiter(Some(&path)).await {
             Ok(answer) => answer,
             Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
-            Err(e) => return Err(StoreError::new(&self.description, "list", prefix, e)),
+            Err(e) => {
+                let error = StoreError::new(&self.description, "list", prefix, e);
+                return Operation::List.count(Err(error));
+            }
         };
+        Operation::List.began();
         let mut names: Vec<String> = answer
             .common_prefixes
             .iter()
@@ -283,10 +310,10 @@ impl Store {
     /// Deletes an object; one that is not there is success.
     pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
         let path = self.path(key)?;
-        match self.inner.delete(&path).await {
+        Operation::Delete.count(match self.inner.delete(&path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(StoreError::new(&self.description, "delete", key, e)),
-        }
+        })
     }
 
     /// Whoever wrote an object that is there already may have been killed before its last fsync.

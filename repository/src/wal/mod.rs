@@ -12,7 +12,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use put::{PutError, PutOutcome};
+pub use put::{PutError, PutOutcome, StoredThrough};
 pub use read::{WalFile, WalPieces};
 pub use store::WalStore;
 

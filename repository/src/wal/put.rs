@@ -11,7 +11,7 @@ use holdfast_postgres::wal::{
     SegmentEnd, SegmentHeader, SegmentIndex, SegmentScan, SegmentScanner,
 };
 use holdfast_postgres::{
-    HistoryError, Lsn, SegmentName, TimelineHistory, WalFileName, WalNameError,
+    HistoryError, Lsn, PgTimestamp, SegmentName, TimelineHistory, WalFileName, WalNameError,
 };
 use std::fs::File;
 use std::io;
@@ -39,6 +39,24 @@ pub enum PutOutcome {
         /// Why it is not whole.
         why: String,
     },
+}
+
+/// How far a stored segment reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredThrough {
+    /// The end of its last complete record.
+    pub end: Lsn,
+    /// The latest commit in it; none where it has none.
+    pub last_commit: Option<PgTimestamp>,
+}
+
+impl StoredThrough {
+    fn of(index: &SegmentIndex) -> Self {
+        Self {
+            end: index.end,
+            last_commit: index.commit_times.map(|(_, latest)| latest),
+        }
+    }
 }
 
 /// A file that was not stored, or of which that is not known. Calling again is always safe.
@@ -151,6 +169,17 @@ impl WalStore {
         source: Arc<File>,
         compression: Compression,
     ) -> Result<PutOutcome, PutError> {
+        let (outcome, _) = self.put_and_tell(name, source, compression).await?;
+        Ok(outcome)
+    }
+
+    /// The same, and how far the stored segment reaches; none for what is no whole segment.
+    pub async fn put_and_tell(
+        &self,
+        name: &WalFileName,
+        source: Arc<File>,
+        compression: Compression,
+    ) -> Result<(PutOutcome, Option<StoredThrough>), PutError> {
         let prepared = {
             let (this, name, source) = (self.clone(), *name, source.clone());
             blocking::<_, PutError>(move || this.prepare(&name, &source, compression)).await?
@@ -174,7 +203,7 @@ impl WalStore {
                         .is_beginning_of_stored(*segment, &source, valid_through)
                         .await?
                 {
-                    return Ok(PutOutcome::PrefixOfStored);
+                    return Ok((PutOutcome::PrefixOfStored, None));
                 }
                 (Some((valid_through, why)), None)
             }
@@ -193,15 +222,17 @@ impl WalStore {
             (Some(key), None) => (ObjectKind::Wal, key),
             _ => (ObjectKind::Aside, layout::aside(self.system, name, &digest)),
         };
-        self.put_chunks(name, &source, length, &chunks, compression)
+        self.put_chunks(name, &key, &source, length, &chunks, compression)
             .await?;
         let descriptor = Descriptor::new(*name, length, digest, chunks, aside);
+        let through = index.as_ref().map(StoredThrough::of);
         let existed = self.create(kind, &key, &descriptor, index, packed).await?;
-        Ok(match descriptor.aside {
+        let outcome = match descriptor.aside {
             Some((valid_through, why)) => PutOutcome::Aside { valid_through, why },
             None if existed => PutOutcome::AlreadyThere,
             None => PutOutcome::Stored,
-        })
+        };
+        Ok((outcome, through))
     }
 
     /// Creates the object; true if it was there before, with the same content.
@@ -269,6 +300,7 @@ impl WalStore {
     async fn put_chunks(
         &self,
         name: &WalFileName,
+        object: &str,
         source: &Arc<File>,
         length: u64,
         chunks: &[Digest],
@@ -277,7 +309,7 @@ impl WalStore {
         for (number, digest) in chunks.iter().enumerate() {
             let offset = number as u64 * CHUNK_BYTES;
             let size = CHUNK_BYTES.min(length - offset);
-            let key = layout::chunk(self.system, digest);
+            let key = layout::chunk(self.system, object, digest);
             let object = {
                 let (this, name, source, key, digest) =
                     (self.clone(), *name, source.clone(), key.clone(), *digest);

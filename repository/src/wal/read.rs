@@ -70,7 +70,7 @@ impl WalPieces {
         };
         let length = self.left.min(CHUNK_BYTES);
         self.left -= length;
-        let key = layout::chunk(self.store.system, &digest);
+        let key = layout::chunk(self.store.system, &self.key, &digest);
         let object = self
             .store
             .archive

@@ -335,12 +335,14 @@ async fn any_flipped_byte_is_damage() {
         let (name, file_name) = (place.name(1, 3), WalFileName::Segment(place.name(1, 3)));
         place.put_segment(1, 3).await;
         let mut paths = vec![place.object(&layout::segment(SYSTEM, name))];
+        let chunks = format!("chunks/{name}");
         paths.extend(
             place
-                .names("chunks")
+                .names(&chunks)
                 .iter()
-                .map(|c| place.object(&format!("{SYSTEM}/chunks/{c}"))),
+                .map(|c| place.object(&format!("{SYSTEM}/{chunks}/{c}"))),
         );
+        assert_eq!(paths.len(), if mib > 16 { 3 } else { 1 });
         for path in paths {
             let good = fs::read(&path).unwrap();
             for at in [0, 9, 20, 49, 60, good.len() / 2, good.len() - 1] {

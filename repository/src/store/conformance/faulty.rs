@@ -21,6 +21,8 @@ pub enum Fault {
     LoseAnswers(u32),
     /// So many writes fail before they reach the store.
     FailWrites(u32),
+    /// So many operations go through, and then every one fails.
+    FailAfter(u32),
     /// Every operation fails.
     FailAll,
     /// Listings fail.
@@ -70,9 +72,20 @@ impl Faulty {
         left > 0
     }
 
-    async fn begin(&self) -> Result<()> {
+    /// Whether the store is away for this operation.
+    fn is_away(&self) -> bool {
         match self.fault() {
-            Fault::FailAll => Err(broken("the store is away")),
+            Fault::FailAll => true,
+            Fault::FailAfter(left) => !self.hits(Fault::FailAfter, left),
+            _ => false,
+        }
+    }
+
+    async fn begin(&self) -> Result<()> {
+        if self.is_away() {
+            return Err(broken("the store is away"));
+        }
+        match self.fault() {
             Fault::Delay(delay) => {
                 tokio::time::sleep(delay).await;
                 Ok(())
@@ -184,14 +197,14 @@ impl ObjectStore for Faulty {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        if self.fault() == Fault::FailAll {
+        if self.is_away() {
             return futures::stream::iter([Err(broken("the store is away"))]).boxed();
         }
         self.inner.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        if matches!(self.fault(), Fault::FailAll | Fault::FailListings) {
+        if self.fault() == Fault::FailListings || self.is_away() {
             return futures::stream::iter([Err(broken("the listing broke off"))]).boxed();
         }
         self.inner.list(prefix)
