@@ -23,16 +23,19 @@ pub enum ConditionStatus {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// For instance `Complete`.
+    /// What it is about, such as `Complete`.
     pub r#type: String,
-    /// Whether it holds.
+    /// Whether it holds: True, False, or Unknown where it could not be told.
     pub status: ConditionStatus,
-    /// One word in CamelCase, for programs.
+    /// Why, in one word for programs, such as `BucketMissing`.
     pub reason: String,
-    /// One sentence, for people.
+    /// Why, in one sentence for people, with what to do where something is to be done.
     pub message: String,
     /// When `status` last changed.
     pub last_transition_time: Timestamp,
+    /// The `metadata.generation` of the resource that this was found for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
 }
 
 impl Condition {
@@ -49,6 +52,7 @@ impl Condition {
             reason: reason.to_owned(),
             message: message.into(),
             last_transition_time: Timestamp::now(),
+            observed_generation: None,
         }
     }
 }
@@ -81,11 +85,11 @@ pub fn set_condition(conditions: &mut Vec<Condition>, mut condition: Condition) 
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProgressStatus {
-    /// Bytes of the database, uncompressed.
+    /// Bytes of the database that are done, uncompressed.
     pub bytes_done: u64,
-    /// As counted at the start; the database may grow meanwhile.
+    /// Bytes of the database, as counted at the start; it may grow meanwhile.
     pub bytes_total: u64,
-    /// 0 to 100.
+    /// How much of it is done, 0 to 100.
     pub percent: u8,
 }
 
@@ -109,11 +113,11 @@ impl ProgressStatus {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct BackupSize {
-    /// All files of the backup, as Postgres has them.
+    /// Bytes of all files of the backup, as Postgres has them.
     pub database: u64,
-    /// What this backup added to the store, compressed and sealed.
+    /// Bytes that this backup added to the store, compressed and sealed.
     pub stored: u64,
-    /// What this backup read and found changed; all of it for a full one.
+    /// Bytes that this backup read and found changed; all of them for a full one.
     pub changed: u64,
 }
 
@@ -122,7 +126,7 @@ pub struct BackupSize {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PageError {
-    /// Relative to the data directory.
+    /// The file, relative to the data directory.
     pub file: String,
     /// The block's number within the relation fork.
     pub block: u32,
@@ -135,59 +139,60 @@ pub struct PageError {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct BackupRepository {
-    /// As the settings call it.
+    /// The repository's name.
     pub name: String,
-    /// In bytes.
+    /// Bytes that the backup added there.
     pub stored_bytes: u64,
-    /// `Complete`, or why not.
+    /// Complete: the backup and the WAL that makes it consistent are there. Otherwise it says why not.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }
 
-/// `Backup.status`. Conditions: `Started`, `Complete`, `Failed`.
+/// What became of the backup, how large it is, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct BackupStatus {
-    /// Chosen by who ordered it.
+    /// The backup's id in the repositories, chosen by who ordered it.
     pub id: String,
-    /// Left out where there is no pod.
+    /// The pod whose server was read. Left out where there is no pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// `Full` or `Incremental`.
+    /// What it is: `Full` or `Incremental`.
     pub r#type: String,
-    /// Left out once the backup has ended.
+    /// How far it has come. Left out once it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressStatus>,
-    /// What `pg_backup_start` returned.
+    /// Where it begins in the WAL: what `pg_backup_start` returned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_lsn: Option<String>,
-    /// What `pg_backup_stop` returned.
+    /// Where it is consistent: what `pg_backup_stop` returned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_lsn: Option<String>,
-    /// Of the start.
+    /// The timeline that it was taken on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeline: Option<u32>,
-    /// By the database server's machine.
+    /// When it began, by the clock of the database server's machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Timestamp>,
-    /// When the manifest was committed.
+    /// When all of it was stored: the moment that its manifest was committed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Timestamp>,
-    /// Left out before the manifest is committed.
+    /// How large it is. Left out until all of it is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<BackupSize>,
-    /// How many pages failed their checksum.
+    /// How many pages failed their checksum: 0 is good. They are in the backup as they are in the database.
     pub page_errors: u64,
-    /// The first of them.
+    /// The first of the pages that failed their checksum.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bad_pages: Vec<PageError>,
-    /// Where it is kept.
+    /// The repositories that have it.
     pub repositories: Vec<BackupRepository>,
-    /// When its every byte was last read and compared.
+    /// When every byte of it was last read back and compared. Left out if never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification_time: Option<Timestamp>,
-    /// The state.
+    /// Started: a server is being read, or was. Complete: all of it and its WAL are stored. Failed: it will never be
+    /// complete.
     pub conditions: Vec<Condition>,
 }
 
@@ -282,10 +287,10 @@ pub struct RestoreStatus {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Moment {
-    /// A position in the WAL.
+    /// The position in the WAL, such as `16/B374D848`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lsn: Option<String>,
-    /// The last commit up to there.
+    /// The time of the last commit up to there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Timestamp>,
 }
@@ -295,10 +300,10 @@ pub struct Moment {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Lag {
-    /// WAL written and not yet stored.
+    /// Bytes of WAL that are written and not stored yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Since the oldest of it was written.
+    /// Seconds since the oldest of these bytes was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
 }
@@ -308,16 +313,16 @@ pub struct Lag {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RecoveryWindow {
-    /// Where the oldest complete backup is consistent.
+    /// The earliest moment that can be recovered: where the oldest complete backup is consistent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub earliest_time: Option<Timestamp>,
-    /// As a position.
+    /// The earliest moment, as a position in the WAL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub earliest_lsn: Option<String>,
-    /// The last commit that is stored without a gap before it.
+    /// The latest moment that can be recovered: the last commit that is stored without a gap before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest_time: Option<Timestamp>,
-    /// As a position.
+    /// The latest moment, as a position in the WAL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest_lsn: Option<String>,
 }
@@ -327,22 +332,22 @@ pub struct RecoveryWindow {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Instance {
-    /// Left out where there is no pod.
+    /// The pod. Left out where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// The container image of Postgres.
+    /// The container image of its Postgres.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// `Primary` or `Standby`.
+    /// What it is: `Primary` or `Standby`. Left out where it could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// Of the program that serves it.
+    /// The version of the sidecar beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sidecar_version: Option<String>,
-    /// Of the settings that are loaded.
+    /// The generation of the settings that its sidecar has loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration_generation: Option<i64>,
-    /// Whether the unfinished segment is streamed.
+    /// Whether its unfinished WAL segment is streamed to the store.
     pub streaming: bool,
 }
 

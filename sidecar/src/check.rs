@@ -1,7 +1,7 @@
 //! `holdfast check`: looks at everything that archiving, backups and restores need, changes nothing that lasts, and
 //! says for each thing that is wrong the line that mends it.
 
-mod database;
+pub(crate) mod database;
 mod local;
 mod store;
 
@@ -13,21 +13,21 @@ use std::path::Path;
 
 /// What was found about one thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+pub(crate) enum Verdict {
     Good,
     Problem,
     Unknown,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Finding {
-    verdict: Verdict,
+pub(crate) struct Finding {
+    pub(crate) verdict: Verdict,
     /// What was looked at.
-    subject: String,
+    pub(crate) subject: String,
     /// What was found.
-    message: String,
+    pub(crate) message: String,
     /// The line that mends it.
-    mend: Option<String>,
+    pub(crate) mend: Option<String>,
 }
 
 impl Finding {

@@ -8,7 +8,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use holdfast_postgres::{Lsn, TimelineId};
 use holdfast_protocol::control::BackupKind;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -31,7 +30,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve the WAL socket and the control API until SIGTERM, which drains first.
-    Sidecar,
+    Sidecar(SidecarArgs),
+    /// Say what data directory there is, before Postgres starts on it. Changes nothing.
+    Bootstrap,
     /// Look at the settings, the store, the key and Postgres: what is wrong, and the line that mends it.
     Check,
     /// Take a backup.
@@ -50,6 +51,14 @@ pub enum Command {
         /// `%p`
         path: PathBuf,
     },
+}
+
+/// `holdfast sidecar`
+#[derive(Debug, Args)]
+pub struct SidecarArgs {
+    /// First put holdfast-wal, which lies beside this program, into DIR/bin, and make DIR/run for the sockets.
+    #[arg(long, value_name = "DIR")]
+    pub install: Option<PathBuf>,
 }
 
 /// `holdfast backup`
@@ -293,7 +302,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failur
                 }
                 ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
                 | ErrorKind::MissingSubcommand => Err(Failure::usage(
-                    "give a command: sidecar, check, backup, restore, info or verify; see holdfast --help",
+                    "give a command: sidecar, bootstrap, check, backup, restore, info or verify; see holdfast --help",
                 )),
                 _ => Err(Failure::usage(one_line(&error.to_string()))),
             };

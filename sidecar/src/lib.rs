@@ -6,23 +6,35 @@
 
 pub mod archive;
 pub mod backup;
+pub mod bootstrap;
 pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod configure;
 pub mod control;
 pub mod data_directory;
+pub mod drain;
+pub mod environment;
 pub mod exit;
+pub mod histories;
+pub mod http;
 pub mod info;
+pub mod install;
 pub mod logging;
+pub mod monitoring;
 pub mod open;
 pub mod origin;
 pub mod progress;
+pub mod queue;
+pub mod reload;
+pub mod report;
 pub mod restore;
 pub mod restore_wal;
 pub mod sidecar;
 pub mod socket;
 pub mod verify;
+pub mod wal_command;
 #[cfg(test)]
 mod wal_bench;
 

@@ -2,7 +2,7 @@
 
 use holdfast::cli::{self, Command, Parsed};
 use holdfast::exit::{ExitClass, Failure};
-use holdfast::{commands, logging};
+use holdfast::{bootstrap, commands, logging};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -48,9 +48,15 @@ fn run(words: Vec<OsString>) -> Result<Option<u8>, Failure> {
             return Ok(None);
         }
     };
-    let serves = matches!(cli.command, Command::Sidecar);
+    let serves = matches!(cli.command, Command::Sidecar(_));
+    // One provider of cryptography, whoever asks for it. An error means that it is set already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     logging::start(if serves { "info" } else { "warn" });
-    let file = cli::config_file(cli.config, std::env::var_os("HOLDFAST_CONFIG"))?;
+    let file = || cli::config_file(cli.config, std::env::var_os("HOLDFAST_CONFIG"));
+    if matches!(cli.command, Command::Bootstrap) {
+        return bootstrap::run(file).map(|()| Some(ExitClass::Done.code()));
+    }
+    let file = file()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -1,15 +1,15 @@
 //! `RESTORE`: a WAL file is served whole and verified, or proven absent; anything else is trouble.
 
 mod decide;
-mod known_histories;
 mod one;
 #[cfg(test)]
 mod tests;
 
 pub use one::restore_one;
 
-use crate::config::{Mode, Repository, Settings};
+use crate::config::{Live, Mode, Repository, Settings};
 use crate::data_directory::{self, DataDirectoryError, Recovery};
+use crate::histories::{self, Histories};
 use crate::open::{self, ArchiveError, Create};
 use crate::origin::{OriginError, RestoreOrder};
 use crate::socket::RestoreAnswer;
@@ -22,7 +22,6 @@ use holdfast_postgres::{
 };
 use holdfast_repository::wal::WalFile;
 use holdfast_repository::{ArchiveId, ObjectError, OpenError, StoreError, WalStore};
-use known_histories::KnownHistories;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,14 +48,22 @@ pub struct Restorer(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    settings: Arc<Settings>,
+    settings: Live,
     data_directory: PathBuf,
     slots: Arc<Semaphore>,
-    /// By repository and archive; what was opened stays open until an error.
-    opened: Mutex<BTreeMap<(String, String), WalStore>>,
-    known: KnownHistories,
+    opened: Mutex<Opened>,
+    known: Histories,
     /// A standby's request that took longer than its answer could: whoever asks next for that name has the result.
     pending: Mutex<Option<Parked>>,
+}
+
+/// What was opened stays open until an error, or until other settings are in use.
+#[derive(Debug, Default)]
+struct Opened {
+    /// None before the first.
+    settings: Option<Arc<Settings>>,
+    /// By repository and archive.
+    stores: BTreeMap<(String, String), WalStore>,
 }
 
 /// Work whose result nobody waits for at the moment. It may hold a slot, so it is not kept for ever.
@@ -138,6 +145,7 @@ struct Found {
 
 /// What recovery reads from, and along which line.
 struct Sources<'a> {
+    settings: &'a Arc<Settings>,
     control: ControlFile,
     order: Option<RestoreOrder>,
     /// Whether a server that starts here replays what it is given.
@@ -148,25 +156,27 @@ struct Sources<'a> {
 
 impl Restorer {
     /// For the settings' own data directory. Known history files are kept beside the socket.
-    pub fn new(settings: Arc<Settings>) -> Self {
-        let data_directory = settings.postgres.data_directory.clone();
-        let histories = settings.socket.with_file_name("history");
-        Self::of_directory(settings, data_directory, Some(histories))
+    pub fn new(settings: impl Into<Live>) -> Self {
+        let settings: Live = settings.into();
+        let now = settings.get();
+        let data_directory = now.postgres.data_directory.clone();
+        Self::of_directory(settings, data_directory, Histories::beside(&now.socket))
     }
 
     /// For another data directory.
     fn of_directory(
-        settings: Arc<Settings>,
+        settings: impl Into<Live>,
         data_directory: PathBuf,
-        histories: Option<PathBuf>,
+        known: Histories,
     ) -> Self {
-        let slots = (settings.memory / MEMORY_SHARE / WalStore::READ_MEMORY).clamp(1, 8);
+        let settings: Live = settings.into();
+        let slots = (settings.get().memory / MEMORY_SHARE / WalStore::READ_MEMORY).clamp(1, 8);
         Self(Arc::new(Inner {
             settings,
             data_directory,
             slots: Arc::new(Semaphore::new(slots as usize)),
             opened: Mutex::default(),
-            known: KnownHistories::new(histories),
+            known,
             pending: Mutex::default(),
         }))
     }
@@ -236,7 +246,23 @@ impl Restorer {
     }
 }
 
+impl Opened {
+    /// Those of these settings; the others are closed.
+    fn of(&mut self, settings: &Arc<Settings>) -> &mut BTreeMap<(String, String), WalStore> {
+        let same = |known: &Arc<Settings>| Arc::ptr_eq(known, settings);
+        if !self.settings.as_ref().is_some_and(same) {
+            self.settings = Some(settings.clone());
+            self.stores.clear();
+        }
+        &mut self.stores
+    }
+}
+
 impl Inner {
+    fn opened(&self) -> MutexGuard<'_, Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn pending(&self) -> MutexGuard<'_, Option<Parked>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -248,14 +274,15 @@ impl Inner {
         }
     }
 
-    /// A history file that was seen before is the same still: the floor for a standby's next timeline.
+    /// A history file that is known is the same still: the floor for a standby's next timeline.
     fn known_history(&self, name: WalFileName, why: String) -> RestoreAnswer {
-        let known = data_directory::control_file(&self.data_directory)
+        let seen = data_directory::control_file(&self.data_directory)
             .ok()
             .and_then(|control| self.known.get(control.system_identifier, name));
-        match known {
+        let configured = || histories::configured(self.settings.get().history_directory.as_deref()?, name);
+        match seen.or_else(configured) {
             Some(content) => {
-                tracing::warn!(%name, why, "served as it was seen before");
+                tracing::warn!(%name, why, "served as it is known");
                 let body = futures::stream::iter([Ok(Bytes::from(content.clone()))]).boxed();
                 RestoreAnswer::Found {
                     length: content.len() as u64,
@@ -290,10 +317,7 @@ impl Inner {
         let result = self.attempt(name).await;
         if result.is_err() {
             // Credentials may have changed, and so may what lies there.
-            self.opened
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clear();
+            self.opened().stores.clear();
         }
         result
     }
@@ -305,7 +329,8 @@ impl Inner {
             .acquire_owned()
             .await
             .map_err(|_| Trouble::Unknown("the program is ending".to_owned()))?;
-        let sources = self.sources(name)?;
+        let settings = self.settings.get();
+        let sources = self.sources(&settings, name)?;
         let size = sources.control.segment_size;
         let (stores, trouble) = self.stores(&sources).await?;
         let (lineage, end) = self.line(&sources, &stores, name).await?;
@@ -353,7 +378,11 @@ impl Inner {
         }
     }
 
-    fn sources(&self, name: WalFileName) -> Result<Sources<'_>, Trouble> {
+    fn sources<'a>(
+        &self,
+        settings: &'a Arc<Settings>,
+        name: WalFileName,
+    ) -> Result<Sources<'a>, Trouble> {
         let control = data_directory::control_file(&self.data_directory)?;
         let recovers = data_directory::recovery(&self.data_directory) != Recovery::None;
         let signal = self.data_directory.join("recovery.signal");
@@ -374,7 +403,7 @@ impl Inner {
             }
             _ => None,
         };
-        let repositories = &self.settings.repositories;
+        let repositories = &settings.repositories;
         let places = match &order {
             Some(order) => {
                 let named = repositories.iter().find(|r| r.name == order.repository);
@@ -386,11 +415,12 @@ impl Inner {
                 let counts = |r: &Repository| none_required || r.mode == Mode::Required;
                 repositories
                     .iter()
-                    .map(|r| (r, self.settings.archive.clone(), counts(r)))
+                    .map(|r| (r, settings.archive.clone(), counts(r)))
                     .collect()
             }
         };
         Ok(Sources {
+            settings,
             control,
             order,
             recovers,
@@ -429,12 +459,7 @@ impl Inner {
             .as_ref()
             .map_or(control.system_identifier, |order| order.system_identifier);
         let key = (repository.name.clone(), archive.to_owned());
-        let kept = self
-            .opened
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-            .cloned();
+        let kept = self.opened().of(sources.settings).get(&key).cloned();
         let store = match kept {
             Some(kept) if kept.system() == system => kept,
             _ => {
@@ -452,9 +477,8 @@ impl Inner {
                     });
                 }
                 let store = WalStore::new(archive, system, control.segment_size, control.major);
-                self.opened
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
+                self.opened()
+                    .of(sources.settings)
                     .insert(key, store.clone());
                 store
             }

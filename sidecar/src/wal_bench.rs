@@ -1,6 +1,6 @@
 //! A data directory, a repository and settings, for the tests of archiving and restoring.
 
-use crate::config::{self, Settings};
+use crate::config::{self, Overrides, Settings};
 use holdfast_postgres::{
     SegmentName, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId, WalFileName,
 };
@@ -60,7 +60,7 @@ impl Bench {
              repositories:\n- name: main\n  filesystem: {{path: {0}/store}}\n{more}",
             self.folder.path().display()
         );
-        Arc::new(config::parse(Path::new("holdfast.yaml"), &text).unwrap())
+        Arc::new(config::parse(Path::new("holdfast.yaml"), &text, &Overrides::default()).unwrap())
     }
 
     pub(crate) fn settings(&self) -> Arc<Settings> {

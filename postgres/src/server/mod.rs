@@ -3,15 +3,17 @@
 mod backup;
 mod error;
 mod settings;
+mod tls;
 
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
 
 pub use backup::{BackupStart, BackupStop, HeldBy, LockError};
 pub use error::ServerError;
-pub use settings::Settings;
+pub use settings::{ARCHIVING, Settings};
+pub use tls::SslMode;
 
 /// Where the server is and who asks.
 #[derive(Clone, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct ConnectOptions {
     pub application_name: String,
     /// How long connecting may take.
     pub connect_timeout: Duration,
+    /// Whether a connection over TCP is encrypted.
+    pub ssl_mode: SslMode,
 }
 
 impl Default for ConnectOptions {
@@ -42,6 +46,7 @@ impl Default for ConnectOptions {
             database: "postgres".into(),
             application_name: "holdfast".into(),
             connect_timeout: Duration::from_secs(10),
+            ssl_mode: SslMode::default(),
         }
     }
 }
@@ -67,7 +72,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens a session. Never encrypted: it is meant for the Unix socket in the same pod.
+    /// Opens a session: over a Unix socket as it is, over TCP encrypted as `ssl_mode` says.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, ServerError> {
         let address = format!("{options:?}");
         let mut config = Config::new();
@@ -83,16 +88,9 @@ impl Server {
         if let Some(password) = &options.password {
             config.password(password);
         }
-        let (client, connection) = config
-            .connect(NoTls)
+        let (client, driver) = tls::open(config, options.ssl_mode)
             .await
             .map_err(|source| ServerError::connect(&address, source))?;
-        let driver = tokio::spawn(async move {
-            // Whoever asks next is told that the session has ended; here it is only worth a line.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "session ended");
-            }
-        });
         let mut server = Self {
             client,
             driver,

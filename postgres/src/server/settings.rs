@@ -14,7 +14,7 @@ pub struct Settings {
     pub data_directory: String,
     /// `off`, `on` or `always`.
     pub archive_mode: String,
-    /// Empty if a library archives.
+    /// Empty if a library archives. As it is configured: `SHOW` hides it while archive_mode is off.
     pub archive_command: String,
     /// From 15 on; none where empty.
     pub archive_library: Option<String>,
@@ -32,21 +32,78 @@ pub struct Settings {
     pub data_checksums: bool,
     /// `full_page_writes`: a backup from a standby needs it.
     pub full_page_writes: bool,
+    /// Which of [`ARCHIVING`] have another value in the server's files, and take effect only at a restart; by name.
+    pub pending_restart: Vec<String>,
 }
 
+/// The settings by which a server hands its WAL over, and takes it back.
+pub const ARCHIVING: [&str; 5] = [
+    "archive_command",
+    "archive_library",
+    "archive_mode",
+    "restore_command",
+    "wal_level",
+];
+
 impl Server {
+    /// Sets one of [`ARCHIVING`] in postgresql.auto.conf. Takes effect with [`Server::reload`], or at a restart.
+    /// Needs a superuser.
+    pub async fn alter_system(&self, name: &str, value: &str) -> Result<(), ServerError> {
+        const WHAT: &str = "change a setting";
+        if !ARCHIVING.contains(&name) {
+            return Err(ServerError::Answer {
+                what: WHAT,
+                address: self.address.clone(),
+                answer: format!("{name} is none of ours to change"),
+            });
+        }
+        // No parameters are taken here. An E'' string means the same whatever standard_conforming_strings says.
+        let literal = value.replace('\\', "\\\\").replace('\'', "''");
+        self.client
+            .batch_execute(&format!("ALTER SYSTEM SET {name} = E'{literal}'"))
+            .await
+            .map_err(|source| self.failed(WHAT, source))
+    }
+
+    /// Has the server read its configuration files again.
+    pub async fn reload(&self) -> Result<(), ServerError> {
+        self.query_one("SELECT pg_reload_conf()", &[], "reload its configuration")
+            .await
+            .map(drop)
+    }
+
+    /// The newest timeline that it has reached. The last checkpoint's may be older, right after a promotion.
+    pub async fn current_timeline(&self) -> Result<TimelineId, ServerError> {
+        let row = self
+            .query_one(
+                "SELECT CASE WHEN pg_is_in_recovery() \
+                 THEN (SELECT greatest(c.timeline_id, r.min_recovery_end_timeline) \
+                       FROM pg_control_checkpoint() c, pg_control_recovery() r) \
+                 ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END",
+                &[],
+                "tell its timeline",
+            )
+            .await?;
+        // integer is signed, what it carries is not.
+        Ok(TimelineId(self.column::<i32>(&row, 0)? as u32))
+    }
+
     /// Reads them.
     pub async fn settings(&self) -> Result<Settings, ServerError> {
         const WHAT: &str = "tell its settings";
         let row = self
             .query_one(
                 "SELECT current_setting('data_directory'), current_setting('archive_mode'), \
-                 current_setting('archive_command'), coalesce(current_setting('archive_library', true), ''), \
+                 CASE current_setting('archive_command') WHEN '(disabled)' THEN \
+                 coalesce((SELECT reset_val FROM pg_settings WHERE name = 'archive_command'), '') \
+                 ELSE current_setting('archive_command') END, coalesce(current_setting('archive_library', true), ''), \
                  current_setting('wal_level'), current_setting('restore_command'), pg_is_in_recovery(), \
                  (SELECT timeline_id FROM pg_control_checkpoint()), \
                  (SELECT system_identifier FROM pg_control_system()), \
-                 current_setting('data_checksums') <> 'off', current_setting('full_page_writes') = 'on'",
-                &[],
+                 current_setting('data_checksums') <> 'off', current_setting('full_page_writes') = 'on', \
+                 (SELECT coalesce(array_agg(name::text ORDER BY name), '{}') FROM pg_settings \
+                 WHERE pending_restart AND name = ANY ($1))",
+                &[&ARCHIVING.as_slice()],
                 WHAT,
             )
             .await?;
@@ -78,6 +135,7 @@ impl Server {
             system_identifier: SystemIdentifier(system_identifier),
             data_checksums: self.column(&row, 9)?,
             full_page_writes: self.column(&row, 10)?,
+            pending_restart: self.column(&row, 11)?,
         })
     }
 }

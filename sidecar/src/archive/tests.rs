@@ -1,5 +1,6 @@
 use super::*;
-use crate::origin::{ORIGIN_FILE, Source};
+use crate::origin::{ORIGIN_FILE, Origin, Source};
+use holdfast_repository::PutError;
 use crate::wal_bench::{Bench, IN_PRODUCTION, IN_RECOVERY, SYSTEM};
 use holdfast_postgres::SystemIdentifier;
 use holdfast_repository::wal::sample::{self, Fill};

@@ -4,7 +4,7 @@ use super::{BackupError, Order, take};
 use crate::archive::NotArchived;
 use crate::cli::BackupArgs;
 use crate::commands;
-use crate::config::{Place, Repository, Settings};
+use crate::config::{Live, Place, Repository, Settings};
 use crate::control::client::{self, NO_INCREMENTAL};
 use crate::control::TakeBackup;
 use crate::exit::{ExitClass, Failure};
@@ -23,8 +23,8 @@ use std::time::Duration;
 /// How long a backup waits for its last WAL. A standby waits for somebody to run a command on the primary.
 const WAL_PATIENCE: Duration = Duration::from_secs(600);
 
-/// Takes backups as the settings say.
-pub struct Taker(pub Arc<Settings>);
+/// Takes backups as the settings of their beginning say.
+pub struct Taker(pub Live);
 
 impl TakeBackup for Taker {
     async fn take(
@@ -36,7 +36,7 @@ impl TakeBackup for Taker {
         if kind == BackupKind::Incremental {
             return Err(Failure::refused(NO_INCREMENTAL));
         }
-        let order = order(&self.0, id).await?;
+        let order = order(&self.0.get(), id).await?;
         take(&order, &counters).await.map_err(|e| {
             let class = class(&e);
             Failure::from_error(class, &e)
@@ -59,7 +59,7 @@ pub async fn run(settings: Arc<Settings>, args: &BackupArgs) -> Result<(), Failu
         ordered(&control, args.kind, &counters).await?
     } else {
         let id = BackupId::generate(jiff::Timestamp::now());
-        Taker(settings)
+        Taker(settings.into())
             .take(id, args.kind, counters.clone())
             .await?
     };

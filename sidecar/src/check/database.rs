@@ -3,11 +3,9 @@
 use super::Finding;
 use crate::config::Settings;
 use crate::exit::{ExitClass, Failure};
+use crate::wal_command::{self, WalCommand};
 use holdfast_postgres::server::{Server, ServerError, Settings as ServerSettings};
 use holdfast_postgres::{ControlFile, WalLevel};
-use std::path::Path;
-
-const DEFAULT_SOCKET: &str = "/holdfast/run/wal.sock";
 
 pub(super) async fn look(settings: &Settings, control: Option<&ControlFile>) -> Vec<Finding> {
     let options = match settings.postgres.connect_options("holdfast check") {
@@ -19,7 +17,7 @@ pub(super) async fn look(settings: &Settings, control: Option<&ControlFile>) -> 
         Err(error) => Err(error),
     };
     match asked {
-        Ok(server) => judge(&server, control, &settings.socket),
+        Ok(server) => judge(&server, control, &WalCommand::of(&settings.socket)),
         Err(error) => vec![unanswered(&error)],
     }
 }
@@ -39,9 +37,12 @@ fn unanswered(error: &ServerError) -> Finding {
     }
 }
 
-/// What a server's settings mean for archiving. Pure.
-fn judge(server: &ServerSettings, control: Option<&ControlFile>, socket: &Path) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// What a server's settings mean. Pure.
+fn judge(
+    server: &ServerSettings,
+    control: Option<&ControlFile>,
+    command: &WalCommand,
+) -> Vec<Finding> {
     let role = if server.in_recovery {
         "standby"
     } else {
@@ -52,60 +53,75 @@ fn judge(server: &ServerSettings, control: Option<&ControlFile>, socket: &Path) 
         server.server_version_num / 10_000,
         server.server_version_num % 10_000
     );
-    match control {
-        Some(control) if control.system_identifier != server.system_identifier => {
-            findings.push(Finding::problem(
-                "postgres",
-                format!(
-                    "the server has system identifier {}, and the data directory {}",
-                    server.system_identifier, control.system_identifier
-                ),
-                format!(
-                    "postgres: {{dataDirectory: {}}}  # or correct postgres.host and port",
-                    server.data_directory
-                ),
-            ))
-        }
-        _ => findings.push(Finding::good(
+    let mut findings = vec![match control {
+        Some(control) if control.system_identifier != server.system_identifier => Finding::problem(
+            "postgres",
+            format!(
+                "the server has system identifier {}, and the data directory {}",
+                server.system_identifier, control.system_identifier
+            ),
+            format!(
+                "postgres: {{dataDirectory: {}}}  # or correct postgres.host and port",
+                server.data_directory
+            ),
+        ),
+        _ => Finding::good(
             "postgres",
             format!(
                 "{version} answers, a {role} on timeline {}",
                 server.timeline
             ),
-        )),
-    }
-    let command = |verb: &str| match socket == Path::new(DEFAULT_SOCKET) {
-        true => format!("holdfast-wal {verb} %f %p"),
-        false => format!("holdfast-wal --socket {} {verb} %f %p", socket.display()),
-    };
-    let quoted = |text: String| text.replace('\'', "''");
-    findings.push(match server.archive_mode.as_str() {
+        ),
+    }];
+    findings.extend(archiving(server, command));
+    findings.push(if wal_command::restores(&server.restore_command) {
+        Finding::good("restore_command", &server.restore_command)
+    } else if server.restore_command.is_empty() && !server.in_recovery {
+        Finding::good("restore_command", "not set, which a primary does not need")
+    } else {
+        Finding::problem(
+            "restore_command",
+            not_ours(&server.restore_command),
+            reloaded("restore_command", &command.restore()),
+        )
+    });
+    findings
+}
+
+/// What a server's settings mean for its WAL: archiving is on only where none of this is a problem. Pure.
+pub(crate) fn archiving(server: &ServerSettings, command: &WalCommand) -> Vec<Finding> {
+    let waits = |name: &str| server.pending_restart.iter().any(|waits| waits == name);
+    let restart = "restart Postgres";
+    let mut findings = vec![match server.archive_mode.as_str() {
+        "off" if waits("archive_mode") => {
+            Finding::problem("archive_mode", "off until Postgres is restarted", restart)
+        }
         "off" => Finding::problem(
             "archive_mode",
             "off",
             "ALTER SYSTEM SET archive_mode = on;  -- and restart Postgres",
         ),
         on => Finding::good("archive_mode", on),
-    });
+    }];
     findings.push(match &server.archive_library {
         Some(library) => Finding::problem(
             "archive_library",
             format!("{library} archives instead of archive_command"),
             "ALTER SYSTEM SET archive_library = ''; SELECT pg_reload_conf();",
         ),
-        None if is_ours(&server.archive_command, "archive") => {
+        None if wal_command::archives(&server.archive_command) => {
             Finding::good("archive_command", &server.archive_command)
         }
         None => Finding::problem(
             "archive_command",
             not_ours(&server.archive_command),
-            format!(
-                "ALTER SYSTEM SET archive_command = '{}'; SELECT pg_reload_conf();",
-                quoted(command("archive"))
-            ),
+            reloaded("archive_command", &command.archive()),
         ),
     });
     findings.push(match server.wal_level {
+        WalLevel::Minimal if waits("wal_level") => {
+            Finding::problem("wal_level", "minimal until Postgres is restarted", restart)
+        }
         WalLevel::Minimal => Finding::problem(
             "wal_level",
             "minimal",
@@ -115,21 +131,12 @@ fn judge(server: &ServerSettings, control: Option<&ControlFile>, socket: &Path) 
             Finding::good("wal_level", "enough to recover from")
         }
     });
-    findings.push(if is_ours(&server.restore_command, "restore") {
-        Finding::good("restore_command", &server.restore_command)
-    } else if server.restore_command.is_empty() && !server.in_recovery {
-        Finding::good("restore_command", "not set, which a primary does not need")
-    } else {
-        Finding::problem(
-            "restore_command",
-            not_ours(&server.restore_command),
-            format!(
-                "ALTER SYSTEM SET restore_command = '{}'; SELECT pg_reload_conf();",
-                quoted(command("restore"))
-            ),
-        )
-    });
     findings
+}
+
+fn reloaded(setting: &str, value: &str) -> String {
+    let quoted = value.replace('\'', "''");
+    format!("ALTER SYSTEM SET {setting} = '{quoted}'; SELECT pg_reload_conf();")
 }
 
 fn not_ours(command: &str) -> String {
@@ -140,55 +147,12 @@ fn not_ours(command: &str) -> String {
     }
 }
 
-/// Whether a command is `[path/]holdfast-wal [--socket PATH] <verb> %f %p`, and nothing around it that could hide its
-/// exit code.
-fn is_ours(command: &str, verb: &str) -> bool {
-    let plain = |c: char| !matches!(c, '|' | '&' | ';' | '<' | '>' | '`' | '$' | '(' | '\n');
-    let mut words = command
-        .split_whitespace()
-        .map(|word| word.trim_matches(['"', '\'']));
-    let program = words.next().is_some_and(|word| {
-        Path::new(word)
-            .file_name()
-            .is_some_and(|name| name == "holdfast-wal")
-    });
-    let rest: Vec<&str> = words.collect();
-    let rest = match rest.as_slice() {
-        ["--socket", _, rest @ ..] => rest,
-        [socket, rest @ ..] if socket.starts_with("--socket=") => rest,
-        rest => rest,
-    };
-    program && rest == [verb, "%f", "%p"] && command.chars().all(plain)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
     use super::*;
     use holdfast_postgres::{SystemIdentifier, TimelineId};
-
-    #[test]
-    fn our_commands_and_others() {
-        for (command, ours) in [
-            ("holdfast-wal archive %f %p", true),
-            ("/holdfast/bin/holdfast-wal archive %f %p", true),
-            ("/holdfast/bin/holdfast-wal archive \"%f\" \"%p\"", true),
-            ("holdfast-wal --socket /tmp/w.sock archive %f %p", true),
-            ("holdfast-wal --socket=/tmp/w.sock archive %f %p", true),
-            ("", false),
-            ("/bin/true", false),
-            ("(disabled)", false),
-            ("holdfast-wal restore %f %p", false),
-            ("holdfast-wal archive %p %f", false),
-            ("holdfast-wal archive %f %p || true", false),
-            ("holdfast-wal archive %f %p; exit 0", false),
-            ("holdfast-wal archive %f %p &", false),
-            ("cp %p /mnt/%f # holdfast-wal archive %f %p", false),
-            ("not-holdfast-wal archive %f %p", false),
-        ] {
-            assert_eq!(is_ours(command, "archive"), ours, "{command}");
-        }
-    }
+    use std::path::Path;
 
     fn good() -> ServerSettings {
         ServerSettings {
@@ -204,13 +168,16 @@ mod tests {
             system_identifier: SystemIdentifier(7),
             data_checksums: true,
             full_page_writes: true,
+            pending_restart: Vec::new(),
         }
     }
 
     #[test]
     fn each_wrong_setting_is_a_problem_with_the_line_that_mends_it() {
-        let judge = |server: &ServerSettings, socket: &str| judge(server, None, Path::new(socket));
-        let all_good = judge(&good(), DEFAULT_SOCKET);
+        let judge = |server: &ServerSettings, socket: &str| {
+            judge(server, None, &WalCommand::of(Path::new(socket)))
+        };
+        let all_good = judge(&good(), "/holdfast/run/wal.sock");
         assert!(
             all_good.iter().all(|f| f.verdict == Verdict::Good),
             "{all_good:?}"
@@ -222,6 +189,14 @@ mod tests {
                     ..good()
                 },
                 "archive_mode = on",
+            ),
+            (
+                ServerSettings {
+                    archive_mode: "off".into(),
+                    pending_restart: vec!["archive_mode".into()],
+                    ..good()
+                },
+                "restart Postgres",
             ),
             (
                 ServerSettings {

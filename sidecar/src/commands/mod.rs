@@ -23,8 +23,8 @@ pub async fn run(file: &Path, command: Command) -> Result<u8, Failure> {
     }
     let settings = Arc::new(config::load(file).map_err(Failure::refused)?);
     match command {
-        Command::Check | Command::WalRestore { .. } => {}
-        Command::Sidecar => serve::run(settings).await?,
+        Command::Check | Command::WalRestore { .. } | Command::Bootstrap => {}
+        Command::Sidecar(arguments) => serve::run(settings, &arguments).await?,
         Command::Backup(arguments) => backup::command::run(settings, &arguments).await?,
         Command::Restore(arguments) => restore::command::run(settings, &arguments).await?,
         Command::Info(arguments) => info::run(&settings, &arguments).await?,

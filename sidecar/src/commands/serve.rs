@@ -2,29 +2,68 @@
 
 use crate::archive::Archiver;
 use crate::backup::command::Taker;
-use crate::config::Settings;
+use crate::cli::SidecarArgs;
+use crate::config::{Live, Overrides, Settings};
+use crate::control::tls::Identity;
+use crate::control::{Backups, Instance};
+use crate::environment::{Configure, Environment};
 use crate::exit::{ExitClass, Failure};
+use crate::install;
+use crate::reload::Watcher;
+use crate::report::Reporter;
 use crate::restore_wal::Restorer;
-use crate::sidecar;
+use crate::sidecar::{self, Parts};
 use crate::socket::{RestoreAnswer, WalService};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// Runs the command.
-pub(super) async fn run(settings: Arc<Settings>) -> Result<(), Failure> {
+pub(super) async fn run(settings: Arc<Settings>, args: &SidecarArgs) -> Result<(), Failure> {
+    let Environment {
+        pod,
+        configure,
+        grace,
+    } = Environment::of_process().map_err(Failure::refused)?;
+    if let Some(folder) = &args.install {
+        install::install(folder)?;
+    }
+    let live = Live::from(settings);
+    let identity = Arc::new(Identity::default());
+    let mut watcher = Watcher::new(live.clone(), Overrides::of_process(), identity.clone());
+    // What is wrong with the files that the settings name is told, and keeps nobody from serving.
+    watcher.look();
+    let archiver = Arc::new(Archiver::new(live.clone()));
+    let backups = Arc::new(Backups::new(Taker(live.clone()), pod.name.clone()));
+    let reporter = Arc::new(Reporter::new(
+        live.clone(),
+        pod,
+        archiver.clone(),
+        backups.clone(),
+    ));
     let wal = Wal {
-        archiver: Archiver::new(settings.clone()),
-        restorer: Restorer::new(settings.clone()),
-        settings: settings.clone(),
+        archiver: archiver.clone(),
+        restorer: Restorer::new(live.clone()),
+        reporter: reporter.clone(),
     };
-    sidecar::run(&settings, Arc::new(wal), Taker(settings.clone())).await
+    sidecar::run(Parts {
+        settings: live,
+        wal: Arc::new(wal),
+        archiver,
+        backups,
+        reporter,
+        identity,
+        watcher,
+        alter_system: configure == Configure::AlterSystem,
+        grace,
+    })
+    .await
 }
 
 /// Archives and restores the WAL of one data directory.
 struct Wal {
-    settings: Arc<Settings>,
-    archiver: Archiver,
+    archiver: Arc<Archiver>,
     restorer: Restorer,
+    reporter: Arc<Reporter<Taker>>,
 }
 
 impl WalService for Wal {
@@ -38,20 +77,6 @@ impl WalService for Wal {
     }
 
     async fn status(&self) -> Value {
-        let progress = self.archiver.progress();
-        let last_archived = progress
-            .last_archived
-            .map(|(name, time)| json!({"name": name, "time": time}));
-        let last_failure = progress
-            .last_failure
-            .map(|(name, reason, time)| json!({"name": name, "reason": reason, "time": time}));
-        json!({
-            "archive": self.settings.archive,
-            "sidecarVersion": env!("CARGO_PKG_VERSION"),
-            "archivedCount": progress.archived,
-            "failedCount": progress.failed,
-            "lastArchived": last_archived,
-            "lastFailure": last_failure,
-        })
+        serde_json::to_value(self.reporter.report().await).unwrap_or_default()
     }
 }

@@ -10,8 +10,9 @@ use std::path::PathBuf;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct File {
     pub archive: Spanned<String>,
+    pub generation: Option<i64>,
     pub socket: Option<Spanned<PathBuf>>,
-    pub postgres: Postgres,
+    pub postgres: Spanned<Postgres>,
     pub repositories: Spanned<Vec<Spanned<Repository>>>,
     #[serde(default)]
     pub wal: Wal,
@@ -19,18 +20,45 @@ pub(super) struct File {
     pub backup: Backup,
     #[serde(default)]
     pub limits: Limits,
+    pub control: Option<Control>,
+    pub monitoring: Option<Monitoring>,
+    pub history_directory: Option<PathBuf>,
     pub accept_system_identifier: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Postgres {
-    pub data_directory: Spanned<PathBuf>,
+    pub data_directory: Option<Spanned<PathBuf>>,
     pub host: Option<Spanned<String>>,
     pub port: Option<Spanned<u16>>,
     pub user: Option<Spanned<String>>,
     pub database: Option<Spanned<String>>,
     pub password_file: Option<PathBuf>,
+    pub ssl_mode: Option<SslMode>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum SslMode {
+    Disable,
+    Prefer,
+    Require,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Control {
+    pub listen: Spanned<String>,
+    pub ca_file: PathBuf,
+    pub certificate_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Monitoring {
+    pub listen: Spanned<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,19 +3,29 @@
 //! [`load`] reads and checks it. Secrets are not in it: it names files, which are read when they are needed.
 
 mod file;
+mod files;
+mod live;
+mod overrides;
 mod problem;
 mod quantity;
 mod secrets;
 mod time;
 mod validate;
 
+pub use files::Fingerprint;
+pub use live::Live;
+pub use overrides::Overrides;
 pub use problem::{ConfigError, Problem};
+pub(crate) use problem::suggestion;
 pub use secrets::SecretError;
+pub(crate) use secrets::read as read_secret;
 pub(crate) use time::parse_moment;
 
 use holdfast_postgres::SystemIdentifier;
+use holdfast_postgres::server::SslMode;
 use holdfast_repository::Compression;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// No settings file is larger, in bytes.
@@ -28,6 +38,8 @@ pub struct Settings {
     pub file: PathBuf,
     /// `namespace/name`.
     pub archive: String,
+    /// Counts up with every change; reported back.
+    pub generation: Option<i64>,
     /// The WAL socket. The control API's lies beside it.
     pub socket: PathBuf,
     /// The database.
@@ -42,6 +54,12 @@ pub struct Settings {
     pub parallelism: usize,
     /// What the process may use, in bytes; at least 64 MiB.
     pub memory: u64,
+    /// The control API over TLS. Left out: the Unix socket alone.
+    pub control: Option<Control>,
+    /// Where metrics and probes are served. Left out: nowhere.
+    pub monitoring: Option<SocketAddr>,
+    /// A folder with timelines' history files that are known: the floor for a new timeline.
+    pub history_directory: Option<PathBuf>,
     /// Consent to begin an incarnation with this identifier.
     pub accept_system_identifier: Option<SystemIdentifier>,
 }
@@ -61,6 +79,21 @@ pub struct Postgres {
     pub database: String,
     /// Left out: no password is sent.
     pub password_file: Option<PathBuf>,
+    /// Whether a connection over TCP is encrypted. The server's certificate is not verified.
+    pub ssl_mode: SslMode,
+}
+
+/// The control API over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// PEM: who may sign the operator's certificate.
+    pub ca_file: PathBuf,
+    /// PEM: this program's own chain.
+    pub certificate_file: PathBuf,
+    /// PEM: its key.
+    pub key_file: PathBuf,
 }
 
 /// Whether an acknowledgement waits for a repository.
@@ -150,27 +183,31 @@ impl Settings {
     }
 }
 
-/// Reads and checks a settings file.
+/// Reads and checks a settings file. What the process' environment says wins ([`Overrides`]).
 pub fn load(path: &Path) -> Result<Settings, ConfigError> {
+    parse(path, &read(path)?, &Overrides::of_process())
+}
+
+/// Reads a settings file's text.
+pub fn read(path: &Path) -> Result<String, ConfigError> {
     let text = secrets::read_bounded(path, LARGEST_FILE).map_err(|source| ConfigError::Read {
         file: path.to_owned(),
         source,
     })?;
-    let text = String::from_utf8(text).map_err(|_| ConfigError::Read {
+    String::from_utf8(text).map_err(|_| ConfigError::Read {
         file: path.to_owned(),
         source: std::io::Error::other("it is not UTF-8 text"),
-    })?;
-    parse(path, &text)
+    })
 }
 
 /// Checks the text of a settings file. `path` is for messages and for relative paths.
-pub fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
+pub fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Settings, ConfigError> {
     let invalid = |problems| ConfigError::Invalid {
         file: path.to_owned(),
         problems,
     };
     let file = file::parse(text).map_err(|problem| invalid(vec![problem]))?;
-    validate::validate(path, file).map_err(invalid)
+    validate::validate(path, file, overrides).map_err(invalid)
 }
 
 #[cfg(test)]

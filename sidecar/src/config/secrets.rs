@@ -62,7 +62,8 @@ pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, SecretError> {
+/// Reads a file that the settings call `what`.
+pub(crate) fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, SecretError> {
     read_bounded(file, LARGEST_SECRET).map_err(|source| SecretError::Read {
         what,
         file: file.to_owned(),
@@ -174,6 +175,7 @@ impl Postgres {
             password,
             database: self.database.clone(),
             application_name: application_name.to_owned(),
+            ssl_mode: self.ssl_mode,
             ..ConnectOptions::default()
         })
     }
@@ -255,6 +257,7 @@ mod tests {
             user: "u".into(),
             database: "postgres".into(),
             password_file: Some(write("password", "hunter4\n")),
+            ssl_mode: Default::default(),
         };
         let options = postgres.connect_options("holdfast").unwrap();
         assert!(!format!("{options:?}").contains("hunter"), "{options:?}");

@@ -21,7 +21,11 @@ acceptSystemIdentifier: "7000000000000000001"
 const SHORT: &str = "archive: a/b\npostgres: {dataDirectory: /d}\nrepositories: [{name: r, filesystem: {path: /b}}]\n";
 
 fn read(text: &str) -> Result<Settings, ConfigError> {
-    parse(Path::new("/etc/holdfast/settings.yaml"), text)
+    read_with(text, &Overrides::default())
+}
+
+fn read_with(text: &str, overrides: &Overrides) -> Result<Settings, ConfigError> {
+    parse(Path::new("/etc/holdfast/settings.yaml"), text, overrides)
 }
 
 /// What the file with `from` replaced is told.
@@ -253,5 +257,201 @@ fn a_missing_file_is_told() {
     assert!(
         error.to_string().contains("/nowhere/settings.yaml"),
         "{error}"
+    );
+}
+
+/// All that the operator may write is read, and means what it says.
+#[test]
+fn what_the_protocol_writes_is_read() {
+    use holdfast_protocol::settings as written;
+    let text = |s: &str| Some(s.to_owned());
+    let compression = |algorithm: &str, level| written::Compression {
+        algorithm: algorithm.into(),
+        level,
+    };
+    let full = written::SettingsFile {
+        archive: "shop/orders".into(),
+        generation: Some(7),
+        postgres: written::Postgres {
+            data_directory: text("/data"),
+            host: text("127.0.0.1"),
+            port: Some(5433),
+            user: text("backup"),
+            password_file: text("postgres-password"),
+            ssl_mode: text("require"),
+        },
+        repositories: vec![written::Repository {
+            name: "s3".into(),
+            s3: written::S3 {
+                bucket: "acme".into(),
+                prefix: text("prod"),
+                region: text("eu-central-1"),
+                endpoint: text("http://minio:9000"),
+                ca_file: text("s3.ca.crt"),
+            },
+            credentials: Some(written::Credentials {
+                access_key_id_file: "s3.access-key-id".into(),
+                secret_access_key_file: "s3.secret-access-key".into(),
+                session_token_file: text("s3.session-token"),
+            }),
+            encryption: Some(written::Encryption {
+                current_key: "k1".into(),
+                key_files: BTreeMap::from([("k1".into(), "s3.key.k1".into())]),
+            }),
+            mode: "Required".into(),
+        }],
+        wal: Some(written::Wal {
+            compression: compression("zstd", Some(2)),
+        }),
+        backup: Some(written::Backup {
+            compression: compression("none", None),
+            parallelism: Some(8),
+        }),
+        control: Some(written::Control {
+            listen: "[::]:9643".into(),
+            ca_file: "ca.crt".into(),
+            certificate_file: "tls.crt".into(),
+            key_file: "tls.key".into(),
+        }),
+        monitoring: Some(written::Monitoring {
+            listen: "0.0.0.0:9644".into(),
+        }),
+        history_directory: text("."),
+        accept_system_identifier: text("7000000000000000001"),
+    };
+    for file in [
+        serde_saphyr::to_string(&full).unwrap(),
+        serde_json::to_string_pretty(&full).unwrap(),
+    ] {
+        let settings = read(&file).unwrap_or_else(|problems| panic!("{problems}\n{file}"));
+        let folder = Path::new("/etc/holdfast");
+        assert_eq!(settings.generation, Some(7));
+        assert_eq!(settings.history_directory, Some(folder.join(".")));
+        let postgres = &settings.postgres;
+        assert_eq!(postgres.data_directory, Path::new("/data"));
+        assert_eq!(
+            (&*postgres.host, postgres.port, &*postgres.user),
+            ("127.0.0.1", 5433, "backup")
+        );
+        assert_eq!(
+            postgres.password_file,
+            Some(folder.join("postgres-password"))
+        );
+        assert_eq!(postgres.ssl_mode, SslMode::Require);
+        let control = settings.control.as_ref().unwrap();
+        assert_eq!(control.listen, "[::]:9643".parse().unwrap());
+        assert_eq!(control.key_file, folder.join("tls.key"));
+        assert_eq!(settings.monitoring, "0.0.0.0:9644".parse().ok());
+        assert_eq!(settings.wal_compression, Compression::Zstd(2));
+        assert_eq!(settings.backup_compression, Compression::None);
+        assert_eq!(settings.parallelism, 8);
+        assert_eq!(
+            settings.accept_system_identifier,
+            Some(SystemIdentifier(7_000_000_000_000_000_001))
+        );
+        // Everything is relative to the folder.
+        assert!(
+            settings.files().iter().all(|file| file.starts_with(folder)),
+            "{:?}",
+            settings.files()
+        );
+        assert_eq!(settings.files().len(), 10);
+    }
+    let least = written::SettingsFile {
+        generation: None,
+        postgres: written::Postgres::default(),
+        wal: None,
+        backup: None,
+        control: None,
+        monitoring: None,
+        history_directory: None,
+        accept_system_identifier: None,
+        ..full
+    };
+    let file = serde_saphyr::to_string(&least).unwrap();
+    let overrides = Overrides {
+        data_directory: Some("/var/lib/postgresql/data".into()),
+        memory: None,
+    };
+    let settings = read_with(&file, &overrides).unwrap_or_else(|e| panic!("{e}\n{file}"));
+    assert_eq!(
+        settings.postgres.data_directory,
+        Path::new("/var/lib/postgresql/data")
+    );
+    assert_eq!(settings.postgres.ssl_mode, SslMode::Prefer);
+    let message = read(&file).unwrap_err().to_string();
+    assert!(
+        message.contains("the field \"dataDirectory\" is missing"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_environment_wins() {
+    let overrides = Overrides {
+        data_directory: Some("/pod".into()),
+        memory: Some("128Mi".into()),
+    };
+    let settings = read_with(ISSUE, &overrides).unwrap();
+    assert_eq!(settings.postgres.data_directory, Path::new("/pod"));
+    assert_eq!(settings.memory, 128 << 20);
+    for (memory, expected) in [
+        ("1Mi", "HOLDFAST_MEMORY: memory is 1Mi"),
+        ("x", "HOLDFAST_MEMORY: \"x\" is no amount"),
+    ] {
+        let overrides = Overrides {
+            memory: Some(memory.into()),
+            ..Overrides::default()
+        };
+        let message = read_with(SHORT, &overrides).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn addresses_and_files_of_the_servers_are_checked() {
+    let control =
+        "control: {listen: \"[::]:9643\", caFile: ca, certificateFile: crt, keyFile: key}\n";
+    assert!(read(&format!("{SHORT}{control}")).is_ok());
+    for (from, to, expected) in [
+        (
+            "[::]:9643",
+            ":9643",
+            "4:19: \":9643\" is no address to listen on: write an address and a port",
+        ),
+        ("[::]:9643", "localhost:9643", "is no address to listen on"),
+        ("[::]:9643", "0.0.0.0", "is no address to listen on"),
+        (
+            "caFile",
+            "caFil",
+            "unknown field \"caFil\"; did you mean \"caFile\"?",
+        ),
+        (
+            "keyFile: key",
+            "keyFil: key",
+            "unknown field \"keyFil\"; did you mean \"keyFile\"?",
+        ),
+        (
+            ", keyFile: key",
+            "",
+            "the field \"keyFile\" is missing",
+        ),
+    ] {
+        let text = format!("{SHORT}{}", control.replace(from, to));
+        let message = read(&text).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+    for (line, expected) in [
+        ("monitoring: {listen: \"9644\"}\n", "is no address to listen on"),
+        ("monitoring: {port: 1}\n", "unknown field \"port\""),
+        ("generation: new\n", "settings.yaml:4:"),
+    ] {
+        let message = read(&format!("{SHORT}{line}")).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+    let message = told("port: 5432", "sslMode: verify-full");
+    assert!(
+        message.contains("unknown value \"verify-full\"; it can be disable, prefer or require"),
+        "{message}"
     );
 }

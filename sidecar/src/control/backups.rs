@@ -3,13 +3,14 @@
 use super::{BackupService, OrderError};
 use crate::exit::Failure;
 use crate::progress::Counters;
-use crate::status::{BackupStatus, Condition, ConditionStatus, set_condition};
+use crate::status::{BackupSize, BackupStatus, Condition, ConditionStatus, set_condition};
 use holdfast_protocol::control::{BackupKind, BackupOrder};
 use holdfast_repository::backup::BackupId;
 use jiff::Timestamp;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// The reason of the condition `Complete` while a backup is stored and its last WAL is not.
@@ -30,9 +31,32 @@ pub trait TakeBackup: Send + Sync + 'static {
     ) -> impl Future<Output = Result<BackupStatus, Failure>> + Send;
 }
 
+/// How backups go, since the start of this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BackupFigures {
+    /// The id of the one that runs.
+    pub running: Option<String>,
+    /// Those that have failed. One that somebody cancelled has not.
+    pub failures: u64,
+    /// The last that is complete.
+    pub completed: Option<Completed>,
+}
+
+/// A backup that is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completed {
+    /// When it was.
+    pub time: Timestamp,
+    /// How long it took.
+    pub duration: Duration,
+    /// Its sizes.
+    pub size: BackupSize,
+}
+
 /// Orders and their outcome.
 pub struct Backups<T> {
     taker: Arc<T>,
+    pod: Option<String>,
     state: Arc<Mutex<State>>,
 }
 
@@ -41,20 +65,34 @@ struct State {
     running: Option<Running>,
     /// The newest last.
     ended: VecDeque<BackupStatus>,
+    failures: u64,
+    completed: Option<Completed>,
 }
 
 struct Running {
     status: BackupStatus,
     counters: Arc<Counters>,
     task: Option<JoinHandle<()>>,
+    cancelled: bool,
 }
 
 impl<T: TakeBackup> Backups<T> {
-    /// Takes backups with `taker`.
-    pub fn new(taker: T) -> Self {
+    /// Takes backups with `taker`, in the pod of that name.
+    pub fn new(taker: T, pod: Option<String>) -> Self {
         Self {
             taker: Arc::new(taker),
+            pod,
             state: Arc::default(),
+        }
+    }
+
+    /// How they go.
+    pub fn figures(&self) -> BackupFigures {
+        let state = lock(&self.state);
+        BackupFigures {
+            running: state.running.as_ref().map(|r| r.status.id.clone()),
+            failures: state.failures,
+            completed: state.completed,
         }
     }
 
@@ -84,18 +122,21 @@ impl<T: TakeBackup> Backups<T> {
         }
         let counters = Arc::new(Counters::default());
         state.running = Some(Running {
-            status: begun(&id),
+            status: begun(&id, self.pod.clone()),
             counters: counters.clone(),
             task: None,
+            cancelled: false,
         });
         let (taker, shared, name) = (self.taker.clone(), self.state.clone(), id.clone());
+        let pod = self.pod.clone();
         let task = tokio::spawn(async move {
             // Ends the order on a panic and when it is dropped, too: an order that runs for ever would block all others.
             let mut end = End {
                 state: shared,
                 outcome: None,
             };
-            end.outcome = Some(taker.take(name, order.r#type, counters).await);
+            let taken = taker.take(name, order.r#type, counters).await;
+            end.outcome = Some(taken.map(|status| BackupStatus { pod, ..status }));
         });
         if let Some(running) = &mut state.running {
             running.task = Some(task);
@@ -111,6 +152,20 @@ impl<T: TakeBackup> BackupService for Backups<T> {
 
     async fn backup(&self, id: &str) -> Option<BackupStatus> {
         lock(&self.state).find(id)
+    }
+
+    async fn cancel(&self, id: &str) -> bool {
+        let mut state = lock(&self.state);
+        match &mut state.running {
+            Some(running) if running.status.id == id => {
+                running.cancelled = true;
+                if let Some(task) = &running.task {
+                    task.abort();
+                }
+                true
+            }
+            _ => state.find(id).is_some(),
+        }
     }
 
     async fn stop(&self) {
@@ -155,13 +210,27 @@ impl Drop for End {
             return;
         };
         let status = match self.outcome.take() {
-            Some(Ok(status)) => status,
-            Some(Err(failure)) => failed(running.status, failure.class.reason(), failure.message),
-            None => failed(
+            Some(Ok(status)) => {
+                state.completed = Some(completed(&status));
+                status
+            }
+            Some(Err(failure)) => {
+                state.failures += 1;
+                failed(running.status, failure.class.reason(), failure.message)
+            }
+            None if running.cancelled => failed(
                 running.status,
-                "Stopped",
-                "the sidecar was stopped before the backup was complete".to_owned(),
+                "Cancelled",
+                "it was cancelled before it was complete".to_owned(),
             ),
+            None => {
+                state.failures += 1;
+                failed(
+                    running.status,
+                    "Stopped",
+                    "the sidecar was stopped before the backup was complete".to_owned(),
+                )
+            }
         };
         while state.ended.len() >= REMEMBERED {
             state.ended.pop_front();
@@ -170,9 +239,21 @@ impl Drop for End {
     }
 }
 
-fn begun(id: &BackupId) -> BackupStatus {
+fn completed(status: &BackupStatus) -> Completed {
+    let time = status.completion_time.unwrap_or_else(Timestamp::now);
+    let begun = status.start_time.unwrap_or(time);
+    Completed {
+        time,
+        // None if a clock was set back meanwhile.
+        duration: time.duration_since(begun).try_into().unwrap_or_default(),
+        size: status.size.unwrap_or_default(),
+    }
+}
+
+fn begun(id: &BackupId, pod: Option<String>) -> BackupStatus {
     BackupStatus {
         id: id.to_string(),
+        pod,
         r#type: "Full".to_owned(),
         start_time: Some(Timestamp::now()),
         conditions: vec![Condition::new(

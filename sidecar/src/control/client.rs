@@ -5,7 +5,7 @@ use crate::exit::Failure;
 use crate::progress::Counters;
 use crate::status::{BackupStatus, is_true};
 use bytes::Bytes;
-use holdfast_protocol::control::{BackupAccepted, BackupOrder, ErrorBody};
+use holdfast_protocol::control::{BackupAccepted, BackupOrder, ErrorBody, InstanceReport};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -71,7 +71,7 @@ pub async fn is_served(socket: &Path) -> bool {
 }
 
 /// What the sidecar tells of itself.
-pub async fn status(socket: &Path) -> Result<serde_json::Value, ControlError> {
+pub async fn status(socket: &Path) -> Result<InstanceReport, ControlError> {
     match call(socket, Method::GET, "/v1/status", None::<&()>).await? {
         (StatusCode::OK, body) => parse(socket, &body),
         (code, body) => Err(unexpected(socket, code, &body)),
@@ -84,7 +84,9 @@ pub async fn start_backup(socket: &Path, order: &BackupOrder) -> Result<String, 
     let (code, body) = call(socket, Method::POST, "/v1/backups", Some(order)).await?;
     match code {
         StatusCode::ACCEPTED => Ok(parse::<BackupAccepted>(socket, &body)?.id),
-        StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => Err(ControlError::Refused(
+        StatusCode::CONFLICT
+        | StatusCode::PRECONDITION_FAILED
+        | StatusCode::UNPROCESSABLE_ENTITY => Err(ControlError::Refused(
             parse::<ErrorBody>(socket, &body)?.error,
         )),
         _ => Err(unexpected(socket, code, &body)),

@@ -1,142 +1,220 @@
 //! The control API's server.
 
-use super::{BackupService, OrderError};
-use crate::socket::{BoundSocket, WalService};
+use super::{BackupService, Instance, OrderError};
+use crate::http::Transport;
+use crate::socket::BoundSocket;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use holdfast_protocol::control::{BackupAccepted, BackupOrder, ErrorBody};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use std::future::Future;
-use std::pin::pin;
+use holdfast_protocol::control::{
+    BackupAccepted, BackupOrder, ErrorBody, SwitchWalOrder, WalSwitched,
+};
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::net::{UnixListener, UnixStream};
 
 const LARGEST_BODY: usize = 64 << 10;
 
-/// The server's bounds.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Served at once; more wait in the kernel's queue.
-    pub connections: usize,
-    /// For a client to send a request's head.
-    pub head: Duration,
-    /// For one connection; no answer takes long.
-    pub connection: Duration,
+/// Where an order comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// This machine, over the Unix socket: it can mean no other pod.
+    Local,
+    /// The network, where an address may have become another pod's.
+    Remote,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 16,
-            head: Duration::from_secs(10),
-            connection: Duration::from_secs(60),
-        }
-    }
-}
-
-struct Shared<B, W> {
+struct Shared<B, I> {
     backups: Arc<B>,
-    wal: Arc<W>,
+    instance: Arc<I>,
+    from: Caller,
 }
 
-/// Serves until `shutdown` is ready, then ends the connections and removes the socket's file.
-pub async fn serve<B: BackupService, W: WalService>(
-    socket: BoundSocket,
+/// The API.
+pub fn router<B: BackupService, I: Instance>(
     backups: Arc<B>,
-    wal: Arc<W>,
-    limits: Limits,
-    shutdown: impl Future<Output = ()>,
-) {
-    let (listener, _file) = socket.into_parts();
-    let router = router(Arc::new(Shared { backups, wal }));
-    let slots = Arc::new(Semaphore::new(limits.connections));
-    let mut connections = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = async {
-            let slot = slots.clone().acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        tokio::select! {
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
-            (slot, accepted) = accepted => match accepted {
-                Ok((stream, _)) => {
-                    let service = TowerToHyperService::new(router.clone());
-                    let limits = limits.clone();
-                    connections.spawn(async move {
-                        let _slot = slot;
-                        let connection = hyper::server::conn::http1::Builder::new()
-                            .timer(TokioTimer::new())
-                            .header_read_timeout(limits.head)
-                            .serve_connection(TokioIo::new(stream), service);
-                        // A client that leaves or dawdles is its own affair.
-                        let _ = timeout(limits.connection, connection).await;
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the control socket can't accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
-        }
-    }
-    connections.shutdown().await;
-}
-
-fn router<B: BackupService, W: WalService>(shared: Arc<Shared<B, W>>) -> Router {
+    instance: Arc<I>,
+    from: Caller,
+) -> Router {
     Router::new()
-        .route("/v1/status", get(status::<B, W>))
-        .route("/v1/backups", post(start::<B, W>))
-        .route("/v1/backups/{id}", get(backup::<B, W>))
+        .route("/v1/status", get(status::<B, I>))
+        .route("/v1/backups", post(start::<B, I>))
+        .route("/v1/backups/{id}", get(backup::<B, I>).delete(cancel::<B, I>))
+        .route("/v1/switch-wal", post(switch_wal::<B, I>))
         .fallback(|uri: Uri| async move {
             error(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()))
         })
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .with_state(shared)
+        .with_state(Arc::new(Shared {
+            backups,
+            instance,
+            from,
+        }))
 }
 
-async fn status<B: BackupService, W: WalService>(
-    State(shared): State<Arc<Shared<B, W>>>,
+async fn status<B: BackupService, I: Instance>(
+    State(shared): State<Arc<Shared<B, I>>>,
 ) -> Response {
-    Json(shared.wal.status().await).into_response()
+    Json(shared.instance.report().await).into_response()
 }
 
-async fn start<B: BackupService, W: WalService>(
-    State(shared): State<Arc<Shared<B, W>>>,
-    order: Result<Json<BackupOrder>, axum::extract::rejection::JsonRejection>,
+async fn start<B: BackupService, I: Instance>(
+    State(shared): State<Arc<Shared<B, I>>>,
+    order: Result<Json<BackupOrder>, JsonRejection>,
 ) -> Response {
     let order = match order {
         Ok(Json(order)) => order,
         Err(rejection) => return error(rejection.status(), rejection.body_text()),
     };
+    let allowed = for_this_pod(
+        order.pod_uid.as_deref(),
+        shared.instance.pod_uid(),
+        shared.from,
+    );
+    if let Err(why) = allowed {
+        return refused(why);
+    }
     match shared.backups.start(order).await {
         Ok(id) => (StatusCode::ACCEPTED, Json(BackupAccepted { id })).into_response(),
-        Err(OrderError::Busy(why)) => error(StatusCode::CONFLICT, why),
-        Err(OrderError::Refused(why)) => error(StatusCode::UNPROCESSABLE_ENTITY, why),
+        Err(why) => refused(why),
     }
 }
 
-async fn backup<B: BackupService, W: WalService>(
-    State(shared): State<Arc<Shared<B, W>>>,
+async fn backup<B: BackupService, I: Instance>(
+    State(shared): State<Arc<Shared<B, I>>>,
     Path(id): Path<String>,
 ) -> Response {
     match shared.backups.backup(&id).await {
         Some(status) => Json(status).into_response(),
-        None => error(
-            StatusCode::NOT_FOUND,
-            "this sidecar has taken no backup of that id".to_owned(),
-        ),
+        None => unknown(),
     }
+}
+
+async fn cancel<B: BackupService, I: Instance>(
+    State(shared): State<Arc<Shared<B, I>>>,
+    Path(id): Path<String>,
+) -> Response {
+    if shared.backups.cancel(&id).await {
+        (StatusCode::ACCEPTED, Json(BackupAccepted { id })).into_response()
+    } else {
+        unknown()
+    }
+}
+
+async fn switch_wal<B: BackupService, I: Instance>(
+    State(shared): State<Arc<Shared<B, I>>>,
+    order: Result<Json<SwitchWalOrder>, JsonRejection>,
+) -> Response {
+    let SwitchWalOrder { pod_uid } = match order {
+        Ok(Json(order)) => order,
+        Err(rejection) => return error(rejection.status(), rejection.body_text()),
+    };
+    let allowed = for_this_pod(pod_uid.as_deref(), shared.instance.pod_uid(), shared.from);
+    if let Err(why) = allowed {
+        return refused(why);
+    }
+    match shared.instance.switch_wal().await {
+        Ok(lsn) => Json(WalSwitched {
+            lsn: lsn.to_string(),
+        })
+        .into_response(),
+        Err(why) => refused(why),
+    }
+}
+
+/// Whether an order may be carried out here: it names this pod, or needs to name none.
+fn for_this_pod(ordered: Option<&str>, ours: Option<&str>, from: Caller) -> Result<(), OrderError> {
+    let other = |why: String| Err(OrderError::OtherPod(why));
+    match (ordered, ours) {
+        (Some(ordered), Some(ours)) if ordered == ours => Ok(()),
+        (Some(ordered), Some(ours)) => other(format!(
+            "the order is for the pod with UID {ordered:?}, and this one has {ours}"
+        )),
+        (Some(ordered), None) => other(format!(
+            "the order is for the pod with UID {ordered:?}, and this sidecar knows none of its own (HOLDFAST_POD_UID)"
+        )),
+        (None, Some(ours)) if from == Caller::Remote => other(format!(
+            "the order names no pod: give podUid; this one has {ours}"
+        )),
+        (None, _) => Ok(()),
+    }
+}
+
+fn refused(why: OrderError) -> Response {
+    match why {
+        OrderError::Busy(why) => error(StatusCode::CONFLICT, why),
+        OrderError::OtherPod(why) => error(StatusCode::PRECONDITION_FAILED, why),
+        OrderError::Refused(why) => error(StatusCode::UNPROCESSABLE_ENTITY, why),
+    }
+}
+
+fn unknown() -> Response {
+    error(
+        StatusCode::NOT_FOUND,
+        "this sidecar has taken no backup of that id".to_owned(),
+    )
 }
 
 fn error(code: StatusCode, error: String) -> Response {
     (code, Json(ErrorBody { error })).into_response()
+}
+
+/// Connections of a Unix socket, whose file goes with it.
+pub struct Unix {
+    listener: UnixListener,
+    _file: Box<dyn Send + Sync>,
+}
+
+impl Unix {
+    /// Takes the socket over.
+    pub fn new(socket: BoundSocket) -> Self {
+        let (listener, file) = socket.into_parts();
+        Self {
+            listener,
+            _file: Box::new(file),
+        }
+    }
+}
+
+impl Transport for Unix {
+    type Raw = UnixStream;
+    type Stream = UnixStream;
+    const NAME: &'static str = "control socket";
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(self.listener.accept().await?.0)
+    }
+
+    async fn open(&self, raw: UnixStream) -> io::Result<UnixStream> {
+        Ok(raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_for_the_pod_that_they_name() {
+        use Caller::{Local, Remote};
+        for (ordered, ours, from, allowed) in [
+            (Some("a"), Some("a"), Local, true),
+            (Some("a"), Some("a"), Remote, true),
+            (Some("a"), Some("b"), Local, false),
+            (Some("a"), Some("b"), Remote, false),
+            (Some("a"), None, Local, false),
+            (Some("a"), None, Remote, false),
+            (Some(""), Some("a"), Remote, false),
+            (None, Some("a"), Local, true),
+            (None, Some("a"), Remote, false),
+            (None, None, Local, true),
+            (None, None, Remote, true),
+        ] {
+            let judged = for_this_pod(ordered, ours, from);
+            assert_eq!(judged.is_ok(), allowed, "{ordered:?} {ours:?} {from:?}");
+        }
+    }
 }

@@ -1,8 +1,11 @@
+mod network;
+
 use super::client::{self, ControlError};
 use super::*;
 use crate::exit::Failure;
+use crate::http::{Limits, serve};
 use crate::progress::Counters;
-use crate::socket::{RestoreAnswer, WalService, bind};
+use crate::socket::bind;
 use crate::status::{Condition, ConditionStatus, is_true};
 use holdfast_protocol::control::{BackupKind, BackupOrder};
 use holdfast_repository::backup::BackupId;
@@ -12,19 +15,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, oneshot};
 
-struct NoWal;
+/// A server that is a primary of a pod.
+struct Primary;
 
-impl WalService for NoWal {
-    async fn archive(&self, _: &str, _: &str) -> Result<String, String> {
-        Err("no".into())
+impl Instance for Primary {
+    fn pod_uid(&self) -> Option<&str> {
+        Some("uid-1")
     }
 
-    async fn restore(&self, _: &str) -> RestoreAnswer {
-        RestoreAnswer::Absent
+    async fn report(&self) -> InstanceReport {
+        InstanceReport {
+            archive: "shop/orders".into(),
+            ..InstanceReport::default()
+        }
     }
 
-    async fn status(&self) -> serde_json::Value {
-        serde_json::json!({"archived": 7})
+    async fn switch_wal(&self) -> Result<Lsn, OrderError> {
+        Ok(Lsn(0x100_0028))
     }
 }
 
@@ -76,15 +83,15 @@ async fn sidecar() -> Sidecar {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("control.sock");
     let leave = Arc::new(Semaphore::new(0));
-    let backups = Arc::new(Backups::new(Taker {
+    let taker = Taker {
         leave: leave.clone(),
-    }));
+    };
+    let backups = Arc::new(Backups::new(taker, Some("orders-0".into())));
     let (stop, stopped) = oneshot::channel();
     let bound = bind(&socket, 0o600).await.unwrap();
     let server = tokio::spawn(serve(
-        bound,
-        backups.clone(),
-        Arc::new(NoWal),
+        Unix::new(bound),
+        router(backups.clone(), Arc::new(Primary), Caller::Local),
         Limits::default(),
         async {
             let _ = stopped.await;
@@ -113,7 +120,8 @@ async fn a_backup_is_ordered_once_and_followed_to_its_end() {
     let sidecar = sidecar().await;
     let socket = &sidecar.socket;
     assert!(client::is_served(socket).await);
-    assert_eq!(client::status(socket).await.unwrap()["archived"], 7);
+    let report = client::status(socket).await.unwrap();
+    assert_eq!(report.archive, "shop/orders");
     assert_eq!(
         client::start_backup(socket, &order("one")).await.unwrap(),
         "one"
@@ -139,7 +147,9 @@ async fn a_backup_is_ordered_once_and_followed_to_its_end() {
         },
         client::follow(socket, "one", &counters)
     );
-    assert!(is_true(&status.unwrap().conditions, "Complete"));
+    let status = status.unwrap();
+    assert!(is_true(&status.conditions, "Complete"));
+    assert_eq!(status.pod.as_deref(), Some("orders-0"));
     assert_eq!(counters.figures().bytes_total, 10);
 
     for (id, why) in [
@@ -154,6 +164,9 @@ async fn a_backup_is_ordered_once_and_followed_to_its_end() {
             "{status:?}"
         );
     }
+    let figures = sidecar.backups.figures();
+    assert_eq!((figures.failures, figures.running), (2, None));
+    assert!(figures.completed.is_some());
     let made = client::start_backup(socket, &BackupOrder::default())
         .await
         .unwrap();
@@ -181,11 +194,75 @@ async fn stopping_ends_what_runs() {
 }
 
 #[tokio::test]
+async fn a_cancelled_backup_has_failed_and_makes_room() {
+    let sidecar = sidecar().await;
+    let socket = &sidecar.socket;
+    assert!(!sidecar.backups.cancel("one").await);
+    client::start_backup(socket, &order("one")).await.unwrap();
+    assert_eq!(sidecar.backups.figures().running.as_deref(), Some("one"));
+    let delete =
+        "DELETE /v1/backups/one HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned();
+    for _ in 0..2 {
+        let answer = raw(socket, &delete).await;
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        let status = client::follow(socket, "one", &Counters::default())
+            .await
+            .unwrap();
+        let failed = status.conditions.iter().find(|c| c.r#type == "Failed");
+        assert_eq!(failed.unwrap().reason, "Cancelled");
+    }
+    let figures = sidecar.backups.figures();
+    assert_eq!((figures.running, figures.failures), (None, 0));
+    client::start_backup(socket, &order("two")).await.unwrap();
+    // The order stays carried out: it does nothing more.
+    assert_eq!(
+        client::start_backup(socket, &order("one")).await.unwrap(),
+        "one"
+    );
+    assert_eq!(sidecar.backups.figures().running.as_deref(), Some("two"));
+}
+
+#[tokio::test]
+async fn orders_are_for_one_pod() {
+    let sidecar = sidecar().await;
+    for (path, body, code) in [
+        ("backups", "{\"podUid\": \"uid-2\"}", "412"),
+        ("switch-wal", "{\"podUid\": \"uid-2\"}", "412"),
+        ("switch-wal", "{\"podUid\": \"uid-1\"}", "200"),
+        ("switch-wal", "{}", "200"),
+        ("switch-wal", "{\"pod\": \"uid-1\"}", "422"),
+        ("backups", "{\"podUid\": \"uid-1\"}", "202"),
+    ] {
+        let answer = raw(&sidecar.socket, &post(path, body)).await;
+        let expected = format!("HTTP/1.1 {code}");
+        assert!(answer.starts_with(&expected), "{path} {body}: {answer}");
+        if code == "200" {
+            assert!(answer.ends_with("{\"lsn\":\"0/1000028\"}"), "{answer}");
+        }
+    }
+    let other = BackupOrder {
+        pod_uid: Some("uid-2".into()),
+        ..order("x")
+    };
+    let refused = client::start_backup(&sidecar.socket, &other).await;
+    assert!(matches!(refused, Err(ControlError::Refused(why)) if why.contains("uid-2")));
+}
+
+/// What is answered to bytes as they are.
+async fn raw(socket: &std::path::Path, request: &str) -> String {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
 async fn orders_that_make_no_sense_are_refused() {
     let sidecar = sidecar().await;
     let incremental = BackupOrder {
         r#type: BackupKind::Incremental,
-        id: None,
+        ..BackupOrder::default()
     };
     for order in [order("../etc"), order(""), incremental] {
         let refused = client::start_backup(&sidecar.socket, &order)
@@ -201,19 +278,20 @@ async fn orders_that_make_no_sense_are_refused() {
         ),
         (
             "DELETE /v1/backups/a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned(),
+            "404",
+        ),
+        (
+            "PUT /v1/backups/a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned(),
             "405",
         ),
-        (post("{}}"), "400"),
-        (post("{\"type\": \"Sometimes\"}"), "422"),
-        (post("{\"typ\": \"Full\"}"), "422"),
-        (post(&format!("{{\"id\": \"{long}\"}}")), "413"),
+        (post("backups", "{}}"), "400"),
+        (post("backups", "{\"type\": \"Sometimes\"}"), "422"),
+        (post("backups", "{\"typ\": \"Full\"}"), "422"),
+        (post("backups", &format!("{{\"id\": \"{long}\"}}")), "413"),
+        (format!("GET /v1/{long} HTTP/1.1\r\nhost: x\r\n\r\n"), "431"),
         ("nonsense\r\n\r\n".to_owned(), "400"),
     ] {
-        let mut stream = UnixStream::connect(&sidecar.socket).await.unwrap();
-        let _ = stream.write_all(request.as_bytes()).await;
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        let answer = String::from_utf8_lossy(&answer);
+        let answer = raw(&sidecar.socket, &request).await;
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {code}")),
             "{:.80} gave {answer}",
@@ -222,10 +300,10 @@ async fn orders_that_make_no_sense_are_refused() {
     }
 }
 
-fn post(body: &str) -> String {
+fn post(path: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "POST /v1/backups HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        "POST /v1/{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     )
 }
 

@@ -14,6 +14,7 @@ use crate::origin::{RestoreOrder, Source};
 use crate::progress::{Counters, Progress};
 use crate::socket;
 use crate::status::{Condition, ConditionStatus, RestoreDurations, RestorePlan, RestoreStatus};
+use crate::wal_command::WalCommand;
 use holdfast_postgres::SystemIdentifier;
 use holdfast_repository::backup::{BackupId, BackupReader};
 use holdfast_repository::catalogue::Catalogue;
@@ -291,7 +292,10 @@ async fn restore_command(settings: &Settings, in_place: bool) -> Result<String, 
     let program = std::env::current_exe()
         .map_err(|e| Failure::failed(format!("can't tell where this program is: {e}")))?;
     let word = |path: &Path| recovery::shell_word(&path.to_string_lossy());
-    let client = program.with_file_name("holdfast-wal");
+    let installed = WalCommand::installed(&settings.socket);
+    let client = installed
+        .filter(|client| client.exists())
+        .unwrap_or_else(|| program.with_file_name("holdfast-wal"));
     if in_place && client.exists() && socket::is_served(&settings.socket).await {
         return Ok(format!(
             "{} --socket {} restore %f %p",

@@ -3,6 +3,7 @@
 use super::{Restorer, absent_without_asking};
 use crate::config;
 use crate::data_directory::{self, Recovery};
+use crate::histories::Histories;
 use crate::socket::RestoreAnswer;
 use futures::StreamExt;
 use rustix::fs::OFlags;
@@ -51,7 +52,7 @@ pub async fn restore_one(settings: &Path, name: &str, path: &Path) -> u8 {
         Ok(settings) => settings,
         Err(e) => return trouble(&e),
     };
-    let restorer = Restorer::of_directory(Arc::new(settings), directory.clone(), None);
+    let restorer = Restorer::of_directory(Arc::new(settings), directory.clone(), Histories::none());
     match restorer.restore(name).await {
         RestoreAnswer::Absent => ABSENT,
         RestoreAnswer::Trouble(why) => trouble(&why),

@@ -290,6 +290,26 @@ async fn a_standby_hears_at_once_and_knows_the_histories() {
             A::Trouble(_)
         ));
     }
+    // What others know comes with the settings.
+    fs::remove_dir_all(bench.path("run/history")).unwrap();
+    assert!(matches!(
+        told(restorer.restore("00000002.history").await).await,
+        A::Trouble(_)
+    ));
+    let secret = bench.path("secret");
+    fs::create_dir(&secret).unwrap();
+    fs::write(secret.join("00000002.history"), "1\t0/380000\tx\n").unwrap();
+    fs::write(secret.join("00000003.history"), "nonsense").unwrap();
+    let line = format!("historyDirectory: {}\n", secret.display());
+    let informed = Restorer::new(bench.settings_with("shop/orders", &line));
+    assert_eq!(
+        told(informed.restore("00000002.history").await).await,
+        history
+    );
+    assert!(matches!(
+        told(informed.restore("00000003.history").await).await,
+        A::Trouble(_)
+    ));
     fs::rename(bench.path("away"), bench.path("store")).unwrap();
     assert_eq!(
         told(restorer.restore(&bench.name(2, 3).to_string()).await).await,
@@ -339,7 +359,8 @@ async fn the_end_of_recovery_needs_no_archive() {
     for restorer in [&copy, &restorer] {
         assert_eq!(asked(restorer, "00000002.history").await, A::Absent);
     }
-    // While it recovers, trouble is trouble.
+    // While it recovers, trouble is trouble; and this copy has seen nothing yet.
+    fs::remove_dir_all(bench.path("run/history")).unwrap();
     fs::write(bench.data().join("standby.signal"), "").unwrap();
     assert!(matches!(
         asked(&copy, "00000002.history").await,
@@ -404,7 +425,7 @@ async fn a_damaged_history_of_another_branch_is_nobodys_trouble() {
         fs::write(path, bytes).unwrap();
     };
     damage(&history);
-    let fresh = || Restorer::of_directory(bench.settings(), bench.data(), None);
+    let fresh = || Restorer::of_directory(bench.settings(), bench.data(), Histories::none());
     let ours = bench.name(1, 2).to_string();
     assert_eq!(
         ask(&fresh(), &ours).await,

@@ -62,7 +62,7 @@ struct SocketFile {
 
 impl BoundSocket {
     /// Splits into the listener and a guard that removes the file when it is dropped.
-    pub(crate) fn into_parts(self) -> (UnixListener, impl Send) {
+    pub(crate) fn into_parts(self) -> (UnixListener, impl Send + Sync + 'static) {
         (self.listener, self._file)
     }
 }

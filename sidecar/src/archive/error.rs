@@ -1,0 +1,102 @@
+//! Why a WAL file is not archived, and whether trying again may help.
+
+use crate::data_directory::DataDirectoryError;
+use crate::open::ArchiveError;
+use crate::origin::OriginError;
+use holdfast_postgres::{Lsn, TimelineId, WalFileName, WalNameError};
+use holdfast_repository::{ObjectError, OpenError, PutError};
+
+/// Why a file is not archived.
+#[derive(Debug, thiserror::Error)]
+pub enum NotArchived {
+    /// Not a WAL file's name.
+    #[error(transparent)]
+    Name(#[from] WalNameError),
+    /// The local files.
+    #[error(transparent)]
+    Local(#[from] DataDirectoryError),
+    /// holdfast.origin.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// The archive.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The archive's identity.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Reading it back.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The file.
+    #[error(transparent)]
+    Put(#[from] PutError),
+    /// A copy would archive into its source.
+    #[error(
+        "this data directory is a copy of the database in {place}, and a copy does not archive into its source: give it an \
+         archive of its own"
+    )]
+    Copy {
+        /// The archive.
+        place: String,
+    },
+    /// Nobody can tell whose WAL it is.
+    #[error(
+        "pg_wal has no {history}, so it can't be told whether {name} belongs to the timeline that is archived: copy {history} \
+         from the server that this one was cloned from into pg_wal"
+    )]
+    NoHistory {
+        /// The file.
+        name: WalFileName,
+        /// The file that is missing.
+        history: WalFileName,
+    },
+    /// Two servers promoted to one timeline.
+    #[error(
+        "{history} in pg_wal (digest {ours}) differs from the one archived in {place} (digest {stored}): two servers were \
+         promoted to timeline {timeline}, and the other's is archived; archive this one under another name, or clone it anew"
+    )]
+    Diverged {
+        /// The history file.
+        history: WalFileName,
+        /// Its timeline.
+        timeline: TimelineId,
+        /// The archive.
+        place: String,
+        /// Digest of the local file.
+        ours: String,
+        /// Digest of the archived file.
+        stored: String,
+    },
+    /// Its own server wrote it, and it can't be read.
+    #[error(
+        "{name} is not a whole segment ({why}), though this server wrote it: what can be read up to {valid_through} is kept \
+         aside, and the archive has a gap there. Check the disk under pg_wal, and take a backup"
+    )]
+    NotWhole {
+        /// The file.
+        name: WalFileName,
+        /// Why.
+        why: String,
+        /// The end of its last good record.
+        valid_through: Lsn,
+    },
+    /// Only while the program ends.
+    #[error("the program is ending")]
+    Ending,
+}
+
+impl NotArchived {
+    /// Whether trying again can't help without somebody changing something.
+    pub(crate) fn is_permanent(&self) -> bool {
+        match self {
+            Self::Local(DataDirectoryError::Read { .. } | DataDirectoryError::Control { .. }) => {
+                false
+            }
+            Self::Archive(e) => e.is_permanent(),
+            Self::Open(e) => e.is_permanent(),
+            Self::Object(ObjectError::Store(e)) => e.is_permanent(),
+            Self::Put(e) => e.is_permanent(),
+            _ => true,
+        }
+    }
+}

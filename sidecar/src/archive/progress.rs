@@ -1,0 +1,96 @@
+//! How archiving goes, for reports.
+
+use holdfast_postgres::{Lsn, SegmentName, SegmentSize, TimelineId};
+use holdfast_repository::wal::StoredThrough;
+use jiff::Timestamp;
+
+/// How archiving goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ArchiveProgress {
+    /// Since the start.
+    pub archived: u64,
+    /// Calls that were answered with an error since the start.
+    pub failed: u64,
+    /// The last file that was archived, and when.
+    pub last_archived: Option<(String, Timestamp)>,
+    /// The last file that was not, why, and when. None once a later call went well.
+    pub last_failure: Option<(String, String, Timestamp)>,
+    /// How far it has come; none before the first segment.
+    pub through: Option<Through>,
+}
+
+/// The end of what is stored without a break, as far as is known: Postgres hands over one segment after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Through {
+    /// Of the last segment.
+    pub timeline: TimelineId,
+    /// The last segment's end.
+    pub boundary: Lsn,
+    /// The end of its last complete record.
+    pub end: Lsn,
+    /// The last commit up to there, as far as is known.
+    pub last_commit: Option<Timestamp>,
+}
+
+impl Through {
+    /// After this segment.
+    pub(super) fn of(
+        segment: SegmentName,
+        size: SegmentSize,
+        stored: &StoredThrough,
+    ) -> Option<Self> {
+        Some(Self {
+            timeline: segment.timeline,
+            boundary: segment.number(size).ok()?.next().start(size),
+            end: stored.end,
+            last_commit: stored.last_commit.map(|commit| commit.to_jiff()),
+        })
+    }
+}
+
+impl ArchiveProgress {
+    /// What is archived again, or out of turn, is no progress.
+    pub(super) fn advance(&mut self, to: Through) {
+        let before = self.through;
+        let is_further = before.is_none_or(|before| {
+            (before.timeline, before.boundary) < (to.timeline, to.boundary)
+        });
+        if is_further {
+            self.through = Some(Through {
+                last_commit: to.last_commit.or(before.and_then(|before| before.last_commit)),
+                ..to
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_further_is_progress() {
+        let at = |timeline, boundary, commit: Option<i64>| Through {
+            timeline: TimelineId(timeline),
+            boundary: Lsn(boundary),
+            end: Lsn(boundary - 1),
+            last_commit: commit.map(|s| Timestamp::from_second(s).unwrap()),
+        };
+        let mut progress = ArchiveProgress::default();
+        for (next, expected) in [
+            (at(1, 100, None), at(1, 100, None)),
+            (at(1, 200, Some(7)), at(1, 200, Some(7))),
+            // Idle: the last commit is still the last.
+            (at(1, 300, None), at(1, 300, Some(7))),
+            // Again.
+            (at(1, 200, Some(9)), at(1, 300, Some(7))),
+            (at(1, 300, Some(9)), at(1, 300, Some(7))),
+            // A new timeline begins before the end of the old one.
+            (at(2, 250, Some(8)), at(2, 250, Some(8))),
+            (at(1, 400, Some(9)), at(2, 250, Some(8))),
+        ] {
+            progress.advance(next);
+            assert_eq!(progress.through, Some(expected));
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! From what was found to the report. Pure.
+
+use super::lag::{Position, lag};
+use super::{Answer, Found};
+use crate::archive::{ArchiveProgress, Through};
+use crate::check::Verdict;
+use crate::check::database::archiving;
+use crate::config::Settings;
+use crate::environment::Pod;
+use crate::status::{Lag, Moment};
+use crate::wal_command::WalCommand;
+use holdfast_protocol::control::{
+    ArchivedFile, FailedFile, HistoryFile, InstanceReport, PostgresReport, Role, WalReport,
+};
+use jiff::Timestamp;
+
+/// All that a report is made of.
+pub(super) struct Parts<'a> {
+    pub settings: &'a Settings,
+    pub trouble: Option<String>,
+    pub pod: &'a Pod,
+    pub found: &'a Found,
+    pub not_configured: Option<String>,
+    pub progress: ArchiveProgress,
+    pub histories: Vec<HistoryFile>,
+    pub running_backup: Option<String>,
+    pub now: Timestamp,
+}
+
+pub(super) fn report(parts: Parts<'_>) -> InstanceReport {
+    let Parts {
+        settings,
+        trouble,
+        pod,
+        found,
+        not_configured,
+        progress,
+        histories,
+        running_backup,
+        now,
+    } = parts;
+    let postgres = postgres(found, &WalCommand::of(&settings.socket), not_configured);
+    let lag = match &found.server {
+        Ok(answer) if archives(answer, &postgres) => behind(found, answer, &progress, now),
+        _ => None,
+    };
+    let ArchiveProgress {
+        archived,
+        failed,
+        last_archived,
+        last_failure,
+        through,
+    } = progress;
+    InstanceReport {
+        archive: settings.archive.clone(),
+        pod_uid: pod.uid.clone(),
+        sidecar_version: env!("CARGO_PKG_VERSION").to_owned(),
+        configuration_generation: settings.generation,
+        configuration_error: trouble,
+        postgres,
+        wal: WalReport {
+            archived_count: archived,
+            failed_count: failed,
+            last_archived: last_archived.map(|(name, time)| ArchivedFile { name, time }),
+            last_failure: last_failure.map(|(name, reason, time)| FailedFile { name, reason, time }),
+            ready_count: found.queue.as_ref().map(|queue| queue.names.len() as u64),
+            archived_through: through.map(moment),
+            lag,
+            histories,
+        },
+        running_backup,
+    }
+}
+
+/// Whether this server hands its WAL to us: a standby does so only where it always archives.
+fn archives(answer: &Answer, report: &PostgresReport) -> bool {
+    report.archiving_off.is_none()
+        && (!answer.settings.in_recovery || answer.settings.archive_mode == "always")
+}
+
+fn behind(
+    found: &Found,
+    answer: &Answer,
+    progress: &ArchiveProgress,
+    now: Timestamp,
+) -> Option<Lag> {
+    let position = Position {
+        lsn: answer.lsn,
+        timeline: answer.timeline,
+        segment_size: found.control.as_ref().ok()?.segment_size,
+        queue: found.queue.as_ref(),
+        through: progress.through.as_ref(),
+        last_archived: progress.last_archived.as_ref().map(|(_, time)| *time),
+    };
+    lag(&position, now)
+}
+
+fn moment(through: Through) -> Moment {
+    Moment {
+        lsn: Some(through.end.to_string()),
+        time: through.last_commit,
+    }
+}
+
+fn postgres(
+    found: &Found,
+    command: &WalCommand,
+    not_configured: Option<String>,
+) -> PostgresReport {
+    let control = found.control.as_ref().ok();
+    let known = PostgresReport {
+        system_identifier: control.map(|control| control.system_identifier.to_string()),
+        major: control.map(|control| control.major),
+        timeline: control.map(|control| control.timeline.max(control.min_recovery_timeline).0),
+        ..PostgresReport::default()
+    };
+    let answer = match &found.server {
+        Ok(answer) => answer,
+        Err(why) => {
+            return PostgresReport {
+                unreachable: Some(why.clone()),
+                ..known
+            };
+        }
+    };
+    let server = &answer.settings;
+    let version = server.server_version_num;
+    PostgresReport {
+        unreachable: None,
+        role: Some(if server.in_recovery {
+            Role::Standby
+        } else {
+            Role::Primary
+        }),
+        system_identifier: Some(server.system_identifier.to_string()),
+        version: Some(format!("{}.{}", version / 10_000, version % 10_000)),
+        major: Some(version / 10_000),
+        timeline: known.timeline.max(Some(answer.timeline.0)),
+        archiving_off: archiving_off(answer, command, not_configured),
+        pending_restart: server.pending_restart.clone(),
+    }
+}
+
+/// Each thing that keeps archiving from being on, with the line that mends it.
+fn archiving_off(
+    answer: &Answer,
+    command: &WalCommand,
+    not_configured: Option<String>,
+) -> Option<String> {
+    let mut reasons: Vec<String> = archiving(&answer.settings, command)
+        .into_iter()
+        .filter(|finding| finding.verdict != Verdict::Good)
+        .map(|finding| match finding.mend {
+            Some(mend) => format!(
+                "{}: {}, mend it with: {mend}",
+                finding.subject, finding.message
+            ),
+            None => format!("{}: {}", finding.subject, finding.message),
+        })
+        .collect();
+    if reasons.is_empty() {
+        return None;
+    }
+    reasons.extend(not_configured);
+    Some(reasons.join("; "))
+}
+
+#[cfg(test)]
+mod tests;

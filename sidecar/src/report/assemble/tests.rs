@@ -1,0 +1,186 @@
+use super::*;
+use crate::config::{Overrides, parse};
+use crate::queue::Queue;
+use crate::wal_bench::{Bench, IN_RECOVERY};
+use holdfast_postgres::server::Settings as ServerSettings;
+use holdfast_postgres::{Lsn, SystemIdentifier, TimelineId, WalLevel};
+use std::path::Path;
+
+fn settings() -> Settings {
+    let text = "archive: shop/orders\ngeneration: 4\npostgres: {dataDirectory: /d}\n\
+                repositories: [{name: r, filesystem: {path: /b}}]\n";
+    parse(Path::new("/f"), text, &Overrides::default()).unwrap()
+}
+
+fn answer() -> Answer {
+    Answer {
+        settings: ServerSettings {
+            server_version_num: 170_006,
+            data_directory: "/d".into(),
+            archive_mode: "on".into(),
+            archive_command: "/holdfast/bin/holdfast-wal archive %f %p".into(),
+            archive_library: None,
+            wal_level: WalLevel::Replica,
+            restore_command: String::new(),
+            in_recovery: false,
+            timeline: TimelineId(1),
+            system_identifier: SystemIdentifier(7),
+            data_checksums: true,
+            full_page_writes: true,
+            pending_restart: Vec::new(),
+        },
+        lsn: Lsn(0x50_0007),
+        timeline: TimelineId(2),
+    }
+}
+
+fn found(server: Result<Answer, String>) -> Found {
+    let bench = Bench::new();
+    bench.control(1, IN_RECOVERY);
+    Found {
+        control: Ok(crate::data_directory::control_file(&bench.data()).unwrap()),
+        queue: Some(Queue::default()),
+        server,
+    }
+}
+
+fn of(found: &Found, progress: ArchiveProgress, not_configured: Option<&str>) -> InstanceReport {
+    report(Parts {
+        settings: &settings(),
+        trouble: Some("told".into()),
+        pod: &Pod {
+            name: None,
+            uid: Some("u".into()),
+        },
+        found,
+        not_configured: not_configured.map(str::to_owned),
+        progress,
+        histories: Vec::new(),
+        running_backup: Some("b".into()),
+        now: Timestamp::from_second(1000).unwrap(),
+    })
+}
+
+#[test]
+fn a_report_has_what_was_found() {
+    let progress = ArchiveProgress {
+        archived: 3,
+        failed: 1,
+        last_archived: Some(("x".into(), Timestamp::from_second(970).unwrap())),
+        last_failure: None,
+        through: Some(Through {
+            timeline: TimelineId(2),
+            boundary: Lsn(0x50_0000),
+            end: Lsn(0x4F_FFF0),
+            last_commit: Timestamp::from_second(900).ok(),
+        }),
+    };
+    let value = serde_json::to_value(of(&found(Ok(answer())), progress, None)).unwrap();
+    assert_eq!(
+        value,
+        serde_json::json!({
+            "archive": "shop/orders",
+            "podUid": "u",
+            "sidecarVersion": env!("CARGO_PKG_VERSION"),
+            "configurationGeneration": 4,
+            "configurationError": "told",
+            "postgres": {
+                "role": "Primary",
+                "systemIdentifier": "7",
+                "version": "17.6",
+                "major": 17,
+                "timeline": 2,
+            },
+            "wal": {
+                "archivedCount": 3,
+                "failedCount": 1,
+                "lastArchived": {"name": "x", "time": "1970-01-01T00:16:10Z"},
+                "readyCount": 0,
+                "archivedThrough": {"lsn": "0/4FFFF0", "time": "1970-01-01T00:15:00Z"},
+                "lag": {"bytes": 7, "seconds": 30},
+            },
+            "runningBackup": "b",
+        })
+    );
+}
+
+#[test]
+fn without_a_server_pg_control_tells() {
+    let report = of(&found(Err("it is down".into())), Default::default(), None);
+    let postgres = report.postgres;
+    assert_eq!(postgres.unreachable.as_deref(), Some("it is down"));
+    assert_eq!((postgres.major, postgres.timeline), (Some(17), Some(1)));
+    assert_eq!(
+        (postgres.role, postgres.version, postgres.archiving_off),
+        (None, None, None)
+    );
+    assert!(postgres.system_identifier.is_some());
+    assert_eq!(report.wal.lag, None);
+}
+
+#[test]
+fn what_keeps_archiving_off_is_told_with_the_line_that_mends_it() {
+    let with = |change: fn(&mut ServerSettings)| {
+        let mut answer = answer();
+        change(&mut answer.settings);
+        answer
+    };
+    for (answer, parts, lag) in [
+        (answer(), [].as_slice(), true),
+        (
+            with(|s| s.archive_mode = "off".into()),
+            &["archive_mode: off, mend it with: ALTER SYSTEM SET archive_mode = on"],
+            false,
+        ),
+        (
+            with(|s| {
+                s.archive_mode = "off".into();
+                s.pending_restart = vec!["archive_mode".into()];
+            }),
+            &["archive_mode: off until Postgres is restarted, mend it with: restart Postgres"],
+            false,
+        ),
+        (
+            with(|s| {
+                s.archive_mode = "off".into();
+                s.archive_command = "cp %p /x/%f".into();
+            }),
+            &[
+                "archive_mode: off",
+                "archive_command: \"cp %p /x/%f\" is not holdfast-wal's, mend it with: ALTER SYSTEM SET archive_command = 'holdfast-wal archive %f %p'; SELECT pg_reload_conf();",
+                "; it is not overwritten",
+            ],
+            false,
+        ),
+        (
+            with(|s| s.archive_library = Some("basic_archive".into())),
+            &["archive_library: basic_archive archives instead"],
+            false,
+        ),
+        (
+            with(|s| s.wal_level = WalLevel::Minimal),
+            &["wal_level: minimal"],
+            false,
+        ),
+        // A standby hands nothing over, unless it always does.
+        (with(|s| s.in_recovery = true), &[], false),
+        (
+            with(|s| {
+                s.in_recovery = true;
+                s.archive_mode = "always".into();
+            }),
+            &[],
+            true,
+        ),
+    ] {
+        let not_configured = parts.last().filter(|part| part.starts_with("; "));
+        let not_configured = not_configured.map(|part| part.trim_start_matches("; "));
+        let report = of(&found(Ok(answer)), Default::default(), not_configured);
+        let off = report.postgres.archiving_off.unwrap_or_default();
+        assert_eq!(off.is_empty(), parts.is_empty(), "{off}");
+        for part in parts {
+            assert!(off.contains(part), "{off}");
+        }
+        assert_eq!(report.wal.lag.is_some(), lag, "{off}");
+    }
+}

@@ -1,0 +1,154 @@
+//! How far the store is behind the server. Pure.
+
+use crate::archive::Through;
+use crate::queue::Queue;
+use crate::status::Lag;
+use holdfast_postgres::{Lsn, SegmentSize, TimelineId, WalFileName};
+use jiff::Timestamp;
+
+/// Where a server that archives stands, and what is known of its WAL.
+#[derive(Debug, Clone)]
+pub(super) struct Position<'a> {
+    /// Where its WAL ends.
+    pub lsn: Lsn,
+    /// On this timeline.
+    pub timeline: TimelineId,
+    /// Of its segments.
+    pub segment_size: SegmentSize,
+    /// What waits.
+    pub queue: Option<&'a Queue>,
+    /// What this sidecar has stored.
+    pub through: Option<&'a Through>,
+    /// When it last stored something.
+    pub last_archived: Option<Timestamp>,
+}
+
+/// What is written and not stored: from the first segment that waits, else from the segment that is being written, for
+/// all before it was acknowledged. None: it can't be told.
+pub(super) fn lag(position: &Position<'_>, now: Timestamp) -> Option<Lag> {
+    let Position {
+        lsn,
+        timeline,
+        segment_size,
+        queue,
+        through,
+        last_archived,
+    } = position.clone();
+    let waits = queue.and_then(Queue::first_segment).and_then(|name| {
+        let WalFileName::Segment(segment) = name else {
+            return None;
+        };
+        Some(segment.number(segment_size).ok()?.start(segment_size))
+    });
+    let acknowledged = match (queue, waits) {
+        (_, Some(waits)) => Some(waits),
+        (Some(_), None) => Some(lsn.segment(segment_size).start(segment_size)),
+        (None, None) => None,
+    };
+    let stored = through
+        .filter(|through| through.timeline == timeline)
+        .map(|through| through.boundary);
+    let bytes = lsn.0.saturating_sub(acknowledged.max(stored)?.0);
+    let age = |since: Timestamp| u64::try_from(now.duration_since(since).as_secs()).unwrap_or(0);
+    let seconds = match (bytes, waits, queue.and_then(|queue| queue.since)) {
+        (0, ..) => Some(0),
+        (_, Some(_), Some(since)) => Timestamp::try_from(since).ok().map(age),
+        // What is being written was begun after the last was stored.
+        _ => last_archived.map(age),
+    };
+    Some(Lag {
+        bytes: Some(bytes),
+        seconds,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_postgres::{SegmentName, SegmentNumber};
+    use std::time::{Duration, SystemTime};
+
+    const MIB: u64 = 1 << 20;
+
+    fn queue(numbers: &[u64], seconds: u64) -> Queue {
+        let size = SegmentSize::new(MIB as u32).unwrap();
+        let name = |n: &u64| SegmentName::new(TimelineId(1), SegmentNumber(*n), size);
+        Queue {
+            names: numbers
+                .iter()
+                .map(|n| WalFileName::Segment(name(n)))
+                .collect(),
+            since: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+        }
+    }
+
+    #[test]
+    fn what_is_not_stored_counts() {
+        let through = |timeline, boundary| {
+            Some(Through {
+                timeline: TimelineId(timeline),
+                boundary: Lsn(boundary),
+                end: Lsn(boundary),
+                last_commit: None,
+            })
+        };
+        let now = Timestamp::from_second(1000).unwrap();
+        let at = |s| Timestamp::from_second(s).ok();
+        let some = |bytes, seconds| Some((bytes, seconds));
+        for (lsn, waiting, stored, last, expected) in [
+            // Nothing is known.
+            (5 * MIB + 7, None, None, None, None),
+            // Nothing waits: the segment that is being written.
+            (5 * MIB + 7, Some(queue(&[], 0)), None, None, some(7, None)),
+            (5 * MIB + 7, Some(queue(&[], 0)), None, at(990), some(7, Some(10))),
+            (
+                5 * MIB + 7,
+                Some(queue(&[], 0)),
+                through(1, 5 * MIB),
+                at(990),
+                some(7, Some(10)),
+            ),
+            // All is stored.
+            (5 * MIB, Some(queue(&[], 0)), through(1, 5 * MIB), at(1), some(0, Some(0))),
+            (5 * MIB, None, through(1, 5 * MIB), None, some(0, Some(0))),
+            // After a switch, and before this sidecar has stored anything.
+            (5 * MIB, Some(queue(&[], 0)), None, None, some(0, Some(0))),
+            // Three wait.
+            (
+                8 * MIB + 1,
+                Some(queue(&[5, 6, 7], 900)),
+                through(1, 5 * MIB),
+                at(990),
+                some(3 * MIB + 1, Some(100)),
+            ),
+            // The first is stored, and its status file not yet renamed.
+            (
+                8 * MIB + 1,
+                Some(queue(&[5, 6, 7], 900)),
+                through(1, 6 * MIB),
+                at(990),
+                some(2 * MIB + 1, Some(100)),
+            ),
+            // Another timeline's says nothing.
+            (5 * MIB + 7, None, through(2, 5 * MIB), at(1), None),
+            (
+                5 * MIB + 7,
+                Some(queue(&[4], 2000)),
+                through(2, 9 * MIB),
+                at(1),
+                some(MIB + 7, Some(0)),
+            ),
+        ] {
+            let position = Position {
+                lsn: Lsn(lsn),
+                timeline: TimelineId(1),
+                segment_size: SegmentSize::new(MIB as u32).unwrap(),
+                queue: waiting.as_ref(),
+                through: stored.as_ref(),
+                last_archived: last,
+            };
+            let found = lag(&position, now).map(|lag| (lag.bytes.unwrap(), lag.seconds));
+            assert_eq!(found, expected, "{position:?}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Looks at the data directory and asks the server, within bounds.
+
+use crate::config::Settings;
+use crate::control::OrderError;
+use crate::data_directory;
+use crate::exit::{ExitClass, Failure};
+use crate::queue::Queue;
+use holdfast_postgres::server::{ConnectOptions, Server, ServerError, Settings as ServerSettings};
+use holdfast_postgres::{ControlFile, Lsn, TimelineId};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// For the server to answer, connecting included.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// So many files that wait are counted.
+const MOST_READY: usize = 10_000;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Found {
+    /// pg_control, or why it can't be read.
+    pub control: Result<ControlFile, String>,
+    /// What waits to be archived; none if it can't be told.
+    pub queue: Option<Queue>,
+    /// What the server says, or why it can't be asked.
+    pub server: Result<Answer, String>,
+}
+
+/// What the server says.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// What it runs with.
+    pub settings: ServerSettings,
+    /// Where its WAL ends; on a standby, what is replayed.
+    pub lsn: Lsn,
+    /// The newest timeline that it has reached.
+    pub timeline: TimelineId,
+}
+
+/// Looks once.
+pub(super) async fn look(settings: &Arc<Settings>) -> Found {
+    let local = {
+        let settings = settings.clone();
+        tokio::task::spawn_blocking(move || {
+            let directory = &settings.postgres.data_directory;
+            let control = data_directory::control_file(directory).map_err(|e| e.to_string());
+            (control, Queue::look(directory, MOST_READY).ok())
+        })
+    };
+    let (local, server) = tokio::join!(local, ask(settings));
+    let (control, queue) =
+        local.unwrap_or_else(|_| (Err("the program is ending".to_owned()), None));
+    let server = match (&control, server) {
+        (Ok(control), Ok(answer))
+            if answer.settings.system_identifier != control.system_identifier =>
+        {
+            Err(format!(
+                "the server that answers has system identifier {}, and the data directory {}: correct postgres.host and postgres.port",
+                answer.settings.system_identifier, control.system_identifier
+            ))
+        }
+        (_, server) => server.map_err(|e| e.why),
+    };
+    Found {
+        control,
+        queue,
+        server,
+    }
+}
+
+async fn ask(settings: &Settings) -> Result<Answer, NoAnswer> {
+    on_the_server(settings, async |server| {
+        Ok(Answer {
+            settings: server.settings().await?,
+            lsn: server.current_lsn().await?,
+            timeline: server.current_timeline().await?,
+        })
+    })
+    .await
+}
+
+/// Why a server could not be asked, or would not do it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// One sentence.
+    pub why: String,
+    /// Whether nobody was there to say it: no server answered at all.
+    pub silent: bool,
+}
+
+impl NoAnswer {
+    fn of(error: &ServerError) -> Self {
+        let answered = match error {
+            ServerError::Connect { reason, .. } => reason.code.is_some(),
+            ServerError::Unsupported { .. }
+            | ServerError::Query { .. }
+            | ServerError::Answer { .. } => true,
+        };
+        Self {
+            why: Failure::from_error(ExitClass::Unknown, error).message,
+            silent: !answered,
+        }
+    }
+}
+
+/// Does something in a session of its own, which ends with it: an idle one would hold up a smart shutdown.
+///
+/// # Errors
+/// After five seconds at most.
+pub async fn on_the_server<T>(
+    settings: &Settings,
+    work: impl AsyncFnOnce(&Server) -> Result<T, ServerError>,
+) -> Result<T, NoAnswer> {
+    let options = settings
+        .postgres
+        .connect_options("holdfast sidecar")
+        .map_err(|e| NoAnswer {
+            why: e.to_string(),
+            silent: false,
+        })?;
+    let options = ConnectOptions {
+        connect_timeout: PATIENCE,
+        ..options
+    };
+    let done = async {
+        let server = Server::connect(&options).await?;
+        work(&server).await
+    };
+    match timeout(PATIENCE, done).await {
+        Ok(done) => done.map_err(|e| NoAnswer::of(&e)),
+        Err(_) => Err(NoAnswer {
+            why: format!("Postgres at {options:?} has not answered within {PATIENCE:?}"),
+            silent: true,
+        }),
+    }
+}
+
+/// Closes the segment that is being written.
+pub(super) async fn switch_wal(settings: &Settings) -> Result<Lsn, OrderError> {
+    let done = on_the_server(settings, async |server| {
+        if server.settings().await?.in_recovery {
+            return Ok(None);
+        }
+        server.switch_wal().await.map(Some)
+    });
+    match done.await {
+        Ok(Some(lsn)) => Ok(lsn),
+        Ok(None) => Err(OrderError::Refused(
+            "this server is a standby, and only a primary can switch to a new segment: order it from the primary's sidecar"
+                .to_owned(),
+        )),
+        Err(no_answer) => Err(OrderError::Busy(no_answer.why)),
+    }
+}
