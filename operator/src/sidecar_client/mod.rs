@@ -1,1 +1,172 @@
 //! Speaks to a sidecar: mutual TLS, by name.
+//!
+//! A pod's address may be another pod's tomorrow, so a sidecar is known by the name in its certificate, which our
+//! authority signs for its archive alone; and an order names the pod that it is for.
+
+mod error;
+mod http;
+
+pub use error::SidecarError;
+
+use crate::authority::Keyring;
+use crate::metrics::Metrics;
+use crate::names::{CONTROL_PORT, Key};
+use crate::text;
+use holdfast_protocol::control::{
+    BackupAccepted, BackupOrder, InstanceReport, SwitchWalOrder, WalSwitched, sidecar_name,
+};
+use holdfast_protocol::status::BackupStatus;
+use holdfast_repository::backup::BackupId;
+use http::Request;
+use hyper::Method;
+use serde::de::DeserializeOwned;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Where a sidecar is, and who it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sidecar {
+    /// The archive whose sidecar it must prove to be.
+    pub archive: Key,
+    /// The pod's.
+    pub address: IpAddr,
+    /// The pod that orders are for.
+    pub pod_uid: String,
+}
+
+/// Asks and orders. Cheap to clone.
+#[derive(Clone)]
+pub struct SidecarClient {
+    keyring: watch::Receiver<Arc<Keyring>>,
+    metrics: Arc<Metrics>,
+    port: u16,
+}
+
+impl SidecarClient {
+    /// With the certificates of whatever keyring is held when it asks.
+    pub fn new(keyring: watch::Receiver<Arc<Keyring>>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            keyring,
+            metrics,
+            port: CONTROL_PORT,
+        }
+    }
+
+    #[cfg(test)]
+    fn on_port(self, port: u16) -> Self {
+        Self { port, ..self }
+    }
+
+    /// What it knows of itself and its server. The answer is checked to be the named pod's.
+    pub async fn status(&self, sidecar: &Sidecar) -> Result<InstanceReport, SidecarError> {
+        let report: InstanceReport = self
+            .ask(sidecar, "status", Method::GET, "/v1/status", None)
+            .await?;
+        match &report.pod_uid {
+            Some(uid) if *uid != sidecar.pod_uid => Err(SidecarError::Refused {
+                code: 412,
+                message: "it is another pod's sidecar".to_owned(),
+            }),
+            _ => Ok(report),
+        }
+    }
+
+    /// Orders a backup, and returns its id. Ordering again with the same id does nothing more. The order is made out to
+    /// the sidecar's pod.
+    pub async fn start_backup(
+        &self,
+        sidecar: &Sidecar,
+        order: &BackupOrder,
+    ) -> Result<String, SidecarError> {
+        let order = BackupOrder {
+            pod_uid: Some(sidecar.pod_uid.clone()),
+            ..order.clone()
+        };
+        let accepted: BackupAccepted = self
+            .ask(sidecar, "start_backup", Method::POST, "/v1/backups", json(&order))
+            .await?;
+        Ok(accepted.id)
+    }
+
+    /// How a backup is doing.
+    pub async fn backup(
+        &self,
+        sidecar: &Sidecar,
+        id: &BackupId,
+    ) -> Result<BackupStatus, SidecarError> {
+        let path = format!("/v1/backups/{id}");
+        self.ask(sidecar, "backup", Method::GET, &path, None).await
+    }
+
+    /// Ends a backup that runs. It has ended when [`SidecarClient::backup`] says so.
+    pub async fn cancel_backup(
+        &self,
+        sidecar: &Sidecar,
+        id: &BackupId,
+    ) -> Result<(), SidecarError> {
+        let path = format!("/v1/backups/{id}");
+        self.send(sidecar, "cancel_backup", Method::DELETE, &path, None)
+            .await
+            .map(|_| ())
+    }
+
+    /// Has the server close the segment that it writes, so that it is archived. Its end.
+    pub async fn switch_wal(&self, sidecar: &Sidecar) -> Result<WalSwitched, SidecarError> {
+        let order = SwitchWalOrder {
+            pod_uid: Some(sidecar.pod_uid.clone()),
+        };
+        self.ask(sidecar, "switch_wal", Method::POST, "/v1/switch-wal", json(&order))
+            .await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        sidecar: &Sidecar,
+        request: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<T, SidecarError> {
+        let answer = self.send(sidecar, request, method, path, body).await?;
+        serde_json::from_slice(&answer).map_err(|error| SidecarError::Protocol {
+            address: self.address(sidecar).to_string(),
+            reason: text::cause(&error),
+        })
+    }
+
+    async fn send(
+        &self,
+        sidecar: &Sidecar,
+        request: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>, SidecarError> {
+        let Sidecar { archive, .. } = sidecar;
+        let sent = Request {
+            tls: self.keyring.borrow().client().clone(),
+            address: self.address(sidecar),
+            name: sidecar_name(&archive.namespace, &archive.name),
+            method,
+            path,
+            body: body.unwrap_or_default(),
+        };
+        let answer = sent.send().await;
+        let result = answer.as_ref().map_or_else(|error| error.kind(), |_| "answered");
+        self.metrics.sidecar_request(request, result);
+        answer
+    }
+
+    fn address(&self, sidecar: &Sidecar) -> SocketAddr {
+        SocketAddr::new(sidecar.address, self.port)
+    }
+}
+
+/// Our own plain structs always serialise.
+fn json(value: &impl serde::Serialize) -> Option<Vec<u8>> {
+    serde_json::to_vec(value).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,413 @@
+//! What the Secret of an archive's pods holds. Pure: the same needs give the same bytes.
+//!
+//! The generation counts up with every change and is reported back by the sidecars. What a new generation does not need
+//! any more (old keys, an old password) stays until every instance has loaded it: an instance reads its files whenever
+//! it needs them, by the settings that it has.
+
+use super::histories::{self, Histories};
+use super::validate::{Wanted, WantedRepository};
+use crate::authority::Signed;
+use crate::names::{CONTROL_PORT, Key, MONITORING_PORT};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use holdfast_protocol::settings::{
+    Backup, Compression, Control, Credentials, Encryption, Monitoring, Postgres, Repository, S3,
+    SettingsFile, Wal,
+};
+use std::collections::BTreeMap;
+use std::fmt;
+use thiserror::Error;
+
+/// The settings.
+const CONFIG: &str = "config.yaml";
+const CA: &str = "ca.crt";
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+const PASSWORD: &str = "postgres-password";
+
+/// All containers of a pod share its loopback interface, and not the folder of the server's socket.
+const HOST: &str = "localhost";
+
+/// What the API server takes, in bytes, with room.
+const LARGEST: usize = 1_000_000;
+
+/// The entries of a Secret.
+pub type Entries = BTreeMap<String, Vec<u8>>;
+
+/// The Secret as it stands. `Debug` shows names alone.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Present {
+    /// Of its settings; 0 where nobody can tell.
+    pub generation: i64,
+    /// What it holds.
+    pub entries: Entries,
+}
+
+impl fmt::Debug for Present {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Present")
+            .field("generation", &self.generation)
+            .field("entries", &self.entries.keys())
+            .finish()
+    }
+}
+
+impl Present {
+    /// The certificate that stands, with its key.
+    pub fn signed(&self) -> Option<Signed> {
+        let text = |name: &str| String::from_utf8(self.entries.get(name)?.clone()).ok();
+        Some(Signed {
+            certificate: text(CERTIFICATE)?,
+            key: text(KEY)?,
+        })
+    }
+
+    /// The history files that stand.
+    pub fn histories(&self) -> Histories {
+        let files = self.entries.iter();
+        files
+            .filter(|(name, _)| histories::is_name(name))
+            .map(|(name, content)| (name.clone(), content.clone()))
+            .collect()
+    }
+}
+
+/// What goes into the Secret besides what the user wants.
+#[derive(Debug, Clone)]
+pub struct Own<'a> {
+    /// The authorities to trust, in PEM.
+    pub bundle: &'a str,
+    /// The sidecars' certificate.
+    pub signed: &'a Signed,
+    /// The history files that are known.
+    pub histories: &'a Histories,
+}
+
+/// How far the instances are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loaded {
+    /// The newest generation that any instance has reported.
+    pub newest: i64,
+    /// The oldest that an instance may still use; none where there are no instances.
+    pub oldest: Option<i64>,
+}
+
+/// A Secret that can't be made.
+#[derive(Debug, Error)]
+pub enum RenderError {
+    /// The settings can't be written. A bug.
+    #[error("the settings can't be written as YAML: {0}")]
+    Yaml(String),
+    /// More than a Secret takes.
+    #[error("the Secret would have {0} bytes, and it can have {LARGEST}: use fewer repositories or keys")]
+    TooLarge(usize),
+}
+
+/// The Secret as it has to be written; none where it stands as it should.
+pub fn render(
+    archive: &Key,
+    wanted: &Wanted,
+    own: &Own<'_>,
+    present: Option<&Present>,
+    loaded: Loaded,
+) -> Result<Option<Present>, RenderError> {
+    let mut entries = Entries::new();
+    let mut settings = settings(archive, wanted, &mut entries);
+    let Own {
+        bundle,
+        signed,
+        histories,
+    } = own;
+    for (name, text) in [
+        (CA, *bundle),
+        (CERTIFICATE, signed.certificate.as_str()),
+        (KEY, signed.key.as_str()),
+    ] {
+        entries.insert(name.to_owned(), text.as_bytes().to_vec());
+    }
+    entries.extend(histories.iter().map(|(n, c)| (n.clone(), c.clone())));
+
+    let write = |settings: &SettingsFile| {
+        serde_saphyr::to_string(settings)
+            .map(String::into_bytes)
+            .map_err(|error| RenderError::Yaml(error.to_string()))
+    };
+    if let Some(present) = present.filter(|present| present.generation > 0) {
+        settings.generation = Some(present.generation);
+        entries.insert(CONFIG.to_owned(), write(&settings)?);
+        let stands = |(name, content): (&String, &Vec<u8>)| {
+            present.entries.get(name).is_some_and(|one| one == content)
+        };
+        if entries.iter().all(stands) {
+            let all_have_it = loaded
+                .oldest
+                .is_none_or(|oldest| oldest >= present.generation);
+            let stale = present.entries.len() > entries.len();
+            let clean = Present {
+                generation: present.generation,
+                entries,
+            };
+            return Ok((stale && all_have_it).then_some(clean));
+        }
+    }
+    let generation = present.map_or(0, |present| present.generation);
+    let generation = generation.max(loaded.newest).saturating_add(1);
+    settings.generation = Some(generation);
+    entries.insert(CONFIG.to_owned(), write(&settings)?);
+    if let Some(present) = present
+        && loaded.oldest.is_some()
+    {
+        keep_stale(&mut entries, present);
+    }
+    let size: usize = entries.iter().map(|(n, c)| n.len() + c.len()).sum();
+    if size > LARGEST {
+        return Err(RenderError::TooLarge(size));
+    }
+    Ok(Some(Present {
+        generation,
+        entries,
+    }))
+}
+
+/// Histories go when they are another cluster's: an instance of this one must not take them for its own.
+fn keep_stale(entries: &mut Entries, present: &Present) {
+    for (name, content) in &present.entries {
+        if !histories::is_name(name) {
+            entries
+                .entry(name.clone())
+                .or_insert_with(|| content.clone());
+        }
+    }
+}
+
+/// Adds the files that the settings name.
+fn settings(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFile {
+    let Wanted {
+        repositories,
+        port,
+        user,
+        password,
+        wal,
+        backup,
+        parallelism,
+        accepted,
+    } = wanted;
+    let mut file = |name: String, content: Vec<u8>| {
+        entries.insert(name.clone(), content);
+        name
+    };
+    let compression = |(algorithm, level): &(String, Option<i32>)| Compression {
+        algorithm: algorithm.clone(),
+        level: *level,
+    };
+    SettingsFile {
+        archive: archive.to_string(),
+        generation: None,
+        postgres: Postgres {
+            // The pod's network is one; the folder of the server's socket is in another container.
+            host: Some("localhost".to_owned()),
+            port: Some(*port),
+            user: Some(user.clone()),
+            password_file: password
+                .as_ref()
+                .map(|password| file(PASSWORD.to_owned(), password.clone())),
+            ..Postgres::default()
+        },
+        repositories: repositories
+            .iter()
+            .map(|wanted| repository(wanted, &mut file))
+            .collect(),
+        wal: Some(Wal {
+            compression: compression(wal),
+        }),
+        backup: Some(Backup {
+            compression: compression(backup),
+            parallelism: *parallelism,
+        }),
+        control: Some(Control {
+            listen: format!("[::]:{CONTROL_PORT}"),
+            ca_file: CA.to_owned(),
+            certificate_file: CERTIFICATE.to_owned(),
+            key_file: KEY.to_owned(),
+        }),
+        monitoring: Some(Monitoring {
+            listen: format!("[::]:{MONITORING_PORT}"),
+        }),
+        history_directory: Some(".".to_owned()),
+        accept_system_identifier: accepted.clone(),
+    }
+}
+
+fn repository(
+    wanted: &WantedRepository,
+    file: &mut impl FnMut(String, Vec<u8>) -> String,
+) -> Repository {
+    let WantedRepository {
+        name,
+        required,
+        resolved,
+    } = wanted;
+    let mut own = |suffix: &str, content: Vec<u8>| file(format!("{name}.{suffix}"), content);
+    let s3 = S3 {
+        bucket: resolved.s3.bucket.clone(),
+        prefix: resolved.s3.prefix.clone(),
+        region: resolved.s3.region.clone(),
+        endpoint: resolved.s3.endpoint.clone(),
+        ca_file: resolved.ca.clone().map(|ca| own("ca.crt", ca)),
+    };
+    let credentials = resolved.access.as_ref().map(|access| Credentials {
+        access_key_id_file: own("access-key-id", access.id.clone().into()),
+        secret_access_key_file: own("secret-access-key", access.secret.clone().into()),
+        session_token_file: access
+            .session_token
+            .clone()
+            .map(|token| own("session-token", token.into())),
+    });
+    let encryption = resolved.keys.as_ref().map(|keys| Encryption {
+        current_key: keys.current.clone(),
+        key_files: keys
+            .keys
+            .iter()
+            .map(|(id, key)| {
+                let content = STANDARD.encode(key).into_bytes();
+                (id.clone(), own(&format!("key.{id}"), content))
+            })
+            .collect(),
+    });
+    Repository {
+        name: name.clone(),
+        s3,
+        credentials,
+        encryption,
+        mode: if *required { "Required" } else { "BestEffort" }.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::validate::tests::{KEY as MASTER, wanted};
+    use super::*;
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
+
+    const OTHER: &str = "HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
+    const ONE: &[(&str, &str)] = &[("current", "k1"), ("k1", MASTER)];
+    const BOTH: &[(&str, &str)] = &[("current", "k2"), ("k1", MASTER), ("k2", OTHER)];
+    const NEW: &[(&str, &str)] = &[("current", "k2"), ("k2", OTHER)];
+    const NOBODY: Loaded = Loaded {
+        newest: 0,
+        oldest: None,
+    };
+
+    fn names(present: &Present) -> BTreeSet<&str> {
+        present.entries.keys().map(String::as_str).collect()
+    }
+
+    fn all(generation: i64) -> Loaded {
+        Loaded {
+            newest: generation,
+            oldest: Some(generation),
+        }
+    }
+
+    fn rendered(
+        changes: Value,
+        keys: &[(&str, &str)],
+        present: Option<&Present>,
+        loaded: Loaded,
+    ) -> Option<Present> {
+        let signed = Signed {
+            certificate: "certificate".into(),
+            key: "key".into(),
+        };
+        let own = Own {
+            bundle: "bundle",
+            signed: &signed,
+            histories: &Histories::from([("00000002.history".into(), b"1".to_vec())]),
+        };
+        let archive = Key::new("shop", "orders");
+        render(&archive, &wanted(changes, keys), &own, present, loaded).unwrap()
+    }
+
+    #[test]
+    fn settings_name_the_files_beside_them() {
+        let first = rendered(json!({}), ONE, None, NOBODY).unwrap();
+        assert_eq!(first.generation, 1);
+        let expected = [
+            "00000002.history",
+            "ca.crt",
+            "config.yaml",
+            "postgres-password",
+            "s3.access-key-id",
+            "s3.key.k1",
+            "s3.secret-access-key",
+            "tls.crt",
+            "tls.key",
+        ];
+        assert_eq!(names(&first), BTreeSet::from(expected));
+        let text = String::from_utf8(first.entries[CONFIG].clone()).unwrap();
+        let config: Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(config["archive"], "shop/orders");
+        assert_eq!(config["generation"], 1);
+        assert_eq!(config["postgres"], json!({"host": "localhost", "port": 5432, "user": "postgres", "passwordFile": "postgres-password"}));
+        assert_eq!(
+            config["repositories"],
+            json!([{"name": "s3", "s3": {"bucket": "b", "endpoint": "http://minio:9000"}, "mode": "Required",
+                "credentials": {"accessKeyIdFile": "s3.access-key-id", "secretAccessKeyFile": "s3.secret-access-key"},
+                "encryption": {"currentKey": "k1", "keyFiles": {"k1": "s3.key.k1"}}}])
+        );
+        assert_eq!(config["control"]["listen"], "[::]:9643");
+        assert!(!text.contains("hunter"), "{text}");
+        assert_eq!(first.entries["s3.key.k1"], MASTER.trim().as_bytes());
+    }
+
+    #[test]
+    fn the_generation_counts_up_only_when_something_changes() {
+        let first = rendered(json!({}), ONE, None, NOBODY).unwrap();
+        assert_eq!(rendered(json!({}), ONE, Some(&first), all(1)), None);
+        let second = rendered(json!({"postgres": {"port": 5433}}), ONE, Some(&first), all(1));
+        assert_eq!(second.unwrap().generation, 2);
+        // The Secret was lost, and instances have seen more than we know.
+        let after = rendered(json!({}), ONE, None, all(7)).unwrap();
+        assert_eq!(after.generation, 8);
+        // Somebody has changed what we wrote.
+        let mut touched = first.clone();
+        touched.entries.insert("s3.key.k1".into(), b"x".to_vec());
+        let mended = rendered(json!({}), ONE, Some(&touched), all(1)).unwrap();
+        assert_eq!((mended.generation, &mended.entries["s3.key.k1"]), (2, &first.entries["s3.key.k1"]));
+    }
+
+    #[test]
+    fn old_keys_stay_until_every_instance_has_the_new_settings() {
+        let one = rendered(json!({}), ONE, None, NOBODY).unwrap();
+        let both = rendered(json!({}), BOTH, Some(&one), all(1)).unwrap();
+        let second = rendered(json!({}), NEW, Some(&both), all(2)).unwrap();
+        assert_eq!(second.generation, 3);
+        assert!(names(&second).contains("s3.key.k1"));
+        for (loaded, goes) in [
+            (all(2), false),
+            (Loaded { newest: 3, oldest: Some(2) }, false),
+            (Loaded { newest: 3, oldest: Some(0) }, false),
+            (all(3), true),
+            (NOBODY, true),
+        ] {
+            let cleaned = rendered(json!({}), NEW, Some(&second), loaded);
+            assert_eq!(cleaned.is_some(), goes, "{loaded:?}");
+            if let Some(cleaned) = cleaned {
+                assert_eq!(cleaned.generation, 3);
+                assert!(!names(&cleaned).contains("s3.key.k1"));
+                assert_eq!(cleaned.entries[CONFIG], second.entries[CONFIG]);
+                assert_eq!(rendered(json!({}), NEW, Some(&cleaned), loaded), None);
+            }
+        }
+    }
+
+    #[test]
+    fn the_histories_of_another_cluster_go_at_once() {
+        let mut one = rendered(json!({}), ONE, None, NOBODY).unwrap();
+        one.entries.insert("00000009.history".into(), b"x".to_vec());
+        let next = rendered(json!({"postgres": {"port": 1}}), ONE, Some(&one), all(1)).unwrap();
+        assert!(!names(&next).contains("00000009.history"));
+        assert!(names(&next).contains("00000002.history"));
+    }
+}

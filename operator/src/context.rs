@@ -1,0 +1,429 @@
+//! What every controller has at hand.
+
+use crate::archive::{Reports, StoredArchives};
+use crate::authority::Authority;
+use crate::cli::RunArgs;
+use crate::events::Events;
+use crate::metrics::Metrics;
+use crate::inject::names::{CONTAINER_ANNOTATION, SHARED_VOLUME};
+use crate::names::{
+    ARCHIVE_LABEL, GENERATION_ANNOTATION, INJECT_ANNOTATION, Key, MANAGED_BY, MANAGED_BY_LABEL,
+    SIDECAR_CONTAINER, SYSTEM_ANNOTATION,
+};
+use crate::objects::{Objects, Watches};
+use crate::secrets::UserSecrets;
+use crate::sidecar_client::SidecarClient;
+use crate::status::StatusWriter;
+use crate::work::Waker;
+use holdfast_crds::{Archive, Backup, Repository, ScheduledBackup};
+use holdfast_repository::owner::InstallationId;
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, Namespace, Pod, PodSpec, PodStatus, Secret,
+};
+use kube::api::Api;
+use kube::runtime::watcher;
+use kube::{Client, ResourceExt};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What the operator was told on its command line.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its own namespace.
+    pub namespace: String,
+    /// Its own pod.
+    pub pod_name: String,
+    /// Of the sidecars.
+    pub image: String,
+    /// Empty: all.
+    pub watch_namespaces: Vec<String>,
+    /// For so long what expires is announced before.
+    pub expiry_grace: Duration,
+    /// Archives are looked through for what expires this often.
+    pub upkeep_period: Duration,
+}
+
+impl From<&RunArgs> for Settings {
+    fn from(args: &RunArgs) -> Self {
+        let namespaces = args.watch_namespaces.iter().map(|name| name.trim());
+        Self {
+            namespace: args.namespace.clone(),
+            pod_name: args.pod_name.clone(),
+            image: args.image.clone(),
+            watch_namespaces: namespaces
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            expiry_grace: Duration::from_secs(args.expiry_grace_seconds),
+            upkeep_period: Duration::from_secs(args.upkeep_seconds),
+        }
+    }
+}
+
+/// Wakes controllers, from anywhere.
+#[derive(Debug, Clone, Default)]
+pub struct Wakers {
+    /// Of Repositories.
+    pub repositories: Waker,
+    /// Of Archives.
+    pub archives: Waker,
+    /// Of Backups.
+    pub backups: Waker,
+    /// Of ScheduledBackups.
+    pub schedules: Waker,
+    /// Of the upkeep of what Archives have stored.
+    pub upkeep: Waker,
+    /// Of rendered Secrets that may have no Archive any more, by the Archive's key.
+    pub orphans: Waker,
+}
+
+/// What is watched.
+#[derive(Debug, Clone)]
+pub struct WatchedObjects {
+    /// All Repositories.
+    pub repositories: Objects<Repository>,
+    /// All Archives.
+    pub archives: Objects<Archive>,
+    /// All Backups.
+    pub backups: Objects<Backup>,
+    /// All ScheduledBackups.
+    pub schedules: Objects<ScheduledBackup>,
+    /// The pods with our label, without what nobody here needs.
+    pub pods: Objects<Pod>,
+    /// The Secrets that we rendered.
+    pub rendered: Objects<Secret>,
+}
+
+/// What every controller has at hand. Made on the replica that leads; handed around by `Arc`.
+pub struct Context {
+    /// To the API server.
+    pub client: Client,
+    /// From the command line.
+    pub settings: Settings,
+    /// Names this installation in repositories: who may expire.
+    pub installation: InstallationId,
+    /// For people.
+    pub events: Events,
+    /// Certificates.
+    pub authority: Authority,
+    /// Asks and orders.
+    pub sidecars: SidecarClient,
+    /// Secrets of users, by name.
+    pub secrets: UserSecrets,
+    /// For Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// What is watched.
+    pub watched: WatchedObjects,
+    /// Wakes controllers.
+    pub wakers: Wakers,
+    /// What the sidecars said last.
+    pub reports: Reports,
+    /// What the archives hold, as far as it was read.
+    pub stored: StoredArchives,
+    /// Ends everything.
+    pub stop: CancellationToken,
+    /// Holds what runs beside the controllers.
+    pub tasks: TaskTracker,
+}
+
+/// A context that can't be made.
+#[derive(Debug, Error)]
+pub enum ContextError {
+    /// The installation has no name.
+    #[error(
+        "the namespace kube-system can't be read, whose UID names this installation in repositories: grant `get` on it: {0}"
+    )]
+    Installation(Box<kube::Error>),
+    /// A name that can't be used.
+    #[error("this installation can't be named: {0}")]
+    Name(#[from] holdfast_repository::owner::BadInstallationId),
+}
+
+/// What a context is made of.
+pub struct Parts {
+    /// To the API server.
+    pub client: Client,
+    /// From the command line.
+    pub settings: Settings,
+    /// Certificates.
+    pub authority: Authority,
+    /// For Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// Ends everything.
+    pub stop: CancellationToken,
+}
+
+impl Context {
+    /// Begins all watches, and returns once everything that is there was seen.
+    ///
+    /// Verbs: get on the namespace kube-system; list and watch on our kinds, on Pods and on Secrets.
+    pub async fn begin(parts: Parts) -> Result<Arc<Self>, ContextError> {
+        let Parts {
+            client,
+            settings,
+            authority,
+            metrics,
+            stop,
+        } = parts;
+        let installation = installation(&client, &settings.namespace).await?;
+        let events = Events::new(client.clone(), settings.pod_name.clone());
+        let wakers = Wakers::default();
+        let tasks = TaskTracker::new();
+        let watches = Watches {
+            client: client.clone(),
+            namespaces: &settings.watch_namespaces,
+            events: events.clone(),
+            metrics: metrics.clone(),
+            tasks: &tasks,
+            stop: stop.clone(),
+        };
+        let watched = watch(&watches, &wakers);
+        let context = Arc::new(Self {
+            sidecars: SidecarClient::new(authority.subscribe(), metrics.clone()),
+            secrets: UserSecrets::new(client.clone()),
+            reports: Reports::default(),
+            stored: StoredArchives::default(),
+            client,
+            settings,
+            installation,
+            events,
+            authority,
+            metrics,
+            watched,
+            wakers,
+            stop,
+            tasks,
+        });
+        let WatchedObjects {
+            repositories,
+            archives,
+            backups,
+            schedules,
+            pods,
+            rendered,
+        } = &context.watched;
+        tokio::join!(
+            repositories.ready(),
+            archives.ready(),
+            backups.ready(),
+            schedules.ready(),
+            pods.ready(),
+            rendered.ready(),
+        );
+        Ok(context)
+    }
+
+    /// For a controller that writes status.
+    pub fn status_writer<S: Clone + PartialEq + Serialize>(&self) -> StatusWriter<S> {
+        StatusWriter::new(
+            self.client.clone(),
+            self.metrics.clone(),
+            self.events.clone(),
+        )
+    }
+
+    /// The Archives of a namespace that keep something in a Repository.
+    pub fn archives_in(&self, repository: &Key) -> Vec<Arc<Archive>> {
+        archives_in(&self.watched.archives, repository)
+    }
+}
+
+fn archives_in(archives: &Objects<Archive>, repository: &Key) -> Vec<Arc<Archive>> {
+    archives.filter(&repository.namespace, |archive| {
+        let mut names = archive.spec.repositories.iter().map(|r| &r.name);
+        names.any(|name| *name == repository.name)
+    })
+}
+
+/// Who hears of what.
+fn watch(watches: &Watches<'_>, wakers: &Wakers) -> WatchedObjects {
+    let config = watcher::Config::default;
+    let archives = watches.begin(config(), |_| {}, {
+        let wakers = wakers.clone();
+        move |archive: &Archive| {
+            if let Some(key) = Key::of(archive) {
+                wakers.orphans.wake(key.clone());
+                wakers.upkeep.wake(key.clone());
+                wakers.archives.wake(key);
+            }
+        }
+    });
+    let repositories = watches.begin(config(), |_| {}, {
+        let (wakers, archives) = (wakers.clone(), archives.clone());
+        move |repository: &Repository| {
+            let Some(key) = Key::of(repository) else {
+                return;
+            };
+            for archive in archives_in(&archives, &key) {
+                if let Some(key) = Key::of(archive.as_ref()) {
+                    wakers.archives.wake(key);
+                }
+            }
+            wakers.repositories.wake(key);
+        }
+    });
+    let of_label = |namespace: Option<String>, labels: &std::collections::BTreeMap<String, String>| {
+        Some(Key::new(namespace?, labels.get(ARCHIVE_LABEL)?.clone()))
+    };
+    let pods = watches.begin(config().labels(ARCHIVE_LABEL), slim_pod, {
+        let wakers = wakers.clone();
+        move |pod: &Pod| {
+            if let Some(key) = of_label(pod.namespace(), pod.labels()) {
+                wakers.orphans.wake(key.clone());
+                wakers.archives.wake(key);
+            }
+        }
+    });
+    let ours = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{ARCHIVE_LABEL}");
+    let rendered = watches.begin(config().labels(&ours), slim_secret, {
+        let wakers = wakers.clone();
+        move |secret: &Secret| {
+            if let Some(key) = of_label(secret.namespace(), secret.labels()) {
+                wakers.orphans.wake(key.clone());
+                wakers.archives.wake(key);
+            }
+        }
+    });
+    let backups = watches.begin(config(), |_| {}, {
+        let wakers = wakers.clone();
+        move |backup: &Backup| {
+            if let Some(key) = Key::of(backup) {
+                wakers.backups.wake(key);
+            }
+        }
+    });
+    let schedules = watches.begin(config(), |_| {}, {
+        let wakers = wakers.clone();
+        move |schedule: &ScheduledBackup| {
+            if let Some(key) = Key::of(schedule) {
+                wakers.schedules.wake(key);
+            }
+        }
+    });
+    WatchedObjects {
+        repositories,
+        archives,
+        backups,
+        schedules,
+        pods,
+        rendered,
+    }
+}
+
+/// Thousands of pods are kept: of each only what [`crate::archive::Member`] reads.
+fn slim_pod(pod: &mut Pod) {
+    pod.annotations_mut()
+        .retain(|name, _| name == INJECT_ANNOTATION || name == CONTAINER_ANNOTATION);
+    pod.labels_mut().retain(|name, _| name == ARCHIVE_LABEL);
+    let slim = |container: &mut Container| {
+        *container = Container {
+            name: std::mem::take(&mut container.name),
+            image: container.image.take(),
+            volume_mounts: container.volume_mounts.take().map(|mut mounts| {
+                mounts.retain(|mount| mount.name == SHARED_VOLUME);
+                mounts
+            }),
+            ..Default::default()
+        };
+    };
+    if let Some(spec) = pod.spec.take() {
+        let mut kept = PodSpec {
+            containers: spec.containers,
+            init_containers: spec.init_containers,
+            ..Default::default()
+        };
+        kept.containers.iter_mut().for_each(slim);
+        kept.init_containers.iter_mut().flatten().for_each(slim);
+        pod.spec = Some(kept);
+    }
+    if let Some(status) = pod.status.take() {
+        let mut statuses = status.init_container_statuses;
+        if let Some(statuses) = &mut statuses {
+            statuses.retain(|status| status.name == SIDECAR_CONTAINER);
+            for status in statuses {
+                *status = ContainerStatus {
+                    name: std::mem::take(&mut status.name),
+                    started: status.started,
+                    ..Default::default()
+                };
+            }
+        }
+        pod.status = Some(PodStatus {
+            phase: status.phase,
+            pod_ip: status.pod_ip,
+            init_container_statuses: statuses,
+            ..Default::default()
+        });
+    }
+}
+
+fn slim_secret(secret: &mut Secret) {
+    secret
+        .annotations_mut()
+        .retain(|name, _| name == GENERATION_ANNOTATION || name == SYSTEM_ANNOTATION);
+}
+
+/// Two clusters have different UIDs of kube-system, also where one is a copy made from a backup of the other's objects;
+/// and one cluster may hold two installations, in two namespaces.
+async fn installation(client: &Client, namespace: &str) -> Result<InstallationId, ContextError> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let system = namespaces
+        .get("kube-system")
+        .await
+        .map_err(|error| ContextError::Installation(Box::new(error)))?;
+    Ok(installation_name(&system.uid().unwrap_or_default(), namespace).parse()?)
+}
+
+/// Begins with the namespace, for people; what follows tells clusters apart.
+fn installation_name(system: &str, namespace: &str) -> String {
+    let digest = Sha256::digest(format!("{system}/{namespace}"));
+    let digest = hex::encode(digest.get(..8).unwrap_or_default());
+    let shown: String = namespace.chars().take(40).collect();
+    format!("{shown}.{digest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_installation_is_named_by_its_cluster_and_namespace() {
+        let one = installation_name("uid-1", "holdfast-system");
+        assert!(one.starts_with("holdfast-system."), "{one}");
+        assert!(one.parse::<InstallationId>().is_ok());
+        assert_ne!(one, installation_name("uid-2", "holdfast-system"));
+        assert_ne!(one, installation_name("uid-1", "other"));
+        let long = installation_name("uid-1", &"x".repeat(63));
+        assert!(long.parse::<InstallationId>().is_ok(), "{long}");
+    }
+
+    #[test]
+    fn of_a_pod_only_what_is_needed_is_kept() {
+        let mut pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "annotations": {"holdfast.dev/inject": "false", "big": "x"},
+                "labels": {"holdfast.dev/archive": "a", "app": "x"}},
+            "spec": {"nodeName": "n", "containers": [{"name": "postgres", "image": "i", "env": [{"name": "A"}],
+                "volumeMounts": [{"name": "data", "mountPath": "/d"}, {"name": "holdfast", "mountPath": "/holdfast"}]}],
+                "initContainers": [{"name": "holdfast", "image": "h"}], "volumes": [{"name": "v"}]},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "message": "m",
+                "initContainerStatuses": [{"name": "holdfast", "started": true, "image": "i", "imageID": "i", "ready": true, "restartCount": 3},
+                    {"name": "other", "image": "i", "imageID": "i", "ready": true, "restartCount": 3}]},
+        }))
+        .unwrap();
+        slim_pod(&mut pod);
+        let kept = serde_json::to_value(&pod).unwrap();
+        assert_eq!(kept["metadata"]["annotations"], json!({"holdfast.dev/inject": "false"}));
+        assert_eq!(kept["metadata"]["labels"], json!({"holdfast.dev/archive": "a"}));
+        assert_eq!(kept["spec"]["containers"], json!([{"name": "postgres", "image": "i",
+            "volumeMounts": [{"name": "holdfast", "mountPath": "/holdfast"}]}]));
+        assert_eq!(kept["spec"].get("volumes"), None);
+        assert_eq!(kept["status"]["podIP"], "10.0.0.1");
+        assert_eq!(kept["status"]["initContainerStatuses"].as_array().unwrap().len(), 1);
+    }
+}

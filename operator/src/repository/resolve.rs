@@ -1,0 +1,430 @@
+//! From a Repository and the Secrets that it names to what opens its store, or to what is missing. Pure.
+
+use crate::secrets::{Found, SecretData};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use holdfast_crds::{AccessMode, RepositorySpec, S3};
+use holdfast_repository::MasterKeys;
+use holdfast_repository::keys::{KEY_BYTES, valid_id};
+use holdfast_repository::store::{Credentials, S3Settings, StoreSettings};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// The names under which an access key may stand in a Secret: ours, and those of the SDKs' environment.
+const ACCESS_KEY_ID: [&str; 2] = ["accessKeyId", "AWS_ACCESS_KEY_ID"];
+const SECRET_ACCESS_KEY: [&str; 2] = ["secretAccessKey", "AWS_SECRET_ACCESS_KEY"];
+const SESSION_TOKEN: [&str; 2] = ["sessionToken", "AWS_SESSION_TOKEN"];
+
+/// The entry that names the key for new data.
+const CURRENT: &str = "current";
+
+/// No entry that is used is longer, in bytes.
+const LONGEST: usize = 64 << 10;
+
+/// What is missing or wrong in a Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Lack {
+    /// No such Secret.
+    #[error("the Secret {name} is missing: make it in this namespace ({what})")]
+    Secret {
+        /// Its name.
+        name: String,
+        /// What it has to hold, or the line that makes it.
+        what: &'static str,
+    },
+    /// No such entry.
+    #[error("the Secret {secret} has no entry {entry}: add it ({what})")]
+    Entry {
+        /// The Secret.
+        secret: String,
+        /// Its entry.
+        entry: String,
+        /// What it has to hold, or the line that makes it.
+        what: &'static str,
+    },
+    /// An entry that can't be used.
+    #[error("the entry {entry} of the Secret {secret} {why}")]
+    Invalid {
+        /// The Secret.
+        secret: String,
+        /// Its entry.
+        entry: String,
+        /// Such as `is empty`. Never holds what the entry holds.
+        why: String,
+    },
+}
+
+impl Lack {
+    /// One word, for a condition.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Secret { .. } => "SecretNotFound",
+            Self::Entry { .. } => "SecretEntryMissing",
+            Self::Invalid { .. } => "SecretInvalid",
+        }
+    }
+}
+
+const CREDENTIALS: &str = "such as kubectl create secret generic NAME --from-literal=accessKeyId=… --from-literal=secretAccessKey=…";
+const KEYS: &str = "such as kubectl create secret generic NAME --from-literal=current=k1 --from-literal=k1=\"$(openssl rand -base64 32)\"";
+
+/// An access key. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessKey {
+    /// Names the key.
+    pub id: String,
+    /// The secret.
+    pub secret: String,
+    /// For temporary credentials.
+    pub session_token: Option<String>,
+}
+
+/// Master keys. `Debug` shows ids alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeySet {
+    /// The key for new data: one of `keys`.
+    pub current: String,
+    /// By id.
+    pub keys: BTreeMap<String, [u8; KEY_BYTES]>,
+}
+
+/// A Repository with all that it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// Where it is.
+    pub s3: S3,
+    /// PEM certificates to trust.
+    pub ca: Option<Vec<u8>>,
+    /// None: what the pods' environment says, which the operator does not have.
+    pub access: Option<AccessKey>,
+    /// None: `access`.
+    pub maintenance: Option<AccessKey>,
+    /// None: not encrypted.
+    pub keys: Option<KeySet>,
+    /// What may be done there.
+    pub mode: AccessMode,
+}
+
+/// The Secrets that a Repository names.
+pub fn secrets(spec: &RepositorySpec) -> impl Iterator<Item = &str> {
+    let credentials = spec.credentials.iter().flat_map(|credentials| {
+        let maintenance = credentials.maintenance_secret_ref.as_ref();
+        std::iter::once(&credentials.secret_ref).chain(maintenance)
+    });
+    let encryption = spec.encryption.iter().map(|e| &e.secret_ref);
+    let ca = spec.s3.ca_secret_ref.iter().map(|ca| ca.name.as_str());
+    credentials
+        .chain(encryption)
+        .map(|reference| reference.name.as_str())
+        .chain(ca)
+}
+
+/// Finds everything, or all that is missing.
+pub fn resolve(spec: &RepositorySpec, found: &Found) -> Result<Resolved, Vec<Lack>> {
+    let mut lacks = Vec::new();
+    let mut keep = |result: Result<_, Lack>| result.map_err(|lack| lacks.push(lack)).ok();
+    let credentials = spec.credentials.as_ref();
+    let access = credentials.and_then(|c| keep(access_key(found, &c.secret_ref.name)));
+    let maintenance = credentials
+        .and_then(|c| c.maintenance_secret_ref.as_ref())
+        .and_then(|reference| keep(access_key(found, &reference.name)));
+    let keys = spec.encryption.as_ref();
+    let keys = keys.and_then(|e| {
+        key_set(found, &e.secret_ref.name)
+            .map_err(|lack| lacks.push(lack))
+            .ok()
+    });
+    let ca = spec.s3.ca_secret_ref.as_ref().and_then(|reference| {
+        let what = "the certificates to trust, in PEM";
+        secret(found, &reference.name, what)
+            .and_then(|data| entry(data, &reference.name, &reference.key, what))
+            .map(<[u8]>::to_vec)
+            .map_err(|lack| lacks.push(lack))
+            .ok()
+    });
+    if lacks.is_empty() {
+        Ok(Resolved {
+            s3: spec.s3.clone(),
+            ca,
+            access,
+            maintenance,
+            keys,
+            mode: spec.access_mode,
+        })
+    } else {
+        Err(lacks)
+    }
+}
+
+/// One entry of one Secret, such as a password.
+pub fn one_entry(
+    found: &Found,
+    name: &str,
+    key: &str,
+    what: &'static str,
+) -> Result<Vec<u8>, Lack> {
+    let data = secret(found, name, what)?;
+    entry(data, name, key, what).map(<[u8]>::to_vec)
+}
+
+fn secret<'a>(
+    found: &'a Found,
+    name: &str,
+    what: &'static str,
+) -> Result<&'a Arc<SecretData>, Lack> {
+    found
+        .get(name)
+        .and_then(Option::as_ref)
+        .ok_or_else(|| Lack::Secret {
+            name: name.to_owned(),
+            what,
+        })
+}
+
+fn entry<'a>(
+    data: &'a SecretData,
+    secret: &str,
+    entry: &str,
+    what: &'static str,
+) -> Result<&'a [u8], Lack> {
+    let invalid = |why: String| Lack::Invalid {
+        secret: secret.to_owned(),
+        entry: entry.to_owned(),
+        why,
+    };
+    let value = data.get(entry).ok_or_else(|| Lack::Entry {
+        secret: secret.to_owned(),
+        entry: entry.to_owned(),
+        what,
+    })?;
+    if value.is_empty() {
+        return Err(invalid("is empty".to_owned()));
+    }
+    if value.len() > LONGEST {
+        return Err(invalid(format!("has more than {LONGEST} bytes")));
+    }
+    Ok(value)
+}
+
+/// Text on one line, without the newline that editors and `base64` leave at its end.
+fn text(value: &[u8], secret: &str, entry: &str) -> Result<String, Lack> {
+    let text = std::str::from_utf8(value).map(str::trim).unwrap_or_default();
+    if text.is_empty() || text.contains(|c: char| c.is_control()) {
+        return Err(Lack::Invalid {
+            secret: secret.to_owned(),
+            entry: entry.to_owned(),
+            why: "is not one line of text".to_owned(),
+        });
+    }
+    Ok(text.to_owned())
+}
+
+fn access_key(found: &Found, name: &str) -> Result<AccessKey, Lack> {
+    let data = secret(found, name, CREDENTIALS)?;
+    let one = |names: [&str; 2]| {
+        let present = names.into_iter().find(|name| data.get(name).is_some());
+        let [ours, _] = names;
+        let present = present.unwrap_or(ours);
+        entry(data, name, present, CREDENTIALS).and_then(|value| text(value, name, present))
+    };
+    let has_token = SESSION_TOKEN.iter().any(|name| data.get(name).is_some());
+    Ok(AccessKey {
+        id: one(ACCESS_KEY_ID)?,
+        secret: one(SECRET_ACCESS_KEY)?,
+        session_token: has_token.then(|| one(SESSION_TOKEN)).transpose()?,
+    })
+}
+
+fn key_set(found: &Found, name: &str) -> Result<KeySet, Lack> {
+    let data = secret(found, name, KEYS)?;
+    let current = entry(data, name, CURRENT, KEYS).and_then(|value| text(value, name, CURRENT))?;
+    let mut keys = BTreeMap::new();
+    for (id, _) in data.entries().filter(|(id, _)| *id != CURRENT) {
+        let invalid = |why: String| Lack::Invalid {
+            secret: name.to_owned(),
+            entry: id.to_owned(),
+            why,
+        };
+        if !valid_id(id) {
+            return Err(invalid("can't name a key: 1 to 63 letters, digits, '-', '_' and '.', the first a letter or digit".to_owned()));
+        }
+        let mut base64 = entry(data, name, id, KEYS)?.to_vec();
+        base64.retain(|byte| !byte.is_ascii_whitespace());
+        let wrong = |found: String| {
+            invalid(format!(
+                "does not hold {KEY_BYTES} bytes in base64 ({found}): a key is made with openssl rand -base64 32"
+            ))
+        };
+        let bytes = STANDARD
+            .decode(base64)
+            .map_err(|_| wrong("it is no base64".to_owned()))?;
+        let length = bytes.len();
+        let key = bytes
+            .try_into()
+            .map_err(|_| wrong(format!("it holds {length} bytes")))?;
+        keys.insert(id.to_owned(), key);
+    }
+    if !keys.contains_key(&current) {
+        // What stands in `current` may be a key, put there by mistake.
+        let shown = valid_id(&current) && current.len() < 40;
+        let named = if shown { &current } else { "a key" };
+        return Err(Lack::Invalid {
+            secret: name.to_owned(),
+            entry: CURRENT.to_owned(),
+            why: format!("names {named} that is no entry of this Secret"),
+        });
+    }
+    Ok(KeySet { current, keys })
+}
+
+impl AccessKey {
+    fn credentials(&self) -> Credentials {
+        Credentials {
+            access_key_id: self.id.clone(),
+            secret_access_key: self.secret.clone(),
+            session_token: self.session_token.clone(),
+        }
+    }
+}
+
+impl Resolved {
+    /// What opens its store for reading and for adding; none where only the pods have credentials.
+    pub fn store(&self) -> Option<StoreSettings> {
+        self.access.as_ref().map(|access| self.store_as(access))
+    }
+
+    /// What opens its store for deleting, too.
+    pub fn maintenance_store(&self) -> Option<StoreSettings> {
+        let access = self.maintenance.as_ref().or(self.access.as_ref());
+        access.map(|access| self.store_as(access))
+    }
+
+    fn store_as(&self, access: &AccessKey) -> StoreSettings {
+        let S3 {
+            bucket,
+            prefix,
+            region,
+            endpoint,
+            ca_secret_ref: _,
+        } = &self.s3;
+        StoreSettings::S3(S3Settings {
+            bucket: bucket.clone(),
+            prefix: prefix.clone().unwrap_or_default(),
+            region: region.clone(),
+            endpoint: endpoint.clone(),
+            ca: self.ca.clone(),
+            verify_tls: true,
+            credentials: Some(access.credentials()),
+        })
+    }
+
+    /// What opens an encrypted archive.
+    pub fn master_keys(&self) -> Option<MasterKeys> {
+        let keys = self.keys.as_ref()?;
+        // Checked when it was resolved.
+        MasterKeys::new(keys.current.clone(), keys.keys.clone()).ok()
+    }
+}
+
+impl fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessKey").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySet")
+            .field("current", &self.current)
+            .field("ids", &self.keys.keys())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
+
+    fn spec() -> RepositorySpec {
+        serde_json::from_value(json!({
+            "s3": {"bucket": "b", "caSecretRef": {"name": "ca", "key": "ca.crt"}},
+            "credentials": {"secretRef": {"name": "writer"}, "maintenanceSecretRef": {"name": "cleaner"}},
+            "encryption": {"secretRef": {"name": "keys"}},
+        }))
+        .unwrap()
+    }
+
+    fn found(changes: &[(&str, Option<&[(&str, &str)]>)]) -> Found {
+        let mut found = Found::new();
+        let good: [(&str, Option<&[(&str, &str)]>); 4] = [
+            ("writer", Some(&[("accessKeyId", "id\n"), ("secretAccessKey", "hunter2")])),
+            (
+                "cleaner",
+                Some(&[("AWS_ACCESS_KEY_ID", "c"), ("AWS_SECRET_ACCESS_KEY", "d"), ("AWS_SESSION_TOKEN", "t")]),
+            ),
+            ("keys", Some(&[("current", "k1"), ("k1", KEY), ("old", KEY)])),
+            ("ca", Some(&[("ca.crt", "pem")])),
+        ];
+        for (name, data) in good.iter().chain(changes) {
+            let data = data.map(|entries| Arc::new(entries.iter().copied().collect()));
+            found.insert((*name).to_owned(), data);
+        }
+        found
+    }
+
+    #[test]
+    fn what_is_there_is_found_under_either_name() {
+        let names: Vec<_> = secrets(&spec()).map(str::to_owned).collect();
+        assert_eq!(names, ["writer", "cleaner", "keys", "ca"]);
+        let resolved = resolve(&spec(), &found(&[])).unwrap();
+        assert_eq!(resolved.access.as_ref().unwrap().id, "id");
+        let maintenance = resolved.maintenance.as_ref().unwrap();
+        assert_eq!(maintenance.session_token.as_deref(), Some("t"));
+        assert_eq!(resolved.ca.as_deref(), Some(b"pem".as_slice()));
+        let keys = resolved.master_keys().unwrap();
+        assert_eq!(keys.ids().collect::<Vec<_>>(), ["k1", "old"]);
+        let shown = format!("{resolved:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named_exactly() {
+        let empty: &[(&str, &str)] = &[];
+        let cases: [(&str, Option<&[(&str, &str)]>, &str, &str); 13] = [
+            ("writer", None, "SecretNotFound", "the Secret writer is missing"),
+            ("writer", Some(empty), "SecretEntryMissing", "has no entry accessKeyId"),
+            ("writer", Some(&[("accessKeyId", "a")]), "SecretEntryMissing", "has no entry secretAccessKey"),
+            ("writer", Some(&[("accessKeyId", ""), ("secretAccessKey", "b")]), "SecretInvalid", "accessKeyId of the Secret writer is empty"),
+            ("writer", Some(&[("accessKeyId", "a\nb"), ("secretAccessKey", "b")]), "SecretInvalid", "not one line of text"),
+            ("cleaner", None, "SecretNotFound", "the Secret cleaner is missing"),
+            ("keys", None, "SecretNotFound", "openssl rand -base64 32"),
+            ("keys", Some(&[("k1", KEY)]), "SecretEntryMissing", "has no entry current"),
+            ("keys", Some(&[("current", "k2"), ("k1", KEY)]), "SecretInvalid", "names k2 that is no entry"),
+            ("keys", Some(&[("current", "k1"), ("k1", "AAAA")]), "SecretInvalid", "it holds 3 bytes"),
+            ("keys", Some(&[("current", "k1"), ("k1", "secret!")]), "SecretInvalid", "it is no base64"),
+            ("keys", Some(&[("current", "k1"), ("k1", KEY), (".x", KEY)]), "SecretInvalid", "can't name a key"),
+            ("ca", Some(empty), "SecretEntryMissing", "has no entry ca.crt"),
+        ];
+        for (name, data, reason, words) in cases {
+            let lacks = resolve(&spec(), &found(&[(name, data)])).unwrap_err();
+            let message = lacks[0].to_string();
+            assert!(lacks.len() == 1 && message.contains(words), "{lacks:?}");
+            assert_eq!(lacks[0].reason(), reason, "{message}");
+            assert!(!message.contains("secret!"), "{message}");
+        }
+        let all = resolve(&spec(), &Found::new()).unwrap_err();
+        assert_eq!(all.len(), 4);
+    }
+
+    #[test]
+    fn a_key_in_the_place_of_its_name_is_not_repeated() {
+        let data: &[(&str, &str)] = &[("current", KEY), ("k1", KEY)];
+        let lacks = resolve(&spec(), &found(&[("keys", Some(data))])).unwrap_err();
+        assert!(!lacks[0].to_string().contains("AAECAw"), "{}", lacks[0]);
+    }
+}
