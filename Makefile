@@ -1,17 +1,24 @@
-# What a developer runs. Real parts (Postgres 14 to 18, MinIO, Debian's programs) come into .parts/ by themselves;
+# What a developer runs. Real parts (Postgres 14 to 18, MinIO, Kubernetes, Debian's programs) come into .parts/ by themselves;
 # HOLDFAST_PARTS=DIR puts them elsewhere, to share them between checkouts.
 
 SHELL := /bin/bash
 CARGO ?= cargo
 # Scenarios side by side. Each may run several servers: more than three only slows two cores down.
 TEST_THREADS ?= 2
+# make cluster CLUSTER=mine
+CLUSTER ?= dev
 # cargo test's filter: make test TESTS=harness
 TESTS ?=
 
-.PHONY: help parts build check deny test demo bench clean
+# Always the whole workspace, with its targets named: another choice of packages would compile the dependencies anew.
+names = $(patsubst %.rs,--test %,$(notdir $(wildcard $(addsuffix /tests/*.rs,$(1)))))
+UNITS := --lib --bins $(call names,repository sidecar sidecar/wal-client)
+SCENARIOS ?= $(call names,e2e)
+
+.PHONY: help parts build image cluster cluster-down check deny test demo bench clean
 
 help: ## Shows this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 parts: ## Fetches or builds the real parts into .parts/ (ten minutes once, then nothing)
 	@e2e/parts/all
@@ -22,14 +29,22 @@ build: ## Builds the programs (release)
 	@mkdir -p target/release
 	cp "$$(sidecar/wal-client/build.sh)" target/release/holdfast-wal
 
+image: build ## Builds the image of operator and sidecar, from the Containerfile that users get
+	@e2e/images/holdfast
+
+cluster: parts ## Brings up a local Kubernetes and prints its KUBECONFIG; CLUSTER=dev names it
+	@e2e/cluster/up $(CLUSTER)
+
+cluster-down: ## Takes it down; nothing of it stays
+	@e2e/cluster/down $(CLUSTER)
+
 check: ## Quick: format, clippy with warnings as errors, unit tests
 	@echo "== format"
 	$(CARGO) fmt --all --check
 	@echo "== clippy"
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@echo "== unit tests"
-	$(CARGO) test --workspace --exclude holdfast-e2e
-	$(CARGO) test -p holdfast-e2e --lib
+	$(CARGO) test --workspace $(UNITS)
 
 deny: ## Licences, duplicates and sources of dependencies, by cargo-deny
 	@e2e/parts/cargo-deny
@@ -37,9 +52,9 @@ deny: ## Licences, duplicates and sources of dependencies, by cargo-deny
 
 test: parts check ## All tests: check, then every scenario on real Postgres and a real S3
 	@echo "== scenarios ($(TEST_THREADS) at a time)"
-	$(CARGO) build -p holdfast
+	$(CARGO) build --workspace --bins
 	HOLDFAST_BIN="$(CURDIR)/target/debug/holdfast" HOLDFAST_WAL_BIN="$$(sidecar/wal-client/build.sh)" \
-	$(CARGO) test -p holdfast-e2e --no-fail-fast --tests $(TESTS) -- --test-threads=$(TEST_THREADS)
+	$(CARGO) test --workspace --no-fail-fast $(SCENARIOS) $(TESTS) -- --test-threads=$(TEST_THREADS)
 
 demo: parts build ## A backup under load, an accident, and a restore to just before it
 	@demo/run

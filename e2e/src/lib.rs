@@ -10,8 +10,10 @@
 //! - [`ledger`]: what was committed when, and whether it is there
 //! - [`restored`]: a restored directory, from the command to the rows
 //! - [`objects`]: an archive's stored objects, looked at and damaged
+//! - [`cluster`]: a real Kubernetes, and a namespace for each test
 //! - [`snapshot`]: what a folder holds, to prove that nothing in it changed
 
+pub mod cluster;
 pub mod daemon;
 pub mod holdfast;
 pub mod ledger;
@@ -23,6 +25,7 @@ pub mod restored;
 pub mod snapshot;
 pub mod world;
 
+pub use cluster::{Cluster, Space};
 pub use daemon::Daemon;
 pub use holdfast::{Holdfast, Sidecar};
 pub use ledger::{Ledger, Target};

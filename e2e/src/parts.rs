@@ -36,6 +36,22 @@ pub fn minio() -> Result<PathBuf> {
     part("minio")
 }
 
+/// kubectl, of the cluster's version.
+///
+/// # Errors
+/// If `make parts` has not built it.
+pub fn kubectl() -> Result<PathBuf> {
+    part("kubectl")
+}
+
+/// helm.
+///
+/// # Errors
+/// If `make parts` has not built it.
+pub fn helm() -> Result<PathBuf> {
+    part("helm")
+}
+
 /// A folder of wrappers that run a Debian root's programs, and that root, which lies beside it.
 /// 18: Postgres 18's (`pg_verifybackup`, `pg_waldump`, …); anything else: Postgres 17's, and `pgbackrest`.
 ///

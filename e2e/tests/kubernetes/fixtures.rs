@@ -1,0 +1,276 @@
+//! What scenarios apply: as users would write it.
+
+use anyhow::{Result, ensure};
+use holdfast_e2e::{Space, eventually};
+
+/// A bucket of the cluster's MinIO; everything lies below the namespace's name.
+pub fn repository(space: &Space) -> String {
+    format!(
+        "apiVersion: holdfast.dev/v1alpha1
+kind: Repository
+metadata: {{name: s3}}
+spec:
+  s3: {{bucket: holdfast, prefix: {}, region: us-east-1, endpoint: \"http://minio.minio.svc:9000\"}}
+  credentials: {{secretRef: {{name: s3-writer}}}}
+  encryption: {{secretRef: {{name: backup-key}}}}
+",
+        space.namespace
+    )
+}
+
+/// An archive that keeps everything in `s3`.
+pub fn archive(name: &str) -> String {
+    format!(
+        "apiVersion: holdfast.dev/v1alpha1
+kind: Archive
+metadata: {{name: {name}}}
+spec:
+  repositories: [{{name: s3}}]
+  retention: {{recoveryWindow: 14d}}
+"
+    )
+}
+
+/// One backup, now.
+pub fn backup(name: &str, archive: &str, more: &str) -> String {
+    format!(
+        "apiVersion: holdfast.dev/v1alpha1
+kind: Backup
+metadata: {{name: {name}}}
+spec: {{archiveRef: {{name: {archive}}}{more}}}
+"
+    )
+}
+
+/// A database as a StatefulSet.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// The StatefulSet's name, and the value of the label `app`.
+    pub name: &'static str,
+    /// Of Postgres' container.
+    pub image: String,
+    /// The label; none: no label.
+    pub archive: Option<String>,
+    /// The first is the primary, the others are cloned from whoever is primary.
+    pub replicas: u32,
+    /// Of the pods.
+    pub annotations: Vec<(&'static str, String)>,
+    /// After `postgres`.
+    pub arguments: Vec<String>,
+    /// Where the data volume is mounted.
+    pub mount: &'static str,
+    /// Below the mount.
+    pub data_directory: &'static str,
+    /// Of every pod's data volume.
+    pub storage: &'static str,
+    /// Seconds that Postgres gets to shut down.
+    pub grace: u32,
+}
+
+impl Database {
+    /// The official image, one pod, labelled with the database's own name.
+    pub fn new(name: &'static str, major: u32) -> Self {
+        Self {
+            name,
+            image: format!("postgres:{major}"),
+            archive: Some(name.to_owned()),
+            replicas: 1,
+            annotations: Vec::new(),
+            arguments: Vec::new(),
+            mount: "/var/lib/postgresql/data",
+            data_directory: "/var/lib/postgresql/data/pgdata",
+            storage: "1Gi",
+            grace: 30,
+        }
+    }
+
+    /// The name of a pod.
+    pub fn pod(&self, ordinal: u32) -> String {
+        format!("{}-{ordinal}", self.name)
+    }
+
+    /// What a user would write. Clones come by an init container with Postgres' image, as in the example of Kubernetes'
+    /// own documentation of StatefulSets.
+    pub fn yaml(&self) -> String {
+        let Self {
+            name,
+            image,
+            replicas,
+            mount,
+            data_directory,
+            storage,
+            grace,
+            ..
+        } = self;
+        let label = self
+            .archive
+            .as_ref()
+            .map(|archive| format!(", holdfast.dev/archive: {archive}"))
+            .unwrap_or_default();
+        let annotations: String = self
+            .annotations
+            .iter()
+            .map(|(key, value)| format!("{key}: {value:?}, "))
+            .collect();
+        let arguments = if self.arguments.is_empty() {
+            String::new()
+        } else {
+            let words: Vec<String> = self.arguments.iter().map(|a| format!("{a:?}")).collect();
+            format!("        args: [{}]\n", words.join(", "))
+        };
+        let clone = if *replicas > 1 {
+            format!(
+                "      initContainers:
+      - name: clone
+        image: {image}
+        command:
+        - bash
+        - -ec
+        - |
+          [ ! -s \"$PGDATA/PG_VERSION\" ] || exit 0
+          for ((try = 0; try < 60; try++)); do
+            for ((n = 0; n < {replicas}; n++)); do
+              peer={name}-$n.{name}
+              [ \"$HOSTNAME\" != \"{name}-$n\" ] || continue
+              if [ \"$(psql -h \"$peer\" -U postgres -XAtqc 'SELECT pg_is_in_recovery()' 2>/dev/null)\" = f ]; then
+                exec pg_basebackup -h \"$peer\" -U postgres -D \"$PGDATA\" -R -X stream -c fast
+              fi
+            done
+            # The first of all makes the cluster.
+            [ \"$HOSTNAME\" != \"{name}-0\" ] || [ \"$try\" -lt 3 ] || exit 0
+            sleep 1
+          done
+          exit 1
+        securityContext: {{runAsUser: 999, runAsGroup: 999}}
+        env:
+        - {{name: PGDATA, value: {data_directory}}}
+        volumeMounts:
+        - {{name: data, mountPath: {mount}}}
+"
+            )
+        } else {
+            String::new()
+        };
+        format!(
+            "apiVersion: v1
+kind: ConfigMap
+metadata: {{name: {name}-init}}
+data:
+  replication.sh: |
+    echo 'host replication all all trust' >>\"$PGDATA/pg_hba.conf\"
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{clusterIP: None, publishNotReadyAddresses: true, selector: {{app: {name}}}, ports: [{{port: 5432}}]}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: {name}}}
+spec:
+  serviceName: {name}
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata:
+      labels: {{app: {name}{label}}}
+      annotations: {{{annotations}}}
+    spec:
+      terminationGracePeriodSeconds: {grace}
+      securityContext: {{fsGroup: 999}}
+{clone}      containers:
+      - name: postgres
+        image: {image}
+{arguments}        env:
+        - {{name: POSTGRES_HOST_AUTH_METHOD, value: trust}}
+        - {{name: PGDATA, value: {data_directory}}}
+        readinessProbe:
+          exec: {{command: [pg_isready, -U, postgres, -h, 127.0.0.1]}}
+          periodSeconds: 1
+        volumeMounts:
+        - {{name: data, mountPath: {mount}}}
+        - {{name: init, mountPath: /docker-entrypoint-initdb.d}}
+      volumes:
+      - {{name: init, configMap: {{name: {name}-init}}}}
+  volumeClaimTemplates:
+  - metadata: {{name: data}}
+    spec:
+      accessModes: [ReadWriteOnce]
+      resources: {{requests: {{storage: {storage}}}}}
+"
+        )
+    }
+
+    /// Applies it, and waits until all pods are ready.
+    pub async fn begin(&self, space: &Space) -> Result<()> {
+        space.apply(&self.yaml()).await?;
+        self.rolled_out(space).await
+    }
+
+    /// Waits until all pods are ready and of the newest template.
+    pub async fn rolled_out(&self, space: &Space) -> Result<()> {
+        let set = format!("statefulset/{}", self.name);
+        space
+            .kubectl(&["rollout", "status", &set, "--timeout=240s"])
+            .await?
+            .success()?;
+        Ok(())
+    }
+
+    /// Writes some rows, closes the segment, and waits until Postgres has it archived.
+    pub async fn archive_rows(&self, space: &Space, ordinal: u32) -> Result<String> {
+        let pod = self.pod(ordinal);
+        space
+            .sql(&pod, "CREATE TABLE IF NOT EXISTS rows (n int); INSERT INTO rows SELECT generate_series(1, 1000)")
+            .await?;
+        let segment = space
+            .sql(&pod, "SELECT pg_walfile_name(pg_switch_wal())")
+            .await?;
+        archived(space, &pod, &segment).await?;
+        Ok(segment)
+    }
+}
+
+/// Waits until Postgres has been told that a segment is stored.
+pub async fn archived(space: &Space, pod: &str, segment: &str) -> Result<()> {
+    eventually(&format!("{segment} is archived"), async || {
+        let last = space
+            .sql(pod, "SELECT last_archived_wal FROM pg_stat_archiver")
+            .await?;
+        ensure!(
+            last.as_str() >= segment,
+            "the last is {last:?}; {}",
+            space
+                .sql(
+                    pod,
+                    "SELECT last_failed_wal, failed_count FROM pg_stat_archiver"
+                )
+                .await?
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// A repository, an archive and a database that archives into it.
+pub async fn shop(space: &Space, database: &Database) -> Result<()> {
+    space.apply(&repository(space)).await?;
+    let name = database.archive.as_deref().unwrap_or(database.name);
+    space.apply(&archive(name)).await?;
+    database.begin(space).await?;
+    let object = format!("archive/{name}");
+    space.wait_for(&object, "condition=Ready", 120).await
+}
+
+/// Takes a backup, by the resource, and returns it.
+pub async fn backed_up(
+    space: &Space,
+    name: &str,
+    archive: &str,
+    more: &str,
+) -> Result<serde_json::Value> {
+    space.apply(&backup(name, archive, more)).await?;
+    let object = format!("backup/{name}");
+    space.wait_for(&object, "condition=Complete", 180).await?;
+    space.get(&object).await
+}
