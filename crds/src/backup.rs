@@ -93,8 +93,8 @@ pub struct BackupSpec {
     /// Which server is read. PreferStandby: a standby that is close behind, else the primary. Primary and Standby: no
     /// other. Default: what the Archive's backup.from says. Can't change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Said so because the description of an Option's enum hides the field's.
     #[schemars(with = "BackupSource", extend("nullable" = true))]
-    // Else the type's description hides the field's.
     pub from: Option<BackupSource>,
     /// Set by Holdfast on objects that stand for what it found in a repository: that backup's id. Such a Backup is
     /// never carried out. Default: "". Can't change.

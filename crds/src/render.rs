@@ -50,6 +50,11 @@ mod tests {
                 committed == text,
                 "crds/{name} is not what the types say: run `cargo run -p holdfast-crds -- crds`"
             );
+            let chart = folder.join("../charts/holdfast/files/crds").join(&name);
+            assert!(
+                std::fs::read_to_string(chart).unwrap_or_default() == text,
+                "the chart's {name} is not what the types say: run `cargo run -p holdfast-crds -- charts/holdfast/files/crds`"
+            );
             names.insert(name);
         }
         for entry in std::fs::read_dir(folder).unwrap() {

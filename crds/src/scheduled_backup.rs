@@ -138,7 +138,7 @@ const BAD_NAME: &str = "labels and annotations have names such as team or exampl
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupTemplateMetadata {
-    /// Labels of the Backups, 32 at most.
+    /// Labels of the Backups, 32 at most. Default: none but Holdfast's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     #[x_kube(validation = Rule::new(format!("self.all(name, name.matches('{NAME}'))"))
@@ -146,7 +146,7 @@ pub struct BackupTemplateMetadata {
     #[x_kube(validation = Rule::new("self.all(name, self[name].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))")
         .message("a label's value has 63 characters at most: letters, digits, '-', '_' and '.', with a letter or digit at both ends"))]
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the Backups, 32 at most.
+    /// Annotations of the Backups, 32 at most. Default: none but Holdfast's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     #[x_kube(validation = Rule::new(format!("self.all(name, name.matches('{NAME}'))"))
@@ -166,8 +166,8 @@ pub struct BackupTemplateSpec {
     pub r#type: BackupKind,
     /// Which server is read: PreferStandby, Primary or Standby. Default: what the Archive's backup.from says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Said so because the description of an Option's enum hides the field's.
     #[schemars(with = "BackupSource", extend("nullable" = true))]
-    // Else the type's description hides the field's.
     pub from: Option<BackupSource>,
     /// Retention: they expire as the Archive's retention says. Forever: they stay. Default: Retention.
     #[serde(default)]

@@ -134,6 +134,23 @@ fn what_has_a_default_says_so() {
 }
 
 #[test]
+fn what_may_be_left_out_says_what_happens_then() {
+    each(|at, schema| {
+        if !at.contains(".spec") {
+            return;
+        }
+        let required = schema.required.clone().unwrap_or_default();
+        let optional = schema.properties.iter().flatten();
+        for (name, field) in optional.filter(|(name, _)| !required.contains(name)) {
+            let description = field.description.as_deref().unwrap_or_default();
+            // A struct's fields say it.
+            let said = field.properties.is_some() || description.contains("Default: ");
+            assert!(said, "{at}.{name}: {description:?}");
+        }
+    });
+}
+
+#[test]
 fn conditions_are_a_map_by_type() {
     let mut seen = 0;
     for (kind, schema) in schemas() {
