@@ -571,7 +571,10 @@ fn json_digest(value: &serde_json::Value) -> String {
 }
 
 /// Reads JSON, the versions first, so that a newer format is told as such and not as damage.
-pub(crate) async fn read_json<T: for<'a> Deserialize<'a>>(store: &Store, key: &str) -> Result<T, OpenError> {
+pub(crate) async fn read_json<T: for<'a> Deserialize<'a>>(
+    store: &Store,
+    key: &str,
+) -> Result<T, OpenError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Versions {

@@ -402,7 +402,10 @@ mod tests {
             present(&archive).await.map(|_| ()),
             claim(&archive, &a, "1").await.map(|_| ()),
         ] {
-            assert!(matches!(failed, Err(OpenError::Damaged { .. })), "{failed:?}");
+            assert!(
+                matches!(failed, Err(OpenError::Damaged { .. })),
+                "{failed:?}"
+            );
         }
         assert!(take_over(&archive, &b, "1", "a.11").await.is_err());
     }

@@ -447,12 +447,7 @@ async fn commit(store: &Store, key: &str, bytes: Bytes) -> Result<(), ObjectErro
     .await
 }
 
-async fn create(
-    store: &Store,
-    key: &str,
-    bytes: Bytes,
-    occupied: &str,
-) -> Result<(), ObjectError> {
+async fn create(store: &Store, key: &str, bytes: Bytes, occupied: &str) -> Result<(), ObjectError> {
     with_patience(UPLOAD_PATIENCE, || async {
         match store.create(key, vec![bytes.clone()]).await? {
             Created::New => Ok(()),

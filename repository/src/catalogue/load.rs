@@ -8,9 +8,7 @@ use crate::object::ObjectError;
 use crate::store::StoreError;
 use crate::wal::WalStore;
 use futures::TryStreamExt;
-use holdfast_postgres::{
-    SegmentName, SegmentSizeError, SystemIdentifier, TimelineId, WalFileName,
-};
+use holdfast_postgres::{SegmentName, SegmentSizeError, SystemIdentifier, TimelineId, WalFileName};
 use std::collections::BTreeMap;
 use thiserror::Error;
 

@@ -11,8 +11,8 @@ mod tests;
 
 pub use chain::Chain;
 pub use load::CatalogueError;
-pub use look_up::{LookedUp, incarnation_of, look_up};
 pub(crate) use load::timelines;
+pub use look_up::{LookedUp, incarnation_of, look_up};
 pub use runs::{Run, Runs};
 
 use crate::facts::BackupFacts;

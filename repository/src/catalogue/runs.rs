@@ -39,12 +39,19 @@ impl Runs {
     }
 
     /// Adds every segment from `first` to `last`, both ends included.
-    pub fn insert_run(&mut self, Run { mut first, mut last }: Run) {
+    pub fn insert_run(
+        &mut self,
+        Run {
+            mut first,
+            mut last,
+        }: Run,
+    ) {
         if last < first {
             return;
         }
         // Those that touch it become one with it.
-        while let Some((&before, &end)) = self.by_first.range(..=last.0.saturating_add(1)).next_back()
+        while let Some((&before, &end)) =
+            self.by_first.range(..=last.0.saturating_add(1)).next_back()
             && end.saturating_add(1) >= first.0
         {
             self.by_first.remove(&before);

@@ -29,8 +29,10 @@ pub(super) fn decide(
     let mut announced = Doomed::default();
     for tombstone in tombstones {
         let left = tombstone.doomed.both(there);
-        let mut asked = Doomed::default();
-        asked.backups = left.backups.clone();
+        let mut asked = Doomed {
+            backups: left.backups.clone(),
+            ..Doomed::default()
+        };
         asked.backups.retain(|_, request| request.by_person);
         let stays_after_all = left.without(doomed).without(&asked);
         if left.is_empty() {
@@ -101,27 +103,132 @@ mod tests {
             withdraw,
             ripe,
         } in [
-            Case { tombstones: &[], doomed: "", there, write: "", withdraw: &[], ripe: "" },
-            Case { tombstones: &[], doomed: "a 1:1-5", there, write: "a 1:1-5", withdraw: &[], ripe: "" },
+            Case {
+                tombstones: &[],
+                doomed: "",
+                there,
+                write: "",
+                withdraw: &[],
+                ripe: "",
+            },
+            Case {
+                tombstones: &[],
+                doomed: "a 1:1-5",
+                there,
+                write: "a 1:1-5",
+                withdraw: &[],
+                ripe: "",
+            },
             // Not yet.
-            Case { tombstones: &[(901, "a 1:1-5")], doomed: "a 1:1-5", there, write: "", withdraw: &[], ripe: "" },
-            Case { tombstones: &[(900, "a 1:1-5")], doomed: "a 1:1-5", there, write: "", withdraw: &[], ripe: "a 1:1-5" },
+            Case {
+                tombstones: &[(901, "a 1:1-5")],
+                doomed: "a 1:1-5",
+                there,
+                write: "",
+                withdraw: &[],
+                ripe: "",
+            },
+            Case {
+                tombstones: &[(900, "a 1:1-5")],
+                doomed: "a 1:1-5",
+                there,
+                write: "",
+                withdraw: &[],
+                ripe: "a 1:1-5",
+            },
             // More has fallen out meanwhile: that waits for itself.
-            Case { tombstones: &[(900, "a 1:1-5")], doomed: "a b 1:1-9", there, write: "b 1:6-9", withdraw: &[], ripe: "a 1:1-5" },
+            Case {
+                tombstones: &[(900, "a 1:1-5")],
+                doomed: "a b 1:1-9",
+                there,
+                write: "b 1:6-9",
+                withdraw: &[],
+                ripe: "a 1:1-5",
+            },
             // Some of it stays after all: the rest is announced anew.
-            Case { tombstones: &[(0, "a b 1:1-5")], doomed: "b 1:1-5", there, write: "b 1:1-5", withdraw: &[1], ripe: "" },
-            Case { tombstones: &[(0, "a 1:1-5")], doomed: "a 1:1-4", there, write: "a 1:1-4", withdraw: &[1], ripe: "" },
-            Case { tombstones: &[(0, "a 1:1-5")], doomed: "", there, write: "", withdraw: &[1], ripe: "" },
+            Case {
+                tombstones: &[(0, "a b 1:1-5")],
+                doomed: "b 1:1-5",
+                there,
+                write: "b 1:1-5",
+                withdraw: &[1],
+                ripe: "",
+            },
+            Case {
+                tombstones: &[(0, "a 1:1-5")],
+                doomed: "a 1:1-4",
+                there,
+                write: "a 1:1-4",
+                withdraw: &[1],
+                ripe: "",
+            },
+            Case {
+                tombstones: &[(0, "a 1:1-5")],
+                doomed: "",
+                there,
+                write: "",
+                withdraw: &[1],
+                ripe: "",
+            },
             // Done, and half done.
-            Case { tombstones: &[(0, "x 2:1")], doomed: "", there, write: "", withdraw: &[1], ripe: "" },
-            Case { tombstones: &[(0, "x a 1:0-5")], doomed: "a 1:1-5", there, write: "", withdraw: &[], ripe: "a 1:1-5" },
+            Case {
+                tombstones: &[(0, "x 2:1")],
+                doomed: "",
+                there,
+                write: "",
+                withdraw: &[1],
+                ripe: "",
+            },
+            Case {
+                tombstones: &[(0, "x a 1:0-5")],
+                doomed: "a 1:1-5",
+                there,
+                write: "",
+                withdraw: &[],
+                ripe: "a 1:1-5",
+            },
             // What a person wants stays wanted while it is needed still, and goes when it is not.
-            Case { tombstones: &[(0, "!a")], doomed: "", there, write: "", withdraw: &[], ripe: "" },
-            Case { tombstones: &[(0, "!a")], doomed: "a", there, write: "", withdraw: &[], ripe: "!a" },
-            Case { tombstones: &[(0, "!a b")], doomed: "", there, write: "!a", withdraw: &[1], ripe: "" },
-            Case { tombstones: &[(0, "!a b"), (950, "!a")], doomed: "a", there, write: "", withdraw: &[1], ripe: "" },
+            Case {
+                tombstones: &[(0, "!a")],
+                doomed: "",
+                there,
+                write: "",
+                withdraw: &[],
+                ripe: "",
+            },
+            Case {
+                tombstones: &[(0, "!a")],
+                doomed: "a",
+                there,
+                write: "",
+                withdraw: &[],
+                ripe: "!a",
+            },
+            Case {
+                tombstones: &[(0, "!a b")],
+                doomed: "",
+                there,
+                write: "!a",
+                withdraw: &[1],
+                ripe: "",
+            },
+            Case {
+                tombstones: &[(0, "!a b"), (950, "!a")],
+                doomed: "a",
+                there,
+                write: "",
+                withdraw: &[1],
+                ripe: "",
+            },
             // Its clock is ahead.
-            Case { tombstones: &[(2000, "a")], doomed: "a", there, write: "", withdraw: &[], ripe: "" },
+            Case {
+                tombstones: &[(2000, "a")],
+                doomed: "a",
+                there,
+                write: "",
+                withdraw: &[],
+                ripe: "",
+            },
         ] {
             let at = |second| Timestamp::from_second(second).unwrap_or_default();
             let tombstones: Vec<Tombstone> = tombstones

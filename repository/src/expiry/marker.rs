@@ -35,7 +35,9 @@ pub struct Reading {
 #[derive(Debug, Error)]
 pub enum ReadingError {
     /// It goes.
-    #[error("backup {id} is about to be deleted ({reason}): choose another, or wait and look again")]
+    #[error(
+        "backup {id} is about to be deleted ({reason}): choose another, or wait and look again"
+    )]
     Doomed {
         /// The backup.
         id: String,

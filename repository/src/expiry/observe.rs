@@ -107,13 +107,7 @@ async fn incarnation(
             Found::Unreadable(why) => unreadable.push((id.to_string(), why.to_string())),
         }
     }
-    let mut catalogue = Catalogue::new(
-        system,
-        wal.segment_size(),
-        wal.major(),
-        timelines,
-        backups,
-    );
+    let mut catalogue = Catalogue::new(system, wal.segment_size(), wal.major(), timelines, backups);
     catalogue.unreadable = unreadable;
     let readers = marker::list(archive, system).await?;
     let mut doomed = Doomed::default();
@@ -149,8 +143,8 @@ async fn packs(
     let folder = layout::packs(system);
     let mut listing = archive.store().list(&folder);
     while let Some(object) = listing.try_next().await? {
-        let Some((id, number)) = layout::pack_of(system, &object.key)
-            .filter(|(id, _)| id.parse::<BackupId>().is_ok())
+        let Some((id, number)) =
+            layout::pack_of(system, &object.key).filter(|(id, _)| id.parse::<BackupId>().is_ok())
         else {
             continue;
         };

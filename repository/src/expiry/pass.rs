@@ -56,7 +56,16 @@ pub async fn pass(archive: &Archive, settings: &Pass<'_>) -> Result<Progress, Ex
     let mut done = Done::default();
     for incarnation in &observed.incarnations {
         let now = observed.now;
-        of_incarnation(archive, settings, &deleter, now, incarnation, &plan, &mut done).await?;
+        of_incarnation(
+            archive,
+            settings,
+            &deleter,
+            now,
+            incarnation,
+            &plan,
+            &mut done,
+        )
+        .await?;
     }
     let Done {
         announced,

@@ -76,7 +76,8 @@ pub(super) async fn list(
     let objects: Vec<_> = archive.store().list(&folder).try_collect().await?;
     let mut tombstones = Vec::with_capacity(objects.len());
     for object in objects {
-        let Some(number) = number(&object.key).filter(|n| layout::tombstone(system, *n) == object.key)
+        let Some(number) =
+            number(&object.key).filter(|n| layout::tombstone(system, *n) == object.key)
         else {
             continue;
         };

@@ -185,7 +185,9 @@ impl Doomed {
     #[must_use]
     pub fn both(&self, other: &Self) -> Self {
         let mut common = self.clone();
-        common.backups.retain(|id, _| other.backups.contains_key(id));
+        common
+            .backups
+            .retain(|id, _| other.backups.contains_key(id));
         for (timeline, runs) in &mut common.wal {
             *runs = other
                 .wal

@@ -38,7 +38,11 @@ pub(super) enum WalNeed {
 
 /// When a backup had ended for certain: the later of the database's clock and the store's.
 pub(super) fn ended(incarnation: &Incarnation, backup: &BackupFacts) -> Timestamp {
-    match incarnation.stored.get(&backup.id).map(|stored| stored.state) {
+    match incarnation
+        .stored
+        .get(&backup.id)
+        .map(|stored| stored.state)
+    {
         Some(State::Committed(at)) => at.max(backup.stop_time),
         _ => backup.stop_time,
     }
@@ -73,7 +77,9 @@ pub(super) fn keep(observed: &Observed, policy: &Policy, wishes: &Wishes) -> Vec
             let id = &backup.facts.id;
             let stored = incarnation.stored.get(id).is_some_and(|s| s.forever);
             if (stored || wishes.forever.contains(id)) && !incarnation.asked_to_go(id) {
-                kept.keep(id, WalNeed::StartToStop, || "it is kept for ever".to_owned());
+                kept.keep(id, WalNeed::StartToStop, || {
+                    "it is kept for ever".to_owned()
+                });
             }
         }
     }

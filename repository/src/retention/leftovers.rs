@@ -76,7 +76,13 @@ fn decide(
             format!("it runs: its last sign of life is from {sign:.0}"),
         ),
         // Its manifest went first. What a person wants to go may never have had one, and is given up before.
-        State::Open if incarnation.doomed.backups.get(id).is_some_and(|r| !r.by_person) => {
+        State::Open
+            if incarnation
+                .doomed
+                .backups
+                .get(id)
+                .is_some_and(|r| !r.by_person) =>
+        {
             (whole, "it is half deleted".to_owned())
         }
         State::Open => (
@@ -135,7 +141,9 @@ fn why_not_kept(incarnation: &Incarnation, cut: Timestamp, id: &str) -> String {
     let ended = ended(incarnation, &backup.facts);
     let past = format!("it ended on {ended:.0}, and the recovery window begins on {cut:.0}");
     match backup.missing {
-        Some(segment) => format!("{past}; WAL segment {segment} is missing, so it can't be restored"),
+        Some(segment) => {
+            format!("{past}; WAL segment {segment} is missing, so it can't be restored")
+        }
         None => format!("{past}; its first moments are reached from a later backup"),
     }
 }

@@ -15,7 +15,8 @@ mod tests;
 mod wal;
 
 pub use facts::{
-    Doomed, Incarnation, Observed, PackNumbers, Policy, Reader, Request, State, StoredBackup, Wishes,
+    Doomed, Incarnation, Observed, PackNumbers, Policy, Reader, Request, State, StoredBackup,
+    Wishes,
 };
 pub use plan::{BackupFate, Fate, IncarnationPlan, Plan, Remove, WalFate};
 pub use refusal::Refusal;

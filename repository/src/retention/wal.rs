@@ -128,7 +128,9 @@ fn needed(catalogue: &Catalogue, kept: &Kept) -> Needed {
                 continue;
             }
             for span in lineage.spans() {
-                let end = span.end.map_or(last, |end| last.min(end.segment_before(size)));
+                let end = span
+                    .end
+                    .map_or(last, |end| last.min(end.segment_before(size)));
                 needed.add(span.timeline, first.max(span.begin.segment(size)), end, wal);
             }
         }

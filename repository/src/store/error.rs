@@ -127,14 +127,18 @@ impl fmt::Display for StoreError {
             ),
             ErrorKind::Denied => write!(
                 f,
-                "{store} does not let us {operation} {key}: check the credentials and their rights ({})",
-                chain(&**source)
+                "{store} does not let us {}: check the credentials and their rights ({})",
+                [*operation, key].join(" ").trim_end(),
+                plain(&chain(&**source))
             ),
             ErrorKind::Damaged => write!(f, "{key} in {store} is damaged: {}", chain(&**source)),
+            ErrorKind::Invalid | ErrorKind::Trouble if key.is_empty() => {
+                write!(f, "can't {operation} {store}: {}", plain(&chain(&**source)))
+            }
             ErrorKind::Invalid | ErrorKind::Trouble => write!(
                 f,
                 "can't {operation} {key} in {store}: {}",
-                chain(&**source)
+                plain(&chain(&**source))
             ),
         }
     }
@@ -162,10 +166,47 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
     line
 }
 
+/// What an HTTP request failed of, without what differs each time (durations, request ids): who repeats it, as a
+/// Kubernetes condition does, says the same as long as the same is wrong.
+fn plain(line: &str) -> String {
+    let Some((_, request)) = line.rsplit_once("Error performing ") else {
+        return line.to_owned();
+    };
+    let Some((request, why)) = request.split_once(" - ") else {
+        return line.to_owned();
+    };
+    let between = |open: &str, close: &str| Some(why.split_once(open)?.1.split_once(close)?.0);
+    let why = match between("<Code>", "</Code>") {
+        Some(code) => match between("<Message>", "</Message>") {
+            Some(message) => format!("{code}: {message}"),
+            None => code.to_owned(),
+        },
+        None => why.to_owned(),
+    };
+    // Such as `GET http://minio:9000/bucket?list-type=2 in 2.3ms`.
+    let address = request.split(' ').nth(1).and_then(|url| {
+        let (scheme, rest) = url.split_once("://")?;
+        let host = rest.split(['/', '?']).next()?;
+        Some(format!("{scheme}://{host}"))
+    });
+    match address {
+        Some(address) => format!("{why} (at {address})"),
+        None => why,
+    }
+}
+
 fn classify(error: &object_store::Error) -> ErrorKind {
     use object_store::Error;
-    if error.to_string().contains("NoSuchBucket") {
+    let text = error.to_string();
+    if text.contains("NoSuchBucket") {
         return ErrorKind::NoBucket;
+    }
+    // Listings that are refused come as any other trouble.
+    if ["401 Unauthorized", "403 Forbidden"]
+        .iter()
+        .any(|refusal| text.contains(&format!("non-2xx status code: {refusal}")))
+    {
+        return ErrorKind::Denied;
     }
     match error {
         Error::NotFound { .. } => ErrorKind::NotFound,
@@ -175,5 +216,28 @@ fn classify(error: &object_store::Error) -> ErrorKind {
         | Error::NotImplemented { .. }
         | Error::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
         _ => ErrorKind::Trouble,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_trouble_has_the_same_words() {
+        for (line, told) in [
+            (
+                "Generic S3 error: Error performing list request: Error performing GET http://10.0.0.1:9000/b?list-type=2&prefix=p in 2.35538ms - Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?> <Error><Code>InvalidAccessKeyId</Code><Message>It does not exist.</Message><RequestId>18EA</RequestId></Error>",
+                "InvalidAccessKeyId: It does not exist. (at http://10.0.0.1:9000)",
+            ),
+            (
+                "Generic S3 error: Error performing PUT https://s3.x/b/k in 5.6s, after 4 retries, max_retries: 4, retry_timeout: 20s - HTTP error: error sending request: Connection refused (os error 111)",
+                "HTTP error: error sending request: Connection refused (os error 111) (at https://s3.x)",
+            ),
+            ("Error performing GET x", "Error performing GET x"),
+            ("no such file", "no such file"),
+        ] {
+            assert_eq!(plain(line), told);
+        }
     }
 }

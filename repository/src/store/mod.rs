@@ -112,11 +112,7 @@ impl Store {
         Operation::Write.count(self.create_uncounted(key, parts).await)
     }
 
-    async fn create_uncounted(
-        &self,
-        key: &str,
-        parts: Vec<Bytes>,
-    ) -> Result<Created, StoreError> {
+    async fn create_uncounted(&self, key: &str, parts: Vec<Bytes>) -> Result<Created, StoreError> {
         let path = self.path(key)?;
         let payload: PutPayload = parts.into_iter().collect();
         let options = PutOptions {

@@ -32,13 +32,15 @@ struct Counter {
 }
 
 impl Counter {
-    const ZERO: Self = Self {
-        made: AtomicU64::new(0),
-        failed: AtomicU64::new(0),
-    };
+    const fn new() -> Self {
+        Self {
+            made: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
+    }
 }
 
-static REQUESTS: Requests = Requests([const { Counter::ZERO }; 5]);
+static REQUESTS: Requests = Requests([const { Counter::new() }; 5]);
 
 /// This process'.
 pub fn requests() -> &'static Requests {

@@ -40,7 +40,11 @@ fn an_interrupted_backup_is_given_up_then_cleared_then_forgotten() {
         assert_eq!(fate, expected, "{state:?} {last_sign}: {reason}");
     }
     // All but the word that it was given up is gone.
-    for (at, expected) in [(99.0, Fate::Keep), (71.0, Fate::Keep), (69.0, removes(true, []))] {
+    for (at, expected) in [
+        (99.0, Fate::Keep),
+        (71.0, Fate::Keep),
+        (69.0, removes(true, [])),
+    ] {
         let mut world = base();
         world.open("x", State::Aborted(day(at)), at);
         world.stored("x").packs = PackNumbers::default();

@@ -93,7 +93,11 @@ impl World {
             id: timeline,
             history: (id > 1).then_some(history),
             runs: segments.map(SegmentNumber).collect(),
-            began: if id > 1 { day(began) } else { Timestamp::UNIX_EPOCH },
+            began: if id > 1 {
+                day(began)
+            } else {
+                Timestamp::UNIX_EPOCH
+            },
             newest: day(newest),
             ..Timeline::default()
         };

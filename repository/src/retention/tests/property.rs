@@ -6,6 +6,7 @@ use crate::reach::{self, Request as Recovery, Target, TimelineChoice};
 use futures::executor::block_on;
 use holdfast_postgres::wal::RecordKind;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 
 const HOUR: i64 = 3_600_000_000;
 
@@ -278,7 +279,12 @@ fn apply(model: &Model, plan: &Plan) -> Model {
     };
     Model {
         timelines: model.timelines.clone(),
-        files: model.files.iter().copied().filter(|name| !goes(name)).collect(),
+        files: model
+            .files
+            .iter()
+            .copied()
+            .filter(|name| !goes(name))
+            .collect(),
         backups: model
             .backups
             .iter()
@@ -287,6 +293,29 @@ fn apply(model: &Model, plan: &Plan) -> Model {
             .collect(),
         ..Model::default()
     }
+}
+
+/// The histories are such that the property says something.
+#[test]
+fn much_is_deleted_and_much_is_reached() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let (mut backups, mut wal, mut reachable, mut branched) = (0, 0, 0, 0);
+    for _ in 0..60 {
+        let history = history().new_tree(&mut runner).unwrap().current();
+        let lived = live(&history);
+        let (observed, policy, wishes) = observe(&lived, &history);
+        let plan = plan(&observed, &policy, &wishes).unwrap();
+        let doomed = plan.incarnations[0].doomed();
+        backups += usize::from(!doomed.backups.is_empty());
+        wal += usize::from(!doomed.wal.is_empty());
+        branched += usize::from(lived.begins.len() > 1);
+        let targets = targets(&lived, observed.cut(&policy));
+        reachable += targets.iter().filter(|t| reached(&lived.model, t)).count();
+    }
+    assert!(
+        backups > 15 && wal > 15 && branched > 15 && reachable > 200,
+        "{backups} {wal} {branched} {reachable}"
+    );
 }
 
 proptest! {

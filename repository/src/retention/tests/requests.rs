@@ -50,7 +50,10 @@ fn it_is_said_why_one_stays_and_why_one_goes() {
     world.ask("b");
     let plan = world.plan().unwrap();
     let (a, b) = (reason(&plan, "a"), reason(&plan, "b"));
-    assert!(a.starts_with("it shall be deleted, and is still needed: the recovery window"), "{a}");
+    assert!(
+        a.starts_with("it shall be deleted, and is still needed: the recovery window"),
+        "{a}"
+    );
     assert_eq!(b, "its object was deleted");
 }
 

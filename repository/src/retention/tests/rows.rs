@@ -109,10 +109,8 @@ fn what_is_not_complete_does_not_count() {
             world(|w| {
                 daily(w);
                 // The segment of b3 is lost.
-                w.last().catalogue.timelines[0].runs = (1..=110)
-                    .filter(|n| *n != 35)
-                    .map(SegmentNumber)
-                    .collect();
+                w.last().catalogue.timelines[0].runs =
+                    (1..=110).filter(|n| *n != 35).map(SegmentNumber).collect();
             }),
             // b2 takes its place; b3 itself can't be restored and is old.
             "b0 b1 b3 1:1-24",
@@ -244,11 +242,20 @@ fn clocks_are_not_believed_alone() {
             "1:1-4",
         ),
     ]);
-    for (ours, refused) in [(99.97, false), (100.03, false), (99.95, true), (400.0, true)] {
+    for (ours, refused) in [
+        (99.97, false),
+        (100.03, false),
+        (99.95, true),
+        (400.0, true),
+    ] {
         let mut world = world(daily);
         world.observed.our_clock = day(ours);
         let plan = world.plan();
-        assert_eq!(matches!(plan, Err(Refusal::Clocks { .. })), refused, "{ours}");
+        assert_eq!(
+            matches!(plan, Err(Refusal::Clocks { .. })),
+            refused,
+            "{ours}"
+        );
     }
 }
 
@@ -300,7 +307,9 @@ fn whoever_works_is_not_disturbed() {
             world(|w| {
                 daily(w);
                 w.wishes.needed.insert("b0".into(), "restore shop/x".into());
-                w.wishes.needed.insert("gone".into(), "restore shop/y".into());
+                w.wishes
+                    .needed
+                    .insert("gone".into(), "restore shop/y".into());
             }),
             "b1 b2 1:1-4",
         ),
