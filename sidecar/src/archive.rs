@@ -35,6 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Once the server is stopping: it asks three times for each file and waits for the answer, and whoever stops it waits
 /// too.
 const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
+/// And no attempt holds it up for longer than this. What is left then is archived without it: see [`crate::drain`].
+const ATTEMPT_AT_THE_END: Duration = Duration::from_secs(15);
+/// How often an attempt that takes its time looks whether the server is stopping.
+const LOOK: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// What a repository that nobody waits for may cost.
@@ -105,8 +109,23 @@ impl Archiver {
 
     /// Archives the file; see [`crate::socket::WalService::archive`]. Safe to drop and to repeat.
     pub async fn archive(&self, name: &str, path: &str) -> Result<String, NotArchived> {
+        self.told(name, path, true).await
+    }
+
+    /// Archives a file of pg_wal that a server has left behind: nobody waits, so an attempt may take as long as it takes.
+    pub async fn archive_left_behind(&self, name: WalFileName) -> Result<String, NotArchived> {
+        let name = name.to_string();
+        self.told(&name, &format!("pg_wal/{name}"), false).await
+    }
+
+    async fn told(
+        &self,
+        name: &str,
+        path: &str,
+        server_waits: bool,
+    ) -> Result<String, NotArchived> {
         let begun = Instant::now();
-        let result = self.patiently(name, path).await;
+        let result = self.patiently(name, path, server_waits).await;
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Timestamp::now();
         match &result {
@@ -128,7 +147,12 @@ impl Archiver {
         result.map(|(answer, _)| answer)
     }
 
-    async fn patiently(&self, name: &str, path: &str) -> Result<Done, NotArchived> {
+    async fn patiently(
+        &self,
+        name: &str,
+        path: &str,
+        server_waits: bool,
+    ) -> Result<Done, NotArchived> {
         let name: WalFileName = name.parse()?;
         let Ok(_slot) = self.slots.acquire().await else {
             return Err(NotArchived::Ending);
@@ -136,7 +160,17 @@ impl Archiver {
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.once(name, path).await {
+            let attempt = self.once(name, path);
+            let attempt = async {
+                if !server_waits {
+                    return attempt.await;
+                }
+                tokio::select! {
+                    done = attempt => done,
+                    () = self.holding_up() => Err(NotArchived::HeldUp),
+                }
+            };
+            match attempt.await {
                 Err(e)
                     if !e.is_permanent() && begun.elapsed() + pause < self.patience_now().await =>
                 {
@@ -150,16 +184,31 @@ impl Archiver {
     }
 
     async fn patience_now(&self) -> Duration {
+        if self.is_stopping().await {
+            self.patience.min(PATIENCE_AT_THE_END)
+        } else {
+            self.patience
+        }
+    }
+
+    /// Returns once an attempt that begins now holds up a server that is stopping.
+    async fn holding_up(&self) {
+        let begun = Instant::now();
+        loop {
+            sleep(LOOK).await;
+            if begun.elapsed() >= ATTEMPT_AT_THE_END && self.is_stopping().await {
+                return;
+            }
+        }
+    }
+
+    async fn is_stopping(&self) -> bool {
         let settings = self.settings.get();
         let control = tokio::task::spawn_blocking(move || {
             data_directory::control_file(&settings.postgres.data_directory)
         });
-        match control.await {
-            Ok(Ok(c)) if c.state.is_shut_down() || c.state == ClusterState::ShuttingDown => {
-                self.patience.min(PATIENCE_AT_THE_END)
-            }
-            _ => self.patience,
-        }
+        let control = control.await;
+        matches!(control, Ok(Ok(c)) if c.state.is_shut_down() || c.state == ClusterState::ShuttingDown)
     }
 
     /// One attempt, with the settings of its beginning.

@@ -33,7 +33,9 @@ fn describe(directory: &Path) -> String {
         ),
         Err(DataDirectoryError::Missing { .. }) => match is_empty(directory) {
             Ok(true) => format!("{place} is empty"),
-            Ok(false) => format!("{place} is no data directory: it holds files, and no global/pg_control"),
+            Ok(false) => {
+                format!("{place} is no data directory: it holds files, and no global/pg_control")
+            }
             Err(error) => format!("{place} can't be looked at: {error}"),
         },
         Err(error) => error.to_string(),
@@ -43,9 +45,10 @@ fn describe(directory: &Path) -> String {
 /// Whether there is nothing of anybody's. A folder that is not there yet is empty.
 fn is_empty(directory: &Path) -> io::Result<bool> {
     match fs::read_dir(directory) {
-        Ok(mut entries) => Ok(entries.all(|entry| {
-            entry.is_ok_and(|entry| entry.file_name() == OF_THE_FILE_SYSTEM)
-        })),
+        Ok(mut entries) => {
+            Ok(entries
+                .all(|entry| entry.is_ok_and(|entry| entry.file_name() == OF_THE_FILE_SYSTEM)))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
     }
@@ -77,6 +80,9 @@ mod tests {
         );
         fs::write(bench.path("data/global/pg_control"), "short").unwrap();
         let told = describe(&bench.data());
-        assert!(told.contains("pg_control") && told.lines().count() == 1, "{told}");
+        assert!(
+            told.contains("pg_control") && told.lines().count() == 1,
+            "{told}"
+        );
     }
 }

@@ -7,6 +7,7 @@
 
 use crate::archive::Archiver;
 use crate::config::Settings;
+use crate::data_directory;
 use crate::queue::Queue;
 use crate::report::on_the_server;
 use holdfast_postgres::WalFileName;
@@ -31,7 +32,7 @@ enum Server {
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Files that are in the repository now.
+    /// Files that are in the repository now, or gone.
     pub archived: usize,
     /// Files that still wait.
     pub left: usize,
@@ -66,12 +67,15 @@ pub async fn run(
     if names.is_empty() {
         return None;
     }
-    tracing::info!(files = names.len(), "Postgres has stopped: archiving what it has left behind");
+    tracing::info!(
+        files = names.len(),
+        "Postgres has stopped: archiving what it has left behind"
+    );
     let all = names.len();
     let mut archived = 0;
     let work = async {
         for name in names {
-            if !one(archiver, name).await {
+            if !one(settings, archiver, name).await {
                 break;
             }
             archived += 1;
@@ -98,11 +102,13 @@ pub async fn run(
     Some(drained)
 }
 
-/// Until it is archived, or can't be.
-async fn one(archiver: &Archiver, name: WalFileName) -> bool {
-    let text = name.to_string();
+/// Until it is archived, or can't be. A mark without its file is an orphan, which Postgres forgets, too.
+async fn one(settings: &Settings, archiver: &Archiver, name: WalFileName) -> bool {
+    if let Ok(None) = data_directory::find_wal_file(&settings.postgres.data_directory, &name) {
+        return true;
+    }
     loop {
-        match archiver.archive(&text, &format!("pg_wal/{text}")).await {
+        match archiver.archive_left_behind(name).await {
             Ok(_) => return true,
             Err(error) if error.is_permanent() => {
                 tracing::warn!(%name, %error, "not archived");
@@ -172,23 +178,28 @@ mod tests {
     #[tokio::test]
     async fn what_is_marked_is_archived_in_order() {
         let (bench, archiver) = left_behind(6);
+        // Marked, and gone.
+        mark(&bench, 2);
         // Not marked, as the segment that was being written.
         bench.segment(1, 7, Fill::Whole);
         let drained = run(&bench.settings(), &archiver, None).await.unwrap();
-        assert_eq!((drained.archived, drained.left), (4, 0));
+        assert_eq!((drained.archived, drained.left), (5, 0));
         for number in 3..=6 {
             assert!(bench.segment_object(1, number).exists());
         }
         assert!(!bench.segment_object(1, 7).exists());
         // Once more, as the server does when it starts.
         let drained = run(&bench.settings(), &archiver, None).await.unwrap();
-        assert_eq!((drained.archived, drained.left), (4, 0));
+        assert_eq!((drained.archived, drained.left), (5, 0));
     }
 
     #[tokio::test]
     async fn what_cannot_be_archived_ends_it_without_a_gap() {
         let (bench, archiver) = left_behind(6);
-        let broken = bench.data().join("pg_wal").join(bench.name(1, 5).to_string());
+        let broken = bench
+            .data()
+            .join("pg_wal")
+            .join(bench.name(1, 5).to_string());
         fs::write(broken, "short").unwrap();
         let drained = run(&bench.settings(), &archiver, None).await.unwrap();
         assert_eq!((drained.archived, drained.left), (2, 2));

@@ -34,8 +34,8 @@ pub mod restore_wal;
 pub mod sidecar;
 pub mod socket;
 pub mod verify;
-pub mod wal_command;
 #[cfg(test)]
 mod wal_bench;
+pub mod wal_command;
 
 pub use holdfast_protocol::status;

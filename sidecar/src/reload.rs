@@ -25,6 +25,7 @@ pub struct Watcher {
     files: BTreeSet<PathBuf>,
     /// None: to be looked at whatever they hold.
     seen: Option<Fingerprint>,
+    begun: bool,
 }
 
 impl Watcher {
@@ -37,6 +38,7 @@ impl Watcher {
             identity,
             files,
             seen: None,
+            begun: false,
         }
     }
 
@@ -61,6 +63,7 @@ impl Watcher {
         if self.seen == Some(Fingerprint::of(&self.files)) {
             return;
         }
+        let first = !std::mem::replace(&mut self.begun, true);
         let current = self.live.get();
         let found = self.read(&current);
         let mut trouble = Vec::new();
@@ -71,12 +74,17 @@ impl Watcher {
                 return;
             }
             Found::Bad(why) => trouble.push(why),
-            Found::Good { settings, unchanged } => {
+            Found::Good {
+                settings,
+                unchanged,
+            } => {
                 trouble.extend(unchanged);
-                tracing::info!(
-                    generation = settings.generation,
-                    "the settings and the files that they name are in use as they are now"
-                );
+                if !first {
+                    tracing::info!(
+                        generation = settings.generation,
+                        "the settings, or files that they name, have changed, and are in use as they are now"
+                    );
+                }
                 self.live.replace(Arc::new(*settings));
             }
         }

@@ -164,11 +164,7 @@ impl Restorer {
     }
 
     /// For another data directory.
-    fn of_directory(
-        settings: impl Into<Live>,
-        data_directory: PathBuf,
-        known: Histories,
-    ) -> Self {
+    fn of_directory(settings: impl Into<Live>, data_directory: PathBuf, known: Histories) -> Self {
         let settings: Live = settings.into();
         let slots = (settings.get().memory / MEMORY_SHARE / WalStore::READ_MEMORY).clamp(1, 8);
         Self(Arc::new(Inner {
@@ -279,7 +275,8 @@ impl Inner {
         let seen = data_directory::control_file(&self.data_directory)
             .ok()
             .and_then(|control| self.known.get(control.system_identifier, name));
-        let configured = || histories::configured(self.settings.get().history_directory.as_deref()?, name);
+        let configured =
+            || histories::configured(self.settings.get().history_directory.as_deref()?, name);
         match seen.or_else(configured) {
             Some(content) => {
                 tracing::warn!(%name, why, "served as it is known");

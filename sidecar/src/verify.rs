@@ -182,7 +182,11 @@ impl Verification {
             });
         }
         // Nothing can be told of it, and it counts as no backup: but whoever made one should hear that it is none.
-        for id in listing.unfinished.iter().filter(|id| is_wanted(id.as_str())) {
+        for id in listing
+            .unfinished
+            .iter()
+            .filter(|id| is_wanted(id.as_str()))
+        {
             tracing::warn!(
                 "backup {id} was begun and has no manifest: it runs still, was interrupted, or its manifest was lost; it can't be restored"
             );

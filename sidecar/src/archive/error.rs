@@ -80,6 +80,11 @@ pub enum NotArchived {
         /// The end of its last good record.
         valid_through: Lsn,
     },
+    /// The store hangs, and somebody waits for the server's end.
+    #[error(
+        "the server is stopping, and the store has not taken it in time: it is archived once the server has stopped, or runs again"
+    )]
+    HeldUp,
     /// Only while the program ends.
     #[error("the program is ending")]
     Ending,
@@ -92,6 +97,7 @@ impl NotArchived {
             Self::Local(DataDirectoryError::Read { .. } | DataDirectoryError::Control { .. }) => {
                 false
             }
+            Self::HeldUp => false,
             Self::Archive(e) => e.is_permanent(),
             Self::Open(e) => e.is_permanent(),
             Self::Object(ObjectError::Store(e)) => e.is_permanent(),

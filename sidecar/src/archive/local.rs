@@ -49,7 +49,11 @@ pub(super) struct Local {
 }
 
 impl Local {
-    pub(super) fn look(settings: &Settings, name: WalFileName, path: &str) -> Result<Self, NotArchived> {
+    pub(super) fn look(
+        settings: &Settings,
+        name: WalFileName,
+        path: &str,
+    ) -> Result<Self, NotArchived> {
         let directory = &settings.postgres.data_directory;
         let file = Arc::new(data_directory::open_wal_file(directory, &name, path)?);
         let control = data_directory::control_file(directory)?;

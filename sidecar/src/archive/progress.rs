@@ -52,12 +52,13 @@ impl ArchiveProgress {
     /// What is archived again, or out of turn, is no progress.
     pub(super) fn advance(&mut self, to: Through) {
         let before = self.through;
-        let is_further = before.is_none_or(|before| {
-            (before.timeline, before.boundary) < (to.timeline, to.boundary)
-        });
+        let is_further = before
+            .is_none_or(|before| (before.timeline, before.boundary) < (to.timeline, to.boundary));
         if is_further {
             self.through = Some(Through {
-                last_commit: to.last_commit.or(before.and_then(|before| before.last_commit)),
+                last_commit: to
+                    .last_commit
+                    .or(before.and_then(|before| before.last_commit)),
                 ..to
             });
         }

@@ -1,8 +1,8 @@
 use super::*;
 use crate::origin::{ORIGIN_FILE, Origin, Source};
-use holdfast_repository::PutError;
 use crate::wal_bench::{Bench, IN_PRODUCTION, IN_RECOVERY, SYSTEM};
 use holdfast_postgres::SystemIdentifier;
+use holdfast_repository::PutError;
 use holdfast_repository::wal::sample::{self, Fill};
 use std::fs;
 

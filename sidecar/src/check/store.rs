@@ -184,7 +184,8 @@ mod tests {
         let text = format!(
             "archive: a/b\npostgres: {{dataDirectory: /d}}\nrepositories: [{{name: main, filesystem: {{path: store}}{more}}}]\n"
         );
-        let settings = config::parse(&folder.join("settings.yaml"), &text, &Default::default()).unwrap();
+        let settings =
+            config::parse(&folder.join("settings.yaml"), &text, &Default::default()).unwrap();
         look(&settings, &settings.repositories[0], None).await
     }
 

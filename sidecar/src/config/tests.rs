@@ -431,18 +431,17 @@ fn addresses_and_files_of_the_servers_are_checked() {
             "keyFil: key",
             "unknown field \"keyFil\"; did you mean \"keyFile\"?",
         ),
-        (
-            ", keyFile: key",
-            "",
-            "the field \"keyFile\" is missing",
-        ),
+        (", keyFile: key", "", "the field \"keyFile\" is missing"),
     ] {
         let text = format!("{SHORT}{}", control.replace(from, to));
         let message = read(&text).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
     }
     for (line, expected) in [
-        ("monitoring: {listen: \"9644\"}\n", "is no address to listen on"),
+        (
+            "monitoring: {listen: \"9644\"}\n",
+            "is no address to listen on",
+        ),
         ("monitoring: {port: 1}\n", "unknown field \"port\""),
         ("generation: new\n", "settings.yaml:4:"),
     ] {

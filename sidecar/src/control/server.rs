@@ -42,7 +42,10 @@ pub fn router<B: BackupService, I: Instance>(
     Router::new()
         .route("/v1/status", get(status::<B, I>))
         .route("/v1/backups", post(start::<B, I>))
-        .route("/v1/backups/{id}", get(backup::<B, I>).delete(cancel::<B, I>))
+        .route(
+            "/v1/backups/{id}",
+            get(backup::<B, I>).delete(cancel::<B, I>),
+        )
         .route("/v1/switch-wal", post(switch_wal::<B, I>))
         .fallback(|uri: Uri| async move {
             error(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()))

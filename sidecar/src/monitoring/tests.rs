@@ -122,7 +122,12 @@ async fn the_pages_tell_how_it_is() {
     assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
     let ready = get(address, "/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
-    for part in ["\"ready\":false", "Postgres can't be asked", "lastArchivedTime", "nonsense"] {
+    for part in [
+        "\"ready\":false",
+        "Postgres can't be asked",
+        "lastArchivedTime",
+        "nonsense",
+    ] {
         assert!(ready.contains(part), "{part}: {ready}");
     }
     assert!(get(address, "/v1/status").await.starts_with("HTTP/1.1 404"));

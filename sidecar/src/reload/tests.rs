@@ -46,9 +46,15 @@ fn new_settings_are_taken_over_and_bad_ones_are_told() {
     let mut place = Watched::new();
     assert!(place.look().0, "the first look takes what is there");
     assert!(!place.look().0);
-    place.write("config.yaml", &FILE.replace("generation: 1", "generation: 2"));
+    place.write(
+        "config.yaml",
+        &FILE.replace("generation: 1", "generation: 2"),
+    );
     let (replaced, settings, trouble) = place.look();
-    assert_eq!((replaced, settings.generation, &*trouble), (true, Some(2), ""));
+    assert_eq!(
+        (replaced, settings.generation, &*trouble),
+        (true, Some(2), "")
+    );
 
     for (name, content, told) in [
         ("config.yaml", "archive: [", "config.yaml:"),
@@ -77,7 +83,10 @@ fn new_settings_are_taken_over_and_bad_ones_are_told() {
     // The missing file is watched, too.
     place.write("other", KEY);
     let (replaced, settings, trouble) = place.look();
-    assert_eq!((replaced, settings.generation, &*trouble), (true, Some(1), ""));
+    assert_eq!(
+        (replaced, settings.generation, &*trouble),
+        (true, Some(1), "")
+    );
 }
 
 #[test]
@@ -88,7 +97,10 @@ fn a_file_that_is_named_counts_like_the_settings() {
     assert!(place.look().0);
     place.write("key", "broken");
     let (replaced, _, trouble) = place.look();
-    assert!(!replaced && trouble.contains("does not hold 32 bytes"), "{trouble}");
+    assert!(
+        !replaced && trouble.contains("does not hold 32 bytes"),
+        "{trouble}"
+    );
     fs::remove_file(place.folder.path().join("key")).unwrap();
     let (replaced, _, trouble) = place.look();
     assert!(!replaced && trouble.contains("can't be read"), "{trouble}");
@@ -137,14 +149,21 @@ fn what_needs_a_restart_stays_and_the_rest_is_taken() {
         ("[::]:9644", "[::]:9645", "monitoring.listen"),
         ("[::]:1", "[::]:2", "control.listen"),
         (control, "", "control.listen"),
-        ("generation: 1\n", "limits: {memory: 512Mi}\n", "limits.memory"),
+        (
+            "generation: 1\n",
+            "limits: {memory: 512Mi}\n",
+            "limits.memory",
+        ),
     ] {
         let text = format!("{FILE}{control}")
             .replace(from, to)
             .replace("path: /b", "path: /c");
         let (now, unchanged) = take_over(&old, parse(&text)).unwrap();
         let unchanged = unchanged.unwrap();
-        assert!(unchanged.starts_with(&format!("{expected} can't")), "{unchanged}");
+        assert!(
+            unchanged.starts_with(&format!("{expected} can't")),
+            "{unchanged}"
+        );
         assert_eq!(
             (&now.socket, &now.control, now.monitoring, now.memory),
             (&old.socket, &old.control, old.monitoring, old.memory)

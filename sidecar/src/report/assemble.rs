@@ -62,7 +62,11 @@ pub(super) fn report(parts: Parts<'_>) -> InstanceReport {
             archived_count: archived,
             failed_count: failed,
             last_archived: last_archived.map(|(name, time)| ArchivedFile { name, time }),
-            last_failure: last_failure.map(|(name, reason, time)| FailedFile { name, reason, time }),
+            last_failure: last_failure.map(|(name, reason, time)| FailedFile {
+                name,
+                reason,
+                time,
+            }),
             ready_count: found.queue.as_ref().map(|queue| queue.names.len() as u64),
             archived_through: through.map(moment),
             lag,
@@ -102,11 +106,7 @@ fn moment(through: Through) -> Moment {
     }
 }
 
-fn postgres(
-    found: &Found,
-    command: &WalCommand,
-    not_configured: Option<String>,
-) -> PostgresReport {
+fn postgres(found: &Found, command: &WalCommand, not_configured: Option<String>) -> PostgresReport {
     let control = found.control.as_ref().ok();
     let known = PostgresReport {
         system_identifier: control.map(|control| control.system_identifier.to_string()),

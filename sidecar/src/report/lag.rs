@@ -100,7 +100,13 @@ mod tests {
             (5 * MIB + 7, None, None, None, None),
             // Nothing waits: the segment that is being written.
             (5 * MIB + 7, Some(queue(&[], 0)), None, None, some(7, None)),
-            (5 * MIB + 7, Some(queue(&[], 0)), None, at(990), some(7, Some(10))),
+            (
+                5 * MIB + 7,
+                Some(queue(&[], 0)),
+                None,
+                at(990),
+                some(7, Some(10)),
+            ),
             (
                 5 * MIB + 7,
                 Some(queue(&[], 0)),
@@ -109,7 +115,13 @@ mod tests {
                 some(7, Some(10)),
             ),
             // All is stored.
-            (5 * MIB, Some(queue(&[], 0)), through(1, 5 * MIB), at(1), some(0, Some(0))),
+            (
+                5 * MIB,
+                Some(queue(&[], 0)),
+                through(1, 5 * MIB),
+                at(1),
+                some(0, Some(0)),
+            ),
             (5 * MIB, None, through(1, 5 * MIB), None, some(0, Some(0))),
             // After a switch, and before this sidecar has stored anything.
             (5 * MIB, Some(queue(&[], 0)), None, None, some(0, Some(0))),

@@ -42,8 +42,10 @@ pub(super) fn check_repositories(
         checked.extend(check_repository(problems, folder, repository));
     }
     if !checked.is_empty() && checked.iter().all(|r| r.mode == Mode::BestEffort) {
-        problems.at_location(place, "no repository has mode Required: WAL would be dropped before it is stored"
-                .to_owned());
+        problems.at_location(
+            place,
+            "no repository has mode Required: WAL would be dropped before it is stored".to_owned(),
+        );
     }
     checked
 }
@@ -85,10 +87,13 @@ fn check_repository(
             } else {
                 "neither s3 nor filesystem"
             };
-            problems.at_location(place, format!(
+            problems.at_location(
+                place,
+                format!(
                     "the repository {:?} has {how}: write one of them",
                     name.value
-                ));
+                ),
+            );
             return None;
         }
     };

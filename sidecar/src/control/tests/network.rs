@@ -100,8 +100,7 @@ impl Served {
 
     /// Puts certificates of an authority into the folder.
     fn write(&self, authority: &Issuer, name: &str) {
-        let (certificate, key) =
-            signed(authority, name, ExtendedKeyUsagePurpose::ServerAuth, 4000);
+        let (certificate, key) = signed(authority, name, ExtendedKeyUsagePurpose::ServerAuth, 4000);
         fs::write(&self.control.ca_file, authority.pem()).unwrap();
         fs::write(&self.control.certificate_file, certificate).unwrap();
         fs::write(&self.control.key_file, key).unwrap();
