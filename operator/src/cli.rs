@@ -15,6 +15,7 @@ pub struct Cli {
 }
 
 /// What to do.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Runs the operator
@@ -83,14 +84,29 @@ mod tests {
     #[test]
     fn namespaces_are_separated_by_commas_and_none_means_all() {
         let run = |more: &[&str]| {
-            let words = ["holdfast-operator", "run", "--image", "i"].iter().chain(more);
+            let words = ["holdfast-operator", "run", "--image", "i"]
+                .iter()
+                .chain(more);
             match Cli::try_parse_from(words).unwrap().command {
                 Command::Run(args) => args,
                 Command::Crds(_) => panic!(),
             }
         };
         assert!(run(&[]).watch_namespaces.is_empty());
-        assert_eq!(run(&["--watch-namespaces", "a,b"]).watch_namespaces, ["a", "b"]);
-        assert!(Cli::try_parse_from(["holdfast-operator", "run", "--image", "i", "--webhook-address", "x"]).is_err());
+        assert_eq!(
+            run(&["--watch-namespaces", "a,b"]).watch_namespaces,
+            ["a", "b"]
+        );
+        assert!(
+            Cli::try_parse_from([
+                "holdfast-operator",
+                "run",
+                "--image",
+                "i",
+                "--webhook-address",
+                "x"
+            ])
+            .is_err()
+        );
     }
 }

@@ -2,10 +2,11 @@
 
 use crate::archive::{Reports, StoredArchives};
 use crate::authority::Authority;
+use crate::backup::Phase;
 use crate::cli::RunArgs;
 use crate::events::Events;
-use crate::metrics::Metrics;
 use crate::inject::names::{CONTAINER_ANNOTATION, SHARED_VOLUME};
+use crate::metrics::Metrics;
 use crate::names::{
     ARCHIVE_LABEL, GENERATION_ANNOTATION, INJECT_ANNOTATION, Key, MANAGED_BY, MANAGED_BY_LABEL,
     SIDECAR_CONTAINER, SYSTEM_ANNOTATION,
@@ -243,10 +244,27 @@ fn archives_in(archives: &Objects<Archive>, repository: &Key) -> Vec<Arc<Archive
 /// Who hears of what.
 fn watch(watches: &Watches<'_>, wakers: &Wakers) -> WatchedObjects {
     let config = watcher::Config::default;
-    let archives = watches.begin(config(), |_| {}, {
+    let backups = watches.begin(config(), |_| {}, {
         let wakers = wakers.clone();
+        move |backup: &Backup| {
+            if let Some(key) = Key::of(backup) {
+                wakers.backups.wake(key);
+            }
+        }
+    });
+    let schedules = watches.begin(config(), |_| {}, {
+        let wakers = wakers.clone();
+        move |schedule: &ScheduledBackup| {
+            if let Some(key) = Key::of(schedule) {
+                wakers.schedules.wake(key);
+            }
+        }
+    });
+    let archives = watches.begin(config(), |_| {}, {
+        let (wakers, backups, schedules) = (wakers.clone(), backups.clone(), schedules.clone());
         move |archive: &Archive| {
             if let Some(key) = Key::of(archive) {
+                wake_waiting(&key, &backups, &schedules, &wakers);
                 wakers.orphans.wake(key.clone());
                 wakers.upkeep.wake(key.clone());
                 wakers.archives.wake(key);
@@ -267,7 +285,8 @@ fn watch(watches: &Watches<'_>, wakers: &Wakers) -> WatchedObjects {
             wakers.repositories.wake(key);
         }
     });
-    let of_label = |namespace: Option<String>, labels: &std::collections::BTreeMap<String, String>| {
+    let of_label = |namespace: Option<String>,
+                    labels: &std::collections::BTreeMap<String, String>| {
         Some(Key::new(namespace?, labels.get(ARCHIVE_LABEL)?.clone()))
     };
     let pods = watches.begin(config().labels(ARCHIVE_LABEL), slim_pod, {
@@ -289,22 +308,6 @@ fn watch(watches: &Watches<'_>, wakers: &Wakers) -> WatchedObjects {
             }
         }
     });
-    let backups = watches.begin(config(), |_| {}, {
-        let wakers = wakers.clone();
-        move |backup: &Backup| {
-            if let Some(key) = Key::of(backup) {
-                wakers.backups.wake(key);
-            }
-        }
-    });
-    let schedules = watches.begin(config(), |_| {}, {
-        let wakers = wakers.clone();
-        move |schedule: &ScheduledBackup| {
-            if let Some(key) = Key::of(schedule) {
-                wakers.schedules.wake(key);
-            }
-        }
-    });
     WatchedObjects {
         repositories,
         archives,
@@ -312,6 +315,31 @@ fn watch(watches: &Watches<'_>, wakers: &Wakers) -> WatchedObjects {
         schedules,
         pods,
         rendered,
+    }
+}
+
+/// Whatever waits for an Archive hears of it.
+fn wake_waiting(
+    archive: &Key,
+    backups: &Objects<Backup>,
+    schedules: &Objects<ScheduledBackup>,
+    wakers: &Wakers,
+) {
+    let waiting = backups.filter(&archive.namespace, |backup| {
+        backup.spec.archive_ref.name == archive.name
+            && Phase::of(backup.status.as_ref()) == Phase::Waiting
+    });
+    for key in waiting.iter().filter_map(|backup| Key::of(backup.as_ref())) {
+        wakers.backups.wake(key);
+    }
+    let scheduled = schedules.filter(&archive.namespace, |schedule| {
+        schedule.spec.archive_ref.name == archive.name
+    });
+    for key in scheduled
+        .iter()
+        .filter_map(|schedule| Key::of(schedule.as_ref()))
+    {
+        wakers.schedules.wake(key);
     }
 }
 
@@ -418,12 +446,27 @@ mod tests {
         .unwrap();
         slim_pod(&mut pod);
         let kept = serde_json::to_value(&pod).unwrap();
-        assert_eq!(kept["metadata"]["annotations"], json!({"holdfast.dev/inject": "false"}));
-        assert_eq!(kept["metadata"]["labels"], json!({"holdfast.dev/archive": "a"}));
-        assert_eq!(kept["spec"]["containers"], json!([{"name": "postgres", "image": "i",
-            "volumeMounts": [{"name": "holdfast", "mountPath": "/holdfast"}]}]));
+        assert_eq!(
+            kept["metadata"]["annotations"],
+            json!({"holdfast.dev/inject": "false"})
+        );
+        assert_eq!(
+            kept["metadata"]["labels"],
+            json!({"holdfast.dev/archive": "a"})
+        );
+        assert_eq!(
+            kept["spec"]["containers"],
+            json!([{"name": "postgres", "image": "i",
+            "volumeMounts": [{"name": "holdfast", "mountPath": "/holdfast"}]}])
+        );
         assert_eq!(kept["spec"].get("volumes"), None);
         assert_eq!(kept["status"]["podIP"], "10.0.0.1");
-        assert_eq!(kept["status"]["initContainerStatuses"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            kept["status"]["initContainerStatuses"]
+                .as_array()
+                .unwrap()
+                .len(),
+            1
+        );
     }
 }

@@ -284,7 +284,11 @@ mod tests {
                 (Step::Write(spec), Some(transitions)) => {
                     assert_eq!(spec.holder_identity.as_deref(), Some("me"));
                     assert_eq!(spec.renew_time, Some(MicroTime(at)));
-                    assert_eq!(spec.lease_transitions, Some(transitions), "{holder:?} {age}");
+                    assert_eq!(
+                        spec.lease_transitions,
+                        Some(transitions),
+                        "{holder:?} {age}"
+                    );
                 }
                 (Step::Wait(rest), None) => assert!(!rest.is_zero()),
                 (step, _) => panic!("{holder:?} {seconds:?} {age}: {step:?}"),

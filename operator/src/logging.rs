@@ -3,11 +3,12 @@
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
+const DEFAULT: &str = "info,kube=warn,kube_runtime=warn,kube_client=warn,object_store=warn";
+
 /// Begins to log, to stderr. Does nothing the second time.
 pub fn start() {
-    // The watches' own stories say nothing that ours do not.
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube=warn,kube_runtime=warn,kube_client=warn"));
+    // What is tried again below us is told here once it has failed for good.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

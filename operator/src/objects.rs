@@ -330,6 +330,7 @@ mod tests {
         .unwrap()
     }
 
+    #[allow(clippy::type_complexity, reason = "told by its parts")]
     fn follower() -> (
         Follower<ConfigMap, impl Fn(&ConfigMap) + Send>,
         Arc<Mutex<Vec<String>>>,
@@ -339,7 +340,9 @@ mod tests {
             let seen = seen.clone();
             move |map: &ConfigMap| {
                 let version = map.resource_version().unwrap_or_default();
-                seen.lock().unwrap().push(format!("{}@{version}", map.name_any()));
+                seen.lock()
+                    .unwrap()
+                    .push(format!("{}@{version}", map.name_any()));
             }
         };
         let writer = Writer::new(());
@@ -395,7 +398,9 @@ mod tests {
             serde_json::from_value::<DeserializeGuard<ConfigMap>>(value).unwrap()
         };
         follower.take(Event::Init).await;
-        follower.take(Event::InitApply(DeserializeGuard(Ok(map("a", "1"))))).await;
+        follower
+            .take(Event::InitApply(DeserializeGuard(Ok(map("a", "1")))))
+            .await;
         follower.take(Event::InitDone).await;
         seen.lock().unwrap().clear();
         follower.take(Event::Apply(unreadable())).await;

@@ -1,11 +1,11 @@
 //! Metrics and probes, in plain HTTP: `/metrics`, `/healthz`, `/readyz`. Outside the leader lock.
 
 use crate::metrics::Metrics;
+use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;

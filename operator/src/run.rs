@@ -97,7 +97,13 @@ async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     tasks.spawn(serving.clone().keep(stop.clone()));
     tasks.spawn(authority.clone().keep(leads.subscribe(), stop.clone()));
     let listener = listen(args.webhook_address, "the webhook").await?;
-    tasks.spawn(serve_webhook(listener, &args, serving.clone(), &metrics, stop.clone())?);
+    tasks.spawn(serve_webhook(
+        listener,
+        &args,
+        serving.clone(),
+        &metrics,
+        stop.clone(),
+    )?);
 
     // The one that leads: everything else.
     let identity = format!("{}_{}", args.pod_name, random_word());
@@ -119,7 +125,12 @@ async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
         metrics.leads(true);
         if let Some(name) = &args.webhook_configuration {
             let (client, name) = (client.clone(), name.clone());
-            tasks.spawn(authority::keep_filled(client, name, serving.clone(), stop.clone()));
+            tasks.spawn(authority::keep_filled(
+                client,
+                name,
+                serving.clone(),
+                stop.clone(),
+            ));
         }
         let beginning = Context::begin(Parts {
             client: client.clone(),
@@ -169,12 +180,42 @@ async fn lead(
 async fn controllers(context: &Arc<Context>) {
     let running = TaskTracker::new();
     let wakers = &context.wakers;
-    begin(context, &running, Repositories::new(context.clone()), &wakers.repositories);
-    begin(context, &running, Archives::new(context.clone()), &wakers.archives);
-    begin(context, &running, Orphans::new(context.clone()), &wakers.orphans);
-    begin(context, &running, Backups::new(context.clone()), &wakers.backups);
-    begin(context, &running, Schedules::new(context.clone()), &wakers.schedules);
-    begin(context, &running, Catalogue::new(context.clone()), &wakers.upkeep);
+    begin(
+        context,
+        &running,
+        Repositories::new(context.clone()),
+        &wakers.repositories,
+    );
+    begin(
+        context,
+        &running,
+        Archives::new(context.clone()),
+        &wakers.archives,
+    );
+    begin(
+        context,
+        &running,
+        Orphans::new(context.clone()),
+        &wakers.orphans,
+    );
+    begin(
+        context,
+        &running,
+        Backups::new(context.clone()),
+        &wakers.backups,
+    );
+    begin(
+        context,
+        &running,
+        Schedules::new(context.clone()),
+        &wakers.schedules,
+    );
+    begin(
+        context,
+        &running,
+        Catalogue::new(context.clone()),
+        &wakers.upkeep,
+    );
     running.close();
     running.wait().await;
     context.tasks.close();
@@ -239,7 +280,13 @@ fn serve_webhook(
         stop.cancelled().await;
         tokio::time::sleep(LAST_CALLS).await;
     };
-    Ok(webhook::serve(listener, certificates, webhook, limits, last_calls))
+    Ok(webhook::serve(
+        listener,
+        certificates,
+        webhook,
+        limits,
+        last_calls,
+    ))
 }
 
 fn readiness(serving: Serving) -> Readiness {

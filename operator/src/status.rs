@@ -1,7 +1,7 @@
 //! Writes status: what is not there yet, and nothing else.
 
-use crate::events::Events;
 use crate::conditions::Finding;
+use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::names::FIELD_MANAGER;
 use crate::objects::Watched;

@@ -50,6 +50,9 @@ mod tests {
     #[test]
     fn of_many_names_a_few_are_shown() {
         assert_eq!(some(["a", "b"]), "a, b");
-        assert_eq!(some(["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e and 2 more");
+        assert_eq!(
+            some(["a", "b", "c", "d", "e", "f", "g"]),
+            "a, b, c, d, e and 2 more"
+        );
     }
 }

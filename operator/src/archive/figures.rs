@@ -17,13 +17,14 @@ const MOST_INSTANCES: usize = 100;
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// The status with these conditions. `accepted` is the database cluster that is the archive's; `backup_name` finds the
-/// Backup object of an id.
+/// Backup object of an id. What only the repository tells stays as it was `before`, until that was read.
 pub fn status(
     members: &[Member],
     stored: &Known,
     accepted: Option<SystemIdentifier>,
     backup_name: impl Fn(&str) -> Option<String>,
     conditions: Vec<Condition>,
+    before: Option<&ArchiveStatus>,
 ) -> ArchiveStatus {
     let newest = stored.last().and_then(|stored| stored.newest.as_ref());
     // What is stored of the cluster before says nothing of this one.
@@ -41,7 +42,7 @@ pub fn status(
         .map(short);
     let archived = primary.and_then(|report| moment(report.wal.archived_through.as_ref()?));
     let stored_end = incarnation.and_then(|incarnation| incarnation.end);
-    ArchiveStatus {
+    let found = ArchiveStatus {
         system_identifier: accepted.map(|system| system.to_string()),
         postgres_version: version.or(incarnation.map(|one| one.major.to_string())),
         timeline: incarnation
@@ -65,6 +66,34 @@ pub fn status(
                 completion_time: seconds(*time),
             }),
         conditions,
+    };
+    match before.filter(|_| stored.last().is_none()) {
+        Some(before) => unread(found, before),
+        None => found,
+    }
+}
+
+/// Fills in what is not known yet.
+fn unread(found: ArchiveStatus, before: &ArchiveStatus) -> ArchiveStatus {
+    let before = before.clone();
+    let system = found.system_identifier;
+    if system.is_some() && system != before.system_identifier {
+        // It was another's.
+        return ArchiveStatus {
+            system_identifier: system,
+            ..found
+        };
+    }
+    ArchiveStatus {
+        system_identifier: before.system_identifier,
+        postgres_version: found.postgres_version.or(before.postgres_version),
+        timeline: found.timeline.max(before.timeline),
+        archived_through: found.archived_through.or(before.archived_through),
+        recovery_window: before.recovery_window,
+        last_backup: before.last_backup,
+        instances: found.instances,
+        lag: found.lag,
+        conditions: found.conditions,
     }
 }
 
@@ -88,8 +117,7 @@ fn instances(members: &[Member]) -> Vec<Instance> {
                 sidecar_version: report
                     .map(|report| short(&report.sidecar_version))
                     .filter(|version| !version.is_empty()),
-                configuration_generation: report
-                    .and_then(|report| report.configuration_generation),
+                configuration_generation: report.and_then(|report| report.configuration_generation),
                 streaming: false,
             }
         })
@@ -108,7 +136,10 @@ fn recovery_window(
         .filter(|_| same_line && incarnation.hole.is_none())
         .filter(|(lsn, _)| *lsn > window.latest_lsn);
     let (latest_lsn, latest_time) = match further {
-        Some((lsn, time)) => (lsn, time.unwrap_or(window.latest_time).max(window.latest_time)),
+        Some((lsn, time)) => (
+            lsn,
+            time.unwrap_or(window.latest_time).max(window.latest_time),
+        ),
         None => (window.latest_lsn, window.latest_time),
     };
     Some(RecoveryWindow {
@@ -158,7 +189,10 @@ fn still(status: &ArchiveStatus) -> ArchiveStatus {
     ArchiveStatus {
         archived_through: None,
         lag: None,
-        recovery_window: status.recovery_window.as_ref().map(|_| RecoveryWindow::default()),
+        recovery_window: status
+            .recovery_window
+            .as_ref()
+            .map(|_| RecoveryWindow::default()),
         ..status.clone()
     }
 }
@@ -195,7 +229,14 @@ mod tests {
 
     fn of(members: &[Member], stored: &Known, accepted: Option<u64>) -> ArchiveStatus {
         let name = |id: &str| (id == "b1").then(|| "nightly-1".to_owned());
-        status(members, stored, accepted.map(SystemIdentifier), name, vec![])
+        status(
+            members,
+            stored,
+            accepted.map(SystemIdentifier),
+            name,
+            vec![],
+            None,
+        )
     }
 
     #[test]
@@ -217,10 +258,19 @@ mod tests {
         let latest = |status: ArchiveStatus| status.recovery_window.unwrap().latest_lsn.unwrap();
         for (changes, lsn) in [
             (json!({"postgres": {"timeline": 2}}), "0/3000000"),
-            (json!({"wal": {"archivedThrough": {"lsn": "0/2000000"}}}), "0/3000000"),
-            (json!({"wal": {"archivedThrough": {"lsn": "nonsense"}}}), "0/3000000"),
+            (
+                json!({"wal": {"archivedThrough": {"lsn": "0/2000000"}}}),
+                "0/3000000",
+            ),
+            (
+                json!({"wal": {"archivedThrough": {"lsn": "nonsense"}}}),
+                "0/3000000",
+            ),
         ] {
-            assert_eq!(latest(of(&[primary(changes)], &stored(Some(7)), Some(7))), lsn);
+            assert_eq!(
+                latest(of(&[primary(changes)], &stored(Some(7)), Some(7))),
+                lsn
+            );
         }
     }
 
@@ -228,7 +278,10 @@ mod tests {
     fn without_servers_the_store_tells_what_it_can() {
         let status = of(&[], &stored(Some(7)), Some(7));
         assert_eq!(status.postgres_version.as_deref(), Some("17"));
-        assert_eq!(status.archived_through.unwrap().lsn.as_deref(), Some("0/3000000"));
+        assert_eq!(
+            status.archived_through.unwrap().lsn.as_deref(),
+            Some("0/3000000")
+        );
         // Of another cluster than the accepted one nothing is told.
         let other = of(&[primary(json!({}))], &stored(Some(8)), Some(7));
         assert_eq!((other.recovery_window, other.last_backup), (None, None));

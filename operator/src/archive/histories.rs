@@ -75,20 +75,32 @@ mod tests {
     fn only_files_of_the_same_cluster_that_postgres_could_have_written_count() {
         let two = "1\t0/3000000\tno recovery target specified\n";
         let members = [
-            reports(0, "7", json!([
-                {"name": "00000002.history", "content": two},
-                {"name": "00000001.history", "content": two},
-                {"name": "00000003.history", "content": "nonsense"},
-                {"name": "00000004.history", "content": ""},
-                {"name": "../../etc/passwd", "content": two},
-                {"name": "config.yaml", "content": two},
-                {"name": "0000000a.history", "content": two},
-            ])),
-            reports(1, "7", json!([
-                {"name": "00000002.history", "content": "1\t0/9000000\tanother\n"},
-                {"name": "00000005.history", "content": two},
-            ])),
-            reports(2, "8", json!([{"name": "00000006.history", "content": two}])),
+            reports(
+                0,
+                "7",
+                json!([
+                    {"name": "00000002.history", "content": two},
+                    {"name": "00000001.history", "content": two},
+                    {"name": "00000003.history", "content": "nonsense"},
+                    {"name": "00000004.history", "content": ""},
+                    {"name": "../../etc/passwd", "content": two},
+                    {"name": "config.yaml", "content": two},
+                    {"name": "0000000a.history", "content": two},
+                ]),
+            ),
+            reports(
+                1,
+                "7",
+                json!([
+                    {"name": "00000002.history", "content": "1\t0/9000000\tanother\n"},
+                    {"name": "00000005.history", "content": two},
+                ]),
+            ),
+            reports(
+                2,
+                "8",
+                json!([{"name": "00000006.history", "content": two}]),
+            ),
         ];
         let all = collect(Histories::new(), &members, SystemIdentifier(7));
         let names: Vec<_> = all.keys().map(String::as_str).collect();

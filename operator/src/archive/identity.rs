@@ -139,21 +139,57 @@ mod tests {
             (None, &["7"], "", "Accepted", Some(7), "cluster 7"),
             (Some(7), &[], "", "Accepted", Some(7), "cluster 7"),
             (Some(7), &["7", "7"], "", "Accepted", Some(7), "cluster 7"),
-            (None, &["7", "8"], "", "TwoDatabases", None, "7 (orders-0), 8 (orders-1)"),
-            (Some(7), &["7", "8"], "", "TwoDatabases", Some(7), "orders-1 has the database cluster 8"),
-            (Some(7), &["8"], "", "OtherDatabase", Some(7), r#"{"spec":{"acceptSystemIdentifier":"8"}}"#),
+            (
+                None,
+                &["7", "8"],
+                "",
+                "TwoDatabases",
+                None,
+                "7 (orders-0), 8 (orders-1)",
+            ),
+            (
+                Some(7),
+                &["7", "8"],
+                "",
+                "TwoDatabases",
+                Some(7),
+                "orders-1 has the database cluster 8",
+            ),
+            (
+                Some(7),
+                &["8"],
+                "",
+                "OtherDatabase",
+                Some(7),
+                r#"{"spec":{"acceptSystemIdentifier":"8"}}"#,
+            ),
             (Some(7), &["8"], "8", "Accepted", Some(8), "cluster 8"),
             (Some(7), &["8"], "9", "OtherDatabase", Some(7), "orders-0"),
             // Given before its database is there.
             (Some(7), &["7"], "8", "Accepted", Some(7), "cluster 7"),
             // A standby of the old one that is still there.
-            (Some(7), &["8", "7"], "8", "TwoDatabases", Some(8), "orders-1 has the database cluster 7"),
+            (
+                Some(7),
+                &["8", "7"],
+                "8",
+                "TwoDatabases",
+                Some(8),
+                "orders-1 has the database cluster 7",
+            ),
         ] {
             let known = in_store.map_or(Known::NotYet, |system| stored(Some(system)));
             let identity = Identity::of(&known, &members(systems), consent);
-            assert_eq!(identity.accepted.map(|id| id.0), accepted, "{systems:?} {consent}");
+            assert_eq!(
+                identity.accepted.map(|id| id.0),
+                accepted,
+                "{systems:?} {consent}"
+            );
             let finding = identity.finding("orders");
-            assert_eq!(finding.reason, reason, "{systems:?} {consent}: {}", finding.message);
+            assert_eq!(
+                finding.reason, reason,
+                "{systems:?} {consent}: {}",
+                finding.message
+            );
             assert!(finding.message.contains(words), "{}", finding.message);
         }
     }

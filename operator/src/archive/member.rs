@@ -63,7 +63,10 @@ impl Member {
                 .and_then(|address| address.parse().ok()),
             image: match &injected {
                 Some(injected) => injected.postgres_image.clone(),
-                None => pod.spec.as_ref().and_then(|spec| image(pod, &spec.containers)),
+                None => pod
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| image(pod, &spec.containers)),
             },
             listens: injected.is_some()
                 && statuses
@@ -170,19 +173,39 @@ pub(super) mod tests {
         assert_eq!(running.archive, Key::new("shop", "orders"));
         assert_eq!(running.image.as_deref(), Some("postgres:17"));
         assert!(running.counts() && running.sidecar().is_some());
-        assert_eq!(running.controller, Some(("StatefulSet".into(), "orders".into())));
+        assert_eq!(
+            running.controller,
+            Some(("StatefulSet".into(), "orders".into()))
+        );
         for (changes, counts, reachable) in [
-            (json!({"metadata": {"annotations": {"holdfast.dev/inject": "false"}}}), false, true),
+            (
+                json!({"metadata": {"annotations": {"holdfast.dev/inject": "false"}}}),
+                false,
+                true,
+            ),
             (json!({"status": {"phase": "Failed"}}), false, false),
             (json!({"status": {"podIP": null}}), true, false),
             (json!({"status": {"podIP": "nonsense"}}), true, false),
-            (json!({"status": {"initContainerStatuses": null}}), true, false),
+            (
+                json!({"status": {"initContainerStatuses": null}}),
+                true,
+                false,
+            ),
             (json!({"spec": {"initContainers": null}}), true, false),
             (json!({"spec": null, "status": null}), true, false),
         ] {
             let member = member(changes.clone());
-            assert_eq!((member.counts(), member.sidecar().is_some()), (counts, reachable), "{changes}");
+            assert_eq!(
+                (member.counts(), member.sidecar().is_some()),
+                (counts, reachable),
+                "{changes}"
+            );
         }
-        assert_eq!(Member::of(&pod(json!({"metadata": {"labels": null}})), |_| Said::Nothing), None);
+        assert_eq!(
+            Member::of(&pod(json!({"metadata": {"labels": null}})), |_| {
+                Said::Nothing
+            }),
+            None
+        );
     }
 }

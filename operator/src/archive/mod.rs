@@ -112,7 +112,8 @@ impl Archives {
                 return Ok(Rendering::Failed("NoCertificate", why));
             }
         };
-        let (histories, system) = histories_of(seen.as_deref(), present.as_ref(), members, identity);
+        let (histories, system) =
+            histories_of(seen.as_deref(), present.as_ref(), members, identity);
         let own = Own {
             bundle: keyring.bundle(),
             signed: &signed,
@@ -228,7 +229,12 @@ impl Controller for Archives {
             before,
         }
         .findings();
-        let settled = settle(before, findings, archive.metadata.generation, Timestamp::now());
+        let settled = settle(
+            before,
+            findings,
+            archive.metadata.generation,
+            Timestamp::now(),
+        );
         context
             .metrics
             .conditions(Self::KIND, key, &settled.conditions);
@@ -239,6 +245,7 @@ impl Controller for Archives {
             identity.accepted,
             backup_name,
             settled.conditions,
+            known.as_ref(),
         );
         let last = self.lock().get(key).map(Instant::elapsed);
         if is_due(known.as_ref(), &next, last) {
@@ -287,7 +294,9 @@ fn loaded(members: &[Member]) -> Loaded {
     };
     Loaded {
         newest: generations().flatten().max().unwrap_or(0),
-        oldest: generations().map(|generation| generation.unwrap_or(0)).min(),
+        oldest: generations()
+            .map(|generation| generation.unwrap_or(0))
+            .min(),
     }
 }
 
@@ -377,12 +386,24 @@ mod tests {
         let names = |members: &[Member], known: &Known, consent: &str| {
             let identity = Identity::of(known, members, consent);
             let (files, of) = histories_of(Some(&secret), Some(&present), members, &identity);
-            (files.into_keys().collect::<Vec<_>>(), of.map(|system| system.0))
+            (
+                files.into_keys().collect::<Vec<_>>(),
+                of.map(|system| system.0),
+            )
         };
         let members = [reported];
         // Nobody knows more; another database without consent; with consent.
-        assert_eq!(names(&[], &Known::NotYet, ""), (vec!["00000002.history".into()], Some(7)));
-        assert_eq!(names(&members, &stored(Some(7)), ""), (vec!["00000002.history".into()], Some(7)));
-        assert_eq!(names(&members, &stored(Some(7)), "8"), (vec!["00000003.history".into()], Some(8)));
+        assert_eq!(
+            names(&[], &Known::NotYet, ""),
+            (vec!["00000002.history".into()], Some(7))
+        );
+        assert_eq!(
+            names(&members, &stored(Some(7)), ""),
+            (vec!["00000002.history".into()], Some(7))
+        );
+        assert_eq!(
+            names(&members, &stored(Some(7)), "8"),
+            (vec!["00000003.history".into()], Some(8))
+        );
     }
 }

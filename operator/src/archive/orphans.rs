@@ -146,7 +146,9 @@ impl Controller for Orphans {
             .iter()
             .filter_map(|pod| Member::of(pod, |_| Said::Nothing))
             .collect();
-        let secret = watched.rendered.get(&key.beside(rendered_secret(&key.name)));
+        let secret = watched
+            .rendered
+            .get(&key.beside(rendered_secret(&key.name)));
         match step(
             watched.archives.get(key).is_some(),
             secret.is_some(),
@@ -181,13 +183,27 @@ mod tests {
             (true, true, vec![], Step::Leave),
             (true, true, vec![uses()], Step::Leave),
             (false, false, vec![], Step::Leave),
-            (false, true, vec![uses()], Step::Warn(vec!["orders-0".into()])),
-            (false, true, vec![finished(), uses()], Step::Warn(vec!["orders-0".into()])),
+            (
+                false,
+                true,
+                vec![uses()],
+                Step::Warn(vec!["orders-0".into()]),
+            ),
+            (
+                false,
+                true,
+                vec![finished(), uses()],
+                Step::Warn(vec!["orders-0".into()]),
+            ),
             (false, true, vec![finished()], Step::Remove),
             (false, true, vec![plain()], Step::Remove),
             (false, true, vec![], Step::Remove),
         ] {
-            assert_eq!(step(archive, secret, &pods), expected, "{archive} {secret} {pods:?}");
+            assert_eq!(
+                step(archive, secret, &pods),
+                expected,
+                "{archive} {secret} {pods:?}"
+            );
         }
     }
 }

@@ -167,7 +167,11 @@ impl Observed<'_> {
     fn archiving(&self) -> Finding {
         let injected: Vec<&Member> = self.counting().filter(|m| m.injected).collect();
         if injected.is_empty() {
-            return Finding::unknown(ARCHIVING, "NoInstances", "no pod has a sidecar: see Injected");
+            return Finding::unknown(
+                ARCHIVING,
+                "NoInstances",
+                "no pod has a sidecar: see Injected",
+            );
         }
         let primary = injected.iter().find(|m| m.role() == Some(Role::Primary));
         let Some((member, report)) = primary.and_then(|member| Some((member, member.report()?)))
@@ -233,7 +237,10 @@ impl Observed<'_> {
             (Some(window), None) => Finding::good(
                 RECOVERABLE,
                 "Recoverable",
-                format!("along timeline {}", window.timeline),
+                format!(
+                    "the database can be recovered, along timeline {}",
+                    window.timeline
+                ),
             ),
         }
     }
@@ -293,10 +300,11 @@ impl Observed<'_> {
             let message = format!("the Repository {name}: {}", ready.message);
             return Finding::bad(READY, "RepositoryNotReady", message);
         }
-        // Nobody's archive is as safe as ours.
+        // Nobody's archive is as safe as ours. And an archive is ready for its first backup before it has one: that
+        // nothing can be recovered yet stands in its own condition.
         let open = parts
             .iter()
-            .filter(|part| part.kind != OWNER)
+            .filter(|part| part.kind != OWNER && part.kind != RECOVERABLE)
             .find(|part| part.status != ConditionStatus::True);
         match open {
             Some(part) => Finding {
@@ -305,11 +313,16 @@ impl Observed<'_> {
                 message: format!("{}: {}", part.kind, part.message),
                 ..part.clone()
             },
-            None => Finding::good(
-                READY,
-                "Ready",
-                "WAL is archived and the database can be recovered",
-            ),
+            None => match parts.iter().find(|part| part.kind == RECOVERABLE) {
+                Some(part) if part.status != ConditionStatus::True => {
+                    Finding::good(READY, "Ready", format!("WAL is archived; {}", part.message))
+                }
+                _ => Finding::good(
+                    READY,
+                    "Ready",
+                    "WAL is archived and the database can be recovered",
+                ),
+            },
         }
     }
 }
@@ -328,7 +341,11 @@ fn no_primary(injected: &[&Member]) -> Finding {
         let message = format!("{}: {}", member.name, text::line(why));
         Finding::unknown(ARCHIVING, "SidecarUnreachable", message)
     } else if let Some((member, why)) = unreachable {
-        let message = format!("the server in {} can't be asked: {}", member.name, text::line(why));
+        let message = format!(
+            "the server in {} can't be asked: {}",
+            member.name,
+            text::line(why)
+        );
         Finding::unknown(ARCHIVING, "ServerUnreachable", message)
     } else if injected.iter().any(|member| member.report().is_none()) {
         Finding::unknown(ARCHIVING, "Starting", "the pods are starting")
@@ -414,7 +431,9 @@ pub(super) mod tests {
 
     fn one(kind: &str, members: &[Member], rendering: &Rendering, stored: &Known) -> Finding {
         let all = conditions(members, rendering, stored);
-        all.into_iter().find(|finding| finding.kind == kind).unwrap()
+        all.into_iter()
+            .find(|finding| finding.kind == kind)
+            .unwrap()
     }
 
     const STANDS: Rendering = Rendering::Stands(3);
@@ -425,7 +444,15 @@ pub(super) mod tests {
         let kinds: Vec<_> = all.iter().map(|finding| finding.kind).collect();
         assert_eq!(
             kinds,
-            [READY, ARCHIVING, RECOVERABLE, INJECTED, CONFIGURATION_APPLIED, "IdentityAccepted", OWNER]
+            [
+                READY,
+                ARCHIVING,
+                RECOVERABLE,
+                INJECTED,
+                CONFIGURATION_APPLIED,
+                "IdentityAccepted",
+                OWNER
+            ]
         );
         for finding in all {
             assert_eq!(finding.status, ConditionStatus::True, "{finding:?}");
@@ -434,23 +461,66 @@ pub(super) mod tests {
 
     #[test]
     fn archiving_is_what_the_primary_says() {
-        let standby = || reporting(1, json!({"configurationGeneration": 3, "postgres": {"role": "Standby", "systemIdentifier": "7"}}));
-        let fails = |archived: &str| json!({"wal": {
+        let standby = || {
+            reporting(
+                1,
+                json!({"configurationGeneration": 3, "postgres": {"role": "Standby", "systemIdentifier": "7"}}),
+            )
+        };
+        let fails = |archived: &str| {
+            json!({"wal": {
             "lastArchived": {"name": "a", "time": archived},
-            "lastFailure": {"name": "000000010000000000000003", "reason": "the bucket is gone", "time": "2026-11-21T12:00:00Z"}}});
+            "lastFailure": {"name": "000000010000000000000003", "reason": "the bucket is gone", "time": "2026-11-21T12:00:00Z"}}})
+        };
         for (members, reason, words) in [
             (vec![], "NoInstances", "see Injected"),
-            (vec![primary(json!({}))], "Archiving", "orders-0 is the primary"),
+            (
+                vec![primary(json!({}))],
+                "Archiving",
+                "orders-0 is the primary",
+            ),
             (vec![standby(), primary(json!({}))], "Archiving", "orders-0"),
             (vec![standby()], "NoPrimary", "promoted"),
-            (vec![silent("refused")], "SidecarUnreachable", "orders-0: refused"),
-            (vec![standby(), silent("refused")], "SidecarUnreachable", "refused"),
+            (
+                vec![silent("refused")],
+                "SidecarUnreachable",
+                "orders-0: refused",
+            ),
+            (
+                vec![standby(), silent("refused")],
+                "SidecarUnreachable",
+                "refused",
+            ),
             (vec![member(json!({}))], "Starting", "starting"),
-            (vec![primary(json!({"postgres": {"archivingOff": "set archive_mode"}}))], "ArchivingOff", "set archive_mode"),
-            (vec![primary(fails("2026-11-21T11:59:59Z"))], "ArchivingFails", "the bucket is gone"),
-            (vec![primary(fails("2026-11-21T12:00:01Z"))], "Archiving", "primary"),
-            (vec![primary(json!({"postgres": {"unreachable": "starting up"}}))], "ServerUnreachable", "starting up"),
-            (vec![primary(json!({"postgres": {"role": null, "unreachable": "no"}}))], "ServerUnreachable", "no"),
+            (
+                vec![primary(
+                    json!({"postgres": {"archivingOff": "set archive_mode"}}),
+                )],
+                "ArchivingOff",
+                "set archive_mode",
+            ),
+            (
+                vec![primary(fails("2026-11-21T11:59:59Z"))],
+                "ArchivingFails",
+                "the bucket is gone",
+            ),
+            (
+                vec![primary(fails("2026-11-21T12:00:01Z"))],
+                "Archiving",
+                "primary",
+            ),
+            (
+                vec![primary(json!({"postgres": {"unreachable": "starting up"}}))],
+                "ServerUnreachable",
+                "starting up",
+            ),
+            (
+                vec![primary(
+                    json!({"postgres": {"role": null, "unreachable": "no"}}),
+                )],
+                "ServerUnreachable",
+                "no",
+            ),
         ] {
             let finding = one(ARCHIVING, &members, &STANDS, &stored(Some(7)));
             assert_eq!(finding.reason, reason, "{members:?}");
@@ -461,15 +531,42 @@ pub(super) mod tests {
     #[test]
     fn pods_without_a_sidecar_are_named_with_what_to_do() {
         let without = || json!({"spec": {"initContainers": null}});
-        let lonely = || json!({"spec": {"initContainers": null}, "metadata": {"ownerReferences": null}});
+        let lonely =
+            || json!({"spec": {"initContainers": null}, "metadata": {"ownerReferences": null}});
         for (members, reason, words) in [
             (vec![], "NoPods", "holdfast.dev/archive: orders"),
             (vec![member(json!({}))], "Injected", "every"),
-            (vec![member(without())], "NotInjected", "kubectl -n shop rollout restart statefulset/orders"),
-            (vec![member(lonely())], "NotInjected", "kubectl -n shop delete pod orders-0"),
-            (vec![member(json!({"spec": {"initContainers": null}, "status": {"phase": "Succeeded"}}))], "NoPods", "label"),
-            (vec![member(json!({"spec": {"initContainers": null}, "metadata": {"annotations": {"holdfast.dev/inject": "false"}}}))], "NoPods", "label"),
-            (vec![member(json!({"spec": {"initContainers": null}, "metadata": {"deletionTimestamp": "2026-11-21T12:00:00Z"}}))], "NoPods", "label"),
+            (
+                vec![member(without())],
+                "NotInjected",
+                "kubectl -n shop rollout restart statefulset/orders",
+            ),
+            (
+                vec![member(lonely())],
+                "NotInjected",
+                "kubectl -n shop delete pod orders-0",
+            ),
+            (
+                vec![member(
+                    json!({"spec": {"initContainers": null}, "status": {"phase": "Succeeded"}}),
+                )],
+                "NoPods",
+                "label",
+            ),
+            (
+                vec![member(
+                    json!({"spec": {"initContainers": null}, "metadata": {"annotations": {"holdfast.dev/inject": "false"}}}),
+                )],
+                "NoPods",
+                "label",
+            ),
+            (
+                vec![member(
+                    json!({"spec": {"initContainers": null}, "metadata": {"deletionTimestamp": "2026-11-21T12:00:00Z"}}),
+                )],
+                "NoPods",
+                "label",
+            ),
         ] {
             let finding = one(INJECTED, &members, &STANDS, &stored(Some(7)));
             assert_eq!(finding.reason, reason, "{members:?}");
@@ -481,19 +578,47 @@ pub(super) mod tests {
     fn settings_are_applied_when_every_instance_says_so() {
         let fault = Fault::Repository {
             repository: "s3".into(),
-            lack: Lack::Secret { name: "writer".into(), what: "w" },
+            lack: Lack::Secret {
+                name: "writer".into(),
+                what: "w",
+            },
         };
         let faulty = Rendering::Faulty(vec![Fault::NoRepository("x".into()), fault]);
         let failed = Rendering::Failed("SecretTaken", "it is another's".into());
         for (members, rendering, reason, words) in [
             (vec![], &STANDS, "Applied", "every"),
             (vec![primary(json!({}))], &STANDS, "Applied", "every"),
-            (vec![primary(json!({"configurationGeneration": 2}))], &STANDS, "Spreading", "orders-0"),
-            (vec![primary(json!({"configurationGeneration": null}))], &STANDS, "Spreading", "orders-0"),
-            (vec![primary(json!({"configurationError": "line 3"}))], &STANDS, "Refused", "line 3"),
+            (
+                vec![primary(json!({"configurationGeneration": 2}))],
+                &STANDS,
+                "Spreading",
+                "orders-0",
+            ),
+            (
+                vec![primary(json!({"configurationGeneration": null}))],
+                &STANDS,
+                "Spreading",
+                "orders-0",
+            ),
+            (
+                vec![primary(json!({"configurationError": "line 3"}))],
+                &STANDS,
+                "Refused",
+                "line 3",
+            ),
             (vec![silent("gone")], &STANDS, "NotKnown", "orders-0"),
-            (vec![primary(json!({}))], &faulty, "RepositoryNotFound", "the Secret writer is missing"),
-            (vec![primary(json!({}))], &failed, "SecretTaken", "another's"),
+            (
+                vec![primary(json!({}))],
+                &faulty,
+                "RepositoryNotFound",
+                "the Secret writer is missing",
+            ),
+            (
+                vec![primary(json!({}))],
+                &failed,
+                "SecretTaken",
+                "another's",
+            ),
         ] {
             let finding = one(CONFIGURATION_APPLIED, &members, rendering, &stored(Some(7)));
             assert_eq!(finding.reason, reason, "{members:?}");
@@ -518,12 +643,42 @@ pub(super) mod tests {
         };
         for (known, status, reason, words) in [
             (Known::NotYet, ConditionStatus::Unknown, "NotRead", "read"),
-            (trouble, ConditionStatus::Unknown, "StoreUnreachable", "no route"),
-            (stored(None), ConditionStatus::False, "NothingStored", "nothing"),
-            (stored(Some(7)), ConditionStatus::True, "Recoverable", "timeline 1"),
-            (with(|n| n.window = None), ConditionStatus::False, "NoCompleteBackup", "Backup"),
-            (with(|n| n.hole = "000000010000000000000003".parse().ok()), ConditionStatus::False, "Gap", "000000010000000000000003"),
-            (with(|n| n.damage = Some("bad index".into())), ConditionStatus::False, "Damaged", "bad index"),
+            (
+                trouble,
+                ConditionStatus::Unknown,
+                "StoreUnreachable",
+                "no route",
+            ),
+            (
+                stored(None),
+                ConditionStatus::False,
+                "NothingStored",
+                "nothing",
+            ),
+            (
+                stored(Some(7)),
+                ConditionStatus::True,
+                "Recoverable",
+                "timeline 1",
+            ),
+            (
+                with(|n| n.window = None),
+                ConditionStatus::False,
+                "NoCompleteBackup",
+                "Backup",
+            ),
+            (
+                with(|n| n.hole = "000000010000000000000003".parse().ok()),
+                ConditionStatus::False,
+                "Gap",
+                "000000010000000000000003",
+            ),
+            (
+                with(|n| n.damage = Some("bad index".into())),
+                ConditionStatus::False,
+                "Damaged",
+                "bad index",
+            ),
         ] {
             let finding = one(RECOVERABLE, &[primary(json!({}))], &STANDS, &known);
             assert_eq!((finding.status, finding.reason.as_ref()), (status, reason));
@@ -548,7 +703,10 @@ pub(super) mod tests {
         }
         .findings();
         let kept = findings.iter().find(|f| f.kind == RECOVERABLE).unwrap();
-        assert_eq!((kept.status, kept.message.as_str()), (ConditionStatus::True, "along timeline 4"));
+        assert_eq!(
+            (kept.status, kept.message.as_str()),
+            (ConditionStatus::True, "along timeline 4")
+        );
     }
 
     #[test]
@@ -592,11 +750,46 @@ pub(super) mod tests {
         let (good, bad) = (repository("True"), repository("False"));
         let off = || primary(json!({"postgres": {"archivingOff": "set it"}}));
         for (members, repositories, known, status, reason, words) in [
-            (vec![primary(json!({}))], vec![&good], stored(Some(7)), ConditionStatus::True, "Ready", "recovered"),
-            (vec![primary(json!({}))], vec![&bad], stored(Some(7)), ConditionStatus::False, "RepositoryNotReady", "s3: make it"),
-            (vec![off()], vec![&bad], stored(Some(7)), ConditionStatus::False, "ArchivingOff", "Archiving: on orders-0"),
-            (vec![primary(json!({}))], vec![], stored(None), ConditionStatus::False, "NothingStored", "Recoverable: "),
-            (vec![], vec![], stored(Some(7)), ConditionStatus::Unknown, "NoInstances", "Archiving: "),
+            (
+                vec![primary(json!({}))],
+                vec![&good],
+                stored(Some(7)),
+                ConditionStatus::True,
+                "Ready",
+                "recovered",
+            ),
+            (
+                vec![primary(json!({}))],
+                vec![&bad],
+                stored(Some(7)),
+                ConditionStatus::False,
+                "RepositoryNotReady",
+                "s3: make it",
+            ),
+            (
+                vec![off()],
+                vec![&bad],
+                stored(Some(7)),
+                ConditionStatus::False,
+                "ArchivingOff",
+                "Archiving: on orders-0",
+            ),
+            (
+                vec![primary(json!({}))],
+                vec![],
+                stored(None),
+                ConditionStatus::True,
+                "Ready",
+                "WAL is archived; nothing is stored yet",
+            ),
+            (
+                vec![],
+                vec![],
+                stored(Some(7)),
+                ConditionStatus::Unknown,
+                "NoInstances",
+                "Archiving: ",
+            ),
         ] {
             let identity = Identity::of(&known, &members, "");
             let findings = Observed {
@@ -610,8 +803,15 @@ pub(super) mod tests {
                 before: &[],
             }
             .findings();
-            assert_eq!((findings[0].status, findings[0].reason.as_ref()), (status, reason));
-            assert!(findings[0].message.contains(words), "{}", findings[0].message);
+            assert_eq!(
+                (findings[0].status, findings[0].reason.as_ref()),
+                (status, reason)
+            );
+            assert!(
+                findings[0].message.contains(words),
+                "{}",
+                findings[0].message
+            );
         }
     }
 }

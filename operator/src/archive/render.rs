@@ -99,7 +99,9 @@ pub enum RenderError {
     #[error("the settings can't be written as YAML: {0}")]
     Yaml(String),
     /// More than a Secret takes.
-    #[error("the Secret would have {0} bytes, and it can have {LARGEST}: use fewer repositories or keys")]
+    #[error(
+        "the Secret would have {0} bytes, and it can have {LARGEST}: use fewer repositories or keys"
+    )]
     TooLarge(usize),
 }
 
@@ -204,8 +206,7 @@ fn settings(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFi
         archive: archive.to_string(),
         generation: None,
         postgres: Postgres {
-            // The pod's network is one; the folder of the server's socket is in another container.
-            host: Some("localhost".to_owned()),
+            host: Some(HOST.to_owned()),
             port: Some(*port),
             user: Some(user.clone()),
             password_file: password
@@ -349,7 +350,10 @@ mod tests {
         let config: Value = serde_saphyr::from_str(&text).unwrap();
         assert_eq!(config["archive"], "shop/orders");
         assert_eq!(config["generation"], 1);
-        assert_eq!(config["postgres"], json!({"host": "localhost", "port": 5432, "user": "postgres", "passwordFile": "postgres-password"}));
+        assert_eq!(
+            config["postgres"],
+            json!({"host": "localhost", "port": 5432, "user": "postgres", "passwordFile": "postgres-password"})
+        );
         assert_eq!(
             config["repositories"],
             json!([{"name": "s3", "s3": {"bucket": "b", "endpoint": "http://minio:9000"}, "mode": "Required",
@@ -365,7 +369,12 @@ mod tests {
     fn the_generation_counts_up_only_when_something_changes() {
         let first = rendered(json!({}), ONE, None, NOBODY).unwrap();
         assert_eq!(rendered(json!({}), ONE, Some(&first), all(1)), None);
-        let second = rendered(json!({"postgres": {"port": 5433}}), ONE, Some(&first), all(1));
+        let second = rendered(
+            json!({"postgres": {"port": 5433}}),
+            ONE,
+            Some(&first),
+            all(1),
+        );
         assert_eq!(second.unwrap().generation, 2);
         // The Secret was lost, and instances have seen more than we know.
         let after = rendered(json!({}), ONE, None, all(7)).unwrap();
@@ -374,7 +383,10 @@ mod tests {
         let mut touched = first.clone();
         touched.entries.insert("s3.key.k1".into(), b"x".to_vec());
         let mended = rendered(json!({}), ONE, Some(&touched), all(1)).unwrap();
-        assert_eq!((mended.generation, &mended.entries["s3.key.k1"]), (2, &first.entries["s3.key.k1"]));
+        assert_eq!(
+            (mended.generation, &mended.entries["s3.key.k1"]),
+            (2, &first.entries["s3.key.k1"])
+        );
     }
 
     #[test]
@@ -386,8 +398,20 @@ mod tests {
         assert!(names(&second).contains("s3.key.k1"));
         for (loaded, goes) in [
             (all(2), false),
-            (Loaded { newest: 3, oldest: Some(2) }, false),
-            (Loaded { newest: 3, oldest: Some(0) }, false),
+            (
+                Loaded {
+                    newest: 3,
+                    oldest: Some(2),
+                },
+                false,
+            ),
+            (
+                Loaded {
+                    newest: 3,
+                    oldest: Some(0),
+                },
+                false,
+            ),
             (all(3), true),
             (NOBODY, true),
         ] {

@@ -82,10 +82,11 @@ impl Reports {
                 .filter_map(|member| member.sidecar())
                 .collect()
         };
-        let answers = futures::future::join_all(due.iter().map(|sidecar| async move {
-            (sidecar.pod_uid.clone(), client.status(sidecar).await)
-        }))
-        .await;
+        let answers =
+            futures::future::join_all(due.iter().map(|sidecar| async move {
+                (sidecar.pod_uid.clone(), client.status(sidecar).await)
+            }))
+            .await;
         let now = Instant::now();
         let mut archives = self.lock();
         let pods = archives.entry(archive.clone()).or_default();
@@ -187,9 +188,17 @@ mod tests {
             (easy(), 3000, 30),
             (running, 3000, 3),
             (json!({}), 1, 3),
-            (json!({"postgres": {"role": "Primary", "unreachable": "starts"}}), 1, 3),
+            (
+                json!({"postgres": {"role": "Primary", "unreachable": "starts"}}),
+                1,
+                3,
+            ),
         ] {
-            assert_eq!(pause(&report(value.clone()), everybody).as_secs(), seconds, "{value}");
+            assert_eq!(
+                pause(&report(value.clone()), everybody).as_secs(),
+                seconds,
+                "{value}"
+            );
         }
         let retries: Vec<u64> = [1, 2, 3, 4, 5, 6, 99].map(|n| retry(n).as_secs()).into();
         assert_eq!(retries, [3, 6, 12, 24, 48, 60, 60]);
@@ -205,8 +214,14 @@ mod tests {
             due: begin,
         };
         let at = |seconds| begin + Duration::from_secs(seconds);
-        assert!(matches!(said(&entry(Some("gone")), at(59)), Said::Report(_)));
-        assert_eq!(said(&entry(Some("gone")), at(60)), Said::Silent("gone".into()));
+        assert!(matches!(
+            said(&entry(Some("gone")), at(59)),
+            Said::Report(_)
+        ));
+        assert_eq!(
+            said(&entry(Some("gone")), at(60)),
+            Said::Silent("gone".into())
+        );
         assert!(matches!(said(&entry(None), at(600)), Said::Report(_)));
         let never = Entry {
             report: None,

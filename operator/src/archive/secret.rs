@@ -147,7 +147,12 @@ mod tests {
             generation: 7,
             entries: Entries::from([("config.yaml".into(), b"a: 1".to_vec())]),
         };
-        let secret = secret_of(&archive, &content, Some(SystemIdentifier(9)), Some("3".into()));
+        let secret = secret_of(
+            &archive,
+            &content,
+            Some(SystemIdentifier(9)),
+            Some("3".into()),
+        );
         assert_eq!(present(&secret), content);
         assert_eq!(system(&secret), Some(SystemIdentifier(9)));
         assert!(is_ours(&secret, &archive));
@@ -161,6 +166,9 @@ mod tests {
             ..secret
         };
         assert!(!is_ours(&stranger, &archive));
-        assert_eq!((present(&stranger).generation, system(&stranger)), (0, None));
+        assert_eq!(
+            (present(&stranger).generation, system(&stranger)),
+            (0, None)
+        );
     }
 }

@@ -302,8 +302,8 @@ async fn newest(archive: &Archive) -> Result<Option<Incarnation>, ReadError> {
     let Some((system, identity)) = archive.incarnations().await?.pop() else {
         return Ok(None);
     };
-    let wal = WalStore::of_identity(archive.clone(), system, &identity)
-        .map_err(CatalogueError::from)?;
+    let wal =
+        WalStore::of_identity(archive.clone(), system, &identity).map_err(CatalogueError::from)?;
     let catalogue = Catalogue::load(archive, system).await?;
     let (standing, damage) = match Standing::of(&catalogue, &wal).await {
         Ok(standing) => (Some(standing), None),

@@ -20,10 +20,14 @@ pub type Repositories = BTreeMap<String, Option<Arc<Repository>>>;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Fault {
     /// No such Repository.
-    #[error("the Repository {0} does not exist in this namespace: make it, or correct spec.repositories")]
+    #[error(
+        "the Repository {0} does not exist in this namespace: make it, or correct spec.repositories"
+    )]
     NoRepository(String),
     /// Nothing may be archived there.
-    #[error("the Repository {0} is ReadOnly, so nothing can be archived there: name another in spec.repositories")]
+    #[error(
+        "the Repository {0} is ReadOnly, so nothing can be archived there: name another in spec.repositories"
+    )]
     ReadOnly(String),
     /// The rules let no such Archive in.
     #[error("spec.repositories {0}")]
@@ -153,9 +157,14 @@ pub fn validate(
     }
     let password = spec.postgres.auth.password_secret_ref.as_ref();
     let password = password.and_then(|reference| {
-        one_entry(found, &reference.name, &reference.key, "the role's password")
-            .map_err(|lack| faults.push(Fault::Password(lack)))
-            .ok()
+        one_entry(
+            found,
+            &reference.name,
+            &reference.key,
+            "the role's password",
+        )
+        .map_err(|lack| faults.push(Fault::Password(lack)))
+        .ok()
     });
     if !faults.is_empty() {
         return Err(faults);
@@ -204,13 +213,21 @@ pub(super) mod tests {
 
     pub fn found(keys: &[(&str, &str)]) -> Found {
         let secrets: [(&str, &[(&str, &str)]); 3] = [
-            ("writer", &[("accessKeyId", "id"), ("secretAccessKey", "hunter2")]),
+            (
+                "writer",
+                &[("accessKeyId", "id"), ("secretAccessKey", "hunter2")],
+            ),
             ("keys", keys),
             ("pw", &[("password", "hunter3\n")]),
         ];
         secrets
             .into_iter()
-            .map(|(name, data)| (name.to_owned(), Some(Arc::new(data.iter().copied().collect()))))
+            .map(|(name, data)| {
+                (
+                    name.to_owned(),
+                    Some(Arc::new(data.iter().copied().collect())),
+                )
+            })
             .collect()
     }
 
@@ -229,11 +246,26 @@ pub(super) mod tests {
         for (changes, repositories, found, reasons) in [
             (json!({}), &writable, &good, vec![]),
             (json!({}), &none, &good, vec!["RepositoryNotFound"]),
-            (json!({}), &repositories("ReadOnly"), &good, vec!["RepositoryReadOnly"]),
+            (
+                json!({}),
+                &repositories("ReadOnly"),
+                &good,
+                vec!["RepositoryReadOnly"],
+            ),
             (twice, &writable, &good, vec!["RepositoriesInvalid"]),
             (lax, &writable, &good, vec!["RepositoriesInvalid"]),
-            (json!({"repositories": []}), &writable, &good, vec!["RepositoriesInvalid"]),
-            (json!({}), &writable, &Found::new(), vec!["SecretNotFound"; 3]),
+            (
+                json!({"repositories": []}),
+                &writable,
+                &good,
+                vec!["RepositoriesInvalid"],
+            ),
+            (
+                json!({}),
+                &writable,
+                &Found::new(),
+                vec!["SecretNotFound"; 3],
+            ),
         ] {
             let faults = validate(&spec_of(changes.clone()), repositories, found)
                 .err()

@@ -157,7 +157,10 @@ mod tests {
         let end = first.current.facts().not_after;
         for (now, change) in [
             (begin, Change::Keep),
-            (begin + SignedDuration::from_hours(8 * 365 * 24), Change::Keep),
+            (
+                begin + SignedDuration::from_hours(8 * 365 * 24),
+                Change::Keep,
+            ),
             (end - OVERLAP - SignedDuration::from_secs(1), Change::Keep),
             (end - OVERLAP, Change::Rotate),
             (end + OVERLAP, Change::Rotate),

@@ -38,7 +38,9 @@ pub async fn keep_filled(client: Client, name: String, serving: Serving, stop: C
             {
                 Ok(_) => tracing::info!("filled caBundle of the webhook configuration {name}"),
                 Err(error) => {
-                    tracing::warn!("can't fill caBundle of the webhook configuration {name}: {error}");
+                    tracing::warn!(
+                        "can't fill caBundle of the webhook configuration {name}: {error}"
+                    );
                     tokio::select! {
                         () = stop.cancelled() => return,
                         () = tokio::time::sleep(PATIENCE) => {}
@@ -99,7 +101,8 @@ mod tests {
                 })
             })
             .collect();
-        serde_json::from_value(json!({"metadata": {"name": "holdfast"}, "webhooks": webhooks})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "holdfast"}, "webhooks": webhooks}))
+            .unwrap()
     }
 
     #[test]

@@ -171,7 +171,13 @@ mod tests {
             ("2026-04-02T00:00:00Z", Some(Renewal::Age)),
         ] {
             assert_eq!(
-                renewal(Some(&facts()), Some(b"key"), &names, &[b"authority"], at(now)),
+                renewal(
+                    Some(&facts()),
+                    Some(b"key"),
+                    &names,
+                    &[b"authority"],
+                    at(now)
+                ),
                 due,
                 "{now}"
             );
@@ -188,10 +194,28 @@ mod tests {
         for (certificate, key, names, authorities, due) in [
             (None, Some(key), &names, good, Some(Renewal::Missing)),
             (Some(&facts), None, &names, good, Some(Renewal::Key)),
-            (Some(&facts), Some(b"yek".as_slice()), &names, good, Some(Renewal::Key)),
+            (
+                Some(&facts),
+                Some(b"yek".as_slice()),
+                &names,
+                good,
+                Some(Renewal::Key),
+            ),
             (Some(&facts), Some(key), &other, good, Some(Renewal::Names)),
-            (Some(&facts), Some(key), &names, &[b"next"], Some(Renewal::Authority)),
-            (Some(&facts), Some(key), &names, &[], Some(Renewal::Authority)),
+            (
+                Some(&facts),
+                Some(key),
+                &names,
+                &[b"next"],
+                Some(Renewal::Authority),
+            ),
+            (
+                Some(&facts),
+                Some(key),
+                &names,
+                &[],
+                Some(Renewal::Authority),
+            ),
             (Some(&facts), Some(key), &names, good, None),
         ] {
             assert_eq!(renewal(certificate, key, names, authorities, now), due);

@@ -240,14 +240,24 @@ mod tests {
             (&after, vec![new, old], &by_new),
             (&after, vec![new], &by_new),
         ] {
-            meet(keyring, NAME, sidecar(&trusted, signed)).await.unwrap();
+            meet(keyring, NAME, sidecar(&trusted, signed))
+                .await
+                .unwrap();
         }
         // Another archive's sidecar, another installation's, and one that trusts another installation.
         let other = "orders.stolen.sidecar.holdfast.dev";
-        assert!(meet(&before, other, sidecar(&[old], &by_old)).await.is_err());
+        assert!(
+            meet(&before, other, sidecar(&[old], &by_old))
+                .await
+                .is_err()
+        );
         let stranger = Keyring::new(Authorities::generate(now).unwrap(), now).unwrap();
         let strange = stranger.sidecar(&archive, None, now).unwrap();
-        assert!(meet(&before, NAME, sidecar(&[old], &strange)).await.is_err());
+        assert!(
+            meet(&before, NAME, sidecar(&[old], &strange))
+                .await
+                .is_err()
+        );
         let distrusts = sidecar(&[&stranger.authorities().current], &by_old);
         assert!(meet(&before, NAME, distrusts).await.is_err());
     }
@@ -257,7 +267,12 @@ mod tests {
         let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
         let keyring = Keyring::new(Authorities::generate(now).unwrap(), now).unwrap();
         let days = |days: i64| now + jiff::SignedDuration::from_hours(24 * days);
-        for (at, due) in [(now, false), (days(59), false), (days(61), true), (days(100), true)] {
+        for (at, due) in [
+            (now, false),
+            (days(59), false),
+            (days(61), true),
+            (days(100), true),
+        ] {
             assert_eq!(keyring.is_due(at), due, "{at}");
         }
     }

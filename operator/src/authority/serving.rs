@@ -62,6 +62,7 @@ pub enum ServingError {
     },
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Source {
     /// By our authority, for these names.
     Made {
@@ -154,8 +155,7 @@ impl Serving {
             authorities,
         };
         self.present.send_if_modified(|present| {
-            let changed =
-                present.signed != next.signed || present.authorities != next.authorities;
+            let changed = present.signed != next.signed || present.authorities != next.authorities;
             *present = next;
             changed
         });
@@ -282,9 +282,7 @@ fn read(folder: &Path) -> Result<(Signed, Option<String>), ServingError> {
     let authorities = match text(AUTHORITY) {
         Ok(authorities) => Some(authorities).filter(|text| !text.trim().is_empty()),
         // Whoever gives the files may also fill the configuration.
-        Err(ServingError::File { source, .. })
-            if source.kind() == std::io::ErrorKind::NotFound =>
-        {
+        Err(ServingError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             None
         }
         Err(error) => return Err(error),

@@ -4,6 +4,7 @@ use crate::archive::Member;
 use crate::text;
 use holdfast_crds::BackupSource;
 use holdfast_protocol::control::{InstanceReport, Role};
+use std::collections::BTreeSet;
 
 /// Why none can be backed up now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,12 +40,21 @@ pub fn is_for_a_server(reason: &str) -> bool {
     )
 }
 
+/// What a server has to be, to be backed up.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs<'a> {
+    /// The settings that it has to have loaded.
+    pub generation: i64,
+    /// Ids of backups that have ended, whatever a server said of them seconds ago.
+    pub ended: &'a BTreeSet<String>,
+}
+
 /// The server to back up: one that has the settings of that generation, can be asked, and whose WAL gets archived.
-pub fn choose(
-    members: &[Member],
+pub fn choose<'a>(
+    members: &'a [Member],
     wanted: BackupSource,
-    generation: i64,
-) -> Result<&Member, NoServer> {
+    needs: Needs<'_>,
+) -> Result<&'a Member, NoServer> {
     let servers: Vec<&Member> = members
         .iter()
         .filter(|member| member.counts() && !member.leaving)
@@ -55,12 +65,12 @@ pub fn choose(
             "no pod carries this Archive's label: add holdfast.dev/archive to the pod template of the database",
         ));
     }
-    let primary = primary(&servers, generation);
+    let primary = primary(&servers, needs);
     match wanted {
         BackupSource::Primary => primary,
-        BackupSource::Standby => standby(&servers, generation, primary.as_ref().ok().copied()),
+        BackupSource::Standby => standby(&servers, needs, primary.as_ref().ok().copied()),
         BackupSource::PreferStandby => {
-            standby(&servers, generation, primary.as_ref().ok().copied()).or(primary)
+            standby(&servers, needs, primary.as_ref().ok().copied()).or(primary)
         }
     }
 }
@@ -76,7 +86,7 @@ pub fn primary_of<'a>(members: &'a [Member], system: Option<&str>) -> Option<&'a
     })
 }
 
-fn primary<'a>(servers: &[&'a Member], generation: i64) -> Result<&'a Member, NoServer> {
+fn primary<'a>(servers: &[&'a Member], needs: Needs<'_>) -> Result<&'a Member, NoServer> {
     let primaries: Vec<&Member> = servers
         .iter()
         .copied()
@@ -84,12 +94,14 @@ fn primary<'a>(servers: &[&'a Member], generation: i64) -> Result<&'a Member, No
         .collect();
     match primaries.as_slice() {
         [] => Err(no_primary(servers)),
-        [only] => able(only, generation).map(|()| *only),
+        [only] => able(only, needs).map(|()| *only),
         several => {
             let names = text::some(several.iter().map(|server| server.name.as_str()));
             Err(NoServer::new(
                 "SeveralPrimaries",
-                format!("{names} all take writes: one database has one primary; give each its own Archive, or stop all but one"),
+                format!(
+                    "{names} all take writes: one database has one primary; give each its own Archive, or stop all but one"
+                ),
             ))
         }
     }
@@ -100,7 +112,10 @@ fn no_primary(servers: &[&Member]) -> NoServer {
     match silent {
         Some(server) if server.sidecar().is_none() => NoServer::new(
             "ServerUnreachable",
-            format!("no primary is seen, and the sidecar of {} does not listen yet", server.name),
+            format!(
+                "no primary is seen, and the sidecar of {} does not listen yet",
+                server.name
+            ),
         ),
         Some(server) => NoServer::new(
             "ServerUnreachable",
@@ -112,7 +127,7 @@ fn no_primary(servers: &[&Member]) -> NoServer {
 
 fn standby<'a>(
     servers: &[&'a Member],
-    generation: i64,
+    needs: Needs<'_>,
     primary: Option<&Member>,
 ) -> Result<&'a Member, NoServer> {
     let mut standbys: Vec<&Member> = servers
@@ -129,7 +144,7 @@ fn standby<'a>(
     };
     let mut why = None;
     for standby in standbys {
-        match able(standby, generation).and_then(|()| follows(standby, primary)) {
+        match able(standby, needs).and_then(|()| follows(standby, primary)) {
             Ok(()) => return Ok(standby),
             Err(error) => why = why.or(Some(error)),
         }
@@ -140,7 +155,10 @@ fn standby<'a>(
 /// Whether a standby has the primary's data, as far as that can be told from outside.
 fn follows(standby: &Member, primary: &InstanceReport) -> Result<(), NoServer> {
     let Some(report) = standby.report() else {
-        return Err(NoServer::new("ServerUnreachable", format!("{} does not answer", standby.name)));
+        return Err(NoServer::new(
+            "ServerUnreachable",
+            format!("{} does not answer", standby.name),
+        ));
     };
     let (own, of_primary) = (&report.postgres, &primary.postgres);
     if own.system_identifier.is_none() || own.system_identifier != of_primary.system_identifier {
@@ -152,17 +170,23 @@ fn follows(standby: &Member, primary: &InstanceReport) -> Result<(), NoServer> {
     if own.timeline.is_none() || own.timeline != of_primary.timeline {
         return Err(NoServer::new(
             "NoStandby",
-            format!("{} has not reached the primary's timeline yet", standby.name),
+            format!(
+                "{} has not reached the primary's timeline yet",
+                standby.name
+            ),
         ));
     }
     Ok(())
 }
 
 /// Whether a server can be backed up now.
-fn able(server: &Member, generation: i64) -> Result<(), NoServer> {
+fn able(server: &Member, needs: Needs<'_>) -> Result<(), NoServer> {
     let name = &server.name;
     let (Some(report), Some(_)) = (server.report(), server.sidecar()) else {
-        return Err(NoServer::new("ServerUnreachable", format!("{name} does not answer")));
+        return Err(NoServer::new(
+            "ServerUnreachable",
+            format!("{name} does not answer"),
+        ));
     };
     if let Some(why) = &report.postgres.unreachable {
         let why = text::line(why);
@@ -171,7 +195,10 @@ fn able(server: &Member, generation: i64) -> Result<(), NoServer> {
             format!("the server in {name} can't be asked: {why}"),
         ));
     }
-    if report.configuration_generation.is_none_or(|loaded| loaded < generation) {
+    if report
+        .configuration_generation
+        .is_none_or(|loaded| loaded < needs.generation)
+    {
         let why = report.configuration_error.as_deref().map(text::line);
         return Err(NoServer::new(
             "ConfigurationNotApplied",
@@ -192,7 +219,10 @@ fn able(server: &Member, generation: i64) -> Result<(), NoServer> {
     }
     let wal = &report.wal;
     if let Some(failure) = &wal.last_failure
-        && wal.last_archived.as_ref().is_none_or(|last| last.time < failure.time)
+        && wal
+            .last_archived
+            .as_ref()
+            .is_none_or(|last| last.time < failure.time)
     {
         let (file, why) = (text::line(&failure.name), text::line(&failure.reason));
         return Err(NoServer::new(
@@ -200,7 +230,9 @@ fn able(server: &Member, generation: i64) -> Result<(), NoServer> {
             format!("{name} can't archive {file}: {why}"),
         ));
     }
-    if let Some(running) = &report.running_backup {
+    if let Some(running) = &report.running_backup
+        && !needs.ended.contains(running)
+    {
         let running = text::line(running);
         return Err(NoServer::new(
             "ServerBusy",
@@ -234,6 +266,13 @@ mod tests {
         member(n, Said::Report(Arc::new(report)))
     }
 
+    fn needs(ended: &BTreeSet<String>) -> Needs<'_> {
+        Needs {
+            generation: 3,
+            ended,
+        }
+    }
+
     fn report(role: &str, changes: Value) -> Value {
         let mut report = json!({"configurationGeneration": 3,
             "postgres": {"role": role, "systemIdentifier": "7", "timeline": 2}});
@@ -262,7 +301,11 @@ mod tests {
         for (wanted, members, expected) in [
             (Primary, vec![], Err("NoPod")),
             (Primary, vec![primary(), standby(1)], Ok("orders-0")),
-            (PreferStandby, vec![primary(), standby(2), standby(1)], Ok("orders-1")),
+            (
+                PreferStandby,
+                vec![primary(), standby(2), standby(1)],
+                Ok("orders-1"),
+            ),
             (Standby, vec![primary(), standby(1)], Ok("orders-1")),
             (PreferStandby, vec![primary()], Ok("orders-0")),
             (Standby, vec![primary()], Err("NoStandby")),
@@ -271,28 +314,106 @@ mod tests {
             (PreferStandby, vec![standby(1)], Err("NoPrimary")),
             (Primary, vec![silent()], Err("ServerUnreachable")),
             (Primary, vec![primary(), silent()], Ok("orders-0")),
-            (Primary, vec![primary(), server(1, "Primary", json!({}))], Err("SeveralPrimaries")),
-            (Primary, vec![server(0, "Primary", off.clone())], Err("ArchivingOff")),
-            (PreferStandby, vec![server(0, "Primary", off.clone()), standby(1)], Err("ArchivingOff")),
+            (
+                Primary,
+                vec![primary(), server(1, "Primary", json!({}))],
+                Err("SeveralPrimaries"),
+            ),
+            (
+                Primary,
+                vec![server(0, "Primary", off.clone())],
+                Err("ArchivingOff"),
+            ),
+            (
+                PreferStandby,
+                vec![server(0, "Primary", off.clone()), standby(1)],
+                Err("ArchivingOff"),
+            ),
             // A standby archives only what it streams, and need not.
-            (PreferStandby, vec![primary(), server(1, "Standby", off)], Ok("orders-1")),
-            (Primary, vec![server(0, "Primary", fails.clone())], Err("ArchivingFails")),
+            (
+                PreferStandby,
+                vec![primary(), server(1, "Standby", off)],
+                Ok("orders-1"),
+            ),
+            (
+                Primary,
+                vec![server(0, "Primary", fails.clone())],
+                Err("ArchivingFails"),
+            ),
             (Primary, vec![server(0, "Primary", mended)], Ok("orders-0")),
-            (PreferStandby, vec![primary(), server(1, "Standby", fails)], Ok("orders-0")),
-            (Primary, vec![server(0, "Primary", old.clone())], Err("ConfigurationNotApplied")),
-            (Primary, vec![server(0, "Primary", never)], Err("ConfigurationNotApplied")),
-            (PreferStandby, vec![primary(), server(1, "Standby", old)], Ok("orders-0")),
-            (Primary, vec![server(0, "Primary", busy.clone())], Err("ServerBusy")),
-            (Standby, vec![primary(), server(1, "Standby", busy)], Err("ServerBusy")),
-            (Primary, vec![server(0, "Primary", down.clone())], Err("ServerUnreachable")),
-            (PreferStandby, vec![primary(), server(1, "Standby", down)], Ok("orders-0")),
-            (PreferStandby, vec![primary(), server(1, "Standby", stranger)], Ok("orders-0")),
-            (PreferStandby, vec![primary(), server(1, "Standby", behind.clone()), standby(2)], Ok("orders-2")),
-            (Standby, vec![primary(), server(1, "Standby", behind)], Err("NoStandby")),
-            (Primary, vec![Member { leaving: true, ..server(0, "Primary", fine) }], Err("NoPod")),
-            (Primary, vec![Member { listens: false, ..primary() }], Err("ServerUnreachable")),
+            (
+                PreferStandby,
+                vec![primary(), server(1, "Standby", fails)],
+                Ok("orders-0"),
+            ),
+            (
+                Primary,
+                vec![server(0, "Primary", old.clone())],
+                Err("ConfigurationNotApplied"),
+            ),
+            (
+                Primary,
+                vec![server(0, "Primary", never)],
+                Err("ConfigurationNotApplied"),
+            ),
+            (
+                PreferStandby,
+                vec![primary(), server(1, "Standby", old)],
+                Ok("orders-0"),
+            ),
+            (
+                Primary,
+                vec![server(0, "Primary", busy.clone())],
+                Err("ServerBusy"),
+            ),
+            (
+                Standby,
+                vec![primary(), server(1, "Standby", busy)],
+                Err("ServerBusy"),
+            ),
+            (
+                Primary,
+                vec![server(0, "Primary", down.clone())],
+                Err("ServerUnreachable"),
+            ),
+            (
+                PreferStandby,
+                vec![primary(), server(1, "Standby", down)],
+                Ok("orders-0"),
+            ),
+            (
+                PreferStandby,
+                vec![primary(), server(1, "Standby", stranger)],
+                Ok("orders-0"),
+            ),
+            (
+                PreferStandby,
+                vec![primary(), server(1, "Standby", behind.clone()), standby(2)],
+                Ok("orders-2"),
+            ),
+            (
+                Standby,
+                vec![primary(), server(1, "Standby", behind)],
+                Err("NoStandby"),
+            ),
+            (
+                Primary,
+                vec![Member {
+                    leaving: true,
+                    ..server(0, "Primary", fine)
+                }],
+                Err("NoPod"),
+            ),
+            (
+                Primary,
+                vec![Member {
+                    listens: false,
+                    ..primary()
+                }],
+                Err("ServerUnreachable"),
+            ),
         ] {
-            let chosen = choose(&members, wanted, 3);
+            let chosen = choose(&members, wanted, needs(&BTreeSet::new()));
             let chosen = chosen.map(|m| m.name.as_str()).map_err(|no| no.reason);
             assert_eq!(chosen, expected, "{wanted:?} {members:?}");
             if let Err(reason) = chosen {
@@ -302,10 +423,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_server_said_of_a_backup_that_has_ended_is_old() {
+        let members = [reporting(
+            0,
+            report("Primary", json!({"runningBackup": "b"})),
+        )];
+        let chosen = |ended: &BTreeSet<String>| {
+            choose(&members, BackupSource::Primary, needs(ended)).is_ok()
+        };
+        assert!(!chosen(&BTreeSet::from(["a".to_owned()])));
+        assert!(chosen(&BTreeSet::from(["b".to_owned()])));
+    }
+
+    #[test]
     fn what_strangers_say_is_one_line() {
         let bad = json!({"postgres": {"unreachable": format!("a\n{}", "x".repeat(9000))}});
         let members = [reporting(0, report("Primary", bad))];
-        let message = choose(&members, BackupSource::Primary, 3).unwrap_err().message;
+        let ended = BTreeSet::new();
+        let chosen = choose(&members, BackupSource::Primary, needs(&ended));
+        let message = chosen.unwrap_err().message;
         assert!(message.len() < 500 && !message.contains('\n'), "{message}");
     }
 }

@@ -36,12 +36,13 @@ pub enum Asked {
 }
 
 /// What follows.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     /// This is how it is.
     Told {
         /// Without its state.
-        status: BackupStatus,
+        status: Box<BackupStatus>,
         /// Its state.
         state: State,
         /// The primary has to close its segment.
@@ -66,7 +67,10 @@ pub fn by_sidecar(
             let (state, switch) = match said(status) {
                 Said::Complete => (State::Complete, false),
                 Said::Failed(reason, message) => (State::Failed { reason, message }, false),
-                Said::Running(Some(message)) => {
+                Said::Running(Some(waits)) => {
+                    // What a person would have to do is done here.
+                    let what = waits.split(": ").next().unwrap_or_default();
+                    let message = format!("{what}; the primary is told to close it");
                     let reason = WAITING_FOR_WAL;
                     (State::Running { reason, message }, true)
                 }
@@ -80,7 +84,7 @@ pub fn by_sidecar(
                 },
             };
             Step::Told {
-                status,
+                status: Box::new(status),
                 state,
                 switch,
             }
@@ -97,7 +101,7 @@ pub fn by_sidecar(
                 State::Ordering(format!("it is being ordered; {why}"))
             };
             Step::Told {
-                status: known.clone(),
+                status: Box::new(known.clone()),
                 state,
                 switch: false,
             }
@@ -121,7 +125,7 @@ pub fn by_repository(
     now: Timestamp,
 ) -> Step {
     let told = |state| Step::Told {
-        status: known.clone(),
+        status: Box::new(known.clone()),
         state,
         switch: false,
     };
@@ -152,7 +156,9 @@ pub fn by_repository(
             let (state, switch) = match missing {
                 None => (State::Complete, false),
                 Some(segment) if waited < WAL_PATIENCE => {
-                    let message = format!("waiting for WAL segment {segment} to be archived");
+                    let message = format!(
+                        "waiting for WAL segment {segment} to be archived; the primary is told to close it"
+                    );
                     let reason = WAITING_FOR_WAL;
                     (State::Running { reason, message }, true)
                 }
@@ -165,7 +171,7 @@ pub fn by_repository(
                 }
             };
             Step::Told {
-                status,
+                status: Box::new(status),
                 state,
                 switch,
             }
@@ -227,32 +233,60 @@ mod tests {
                     State::Failed { reason, .. } => format!("failed {reason}"),
                     State::Expired(_) => "expired".to_owned(),
                 };
-                if *switch { format!("{word} switch") } else { word }
+                if *switch {
+                    format!("{word} switch")
+                } else {
+                    word
+                }
             }
         }
     }
 
     #[test]
     fn a_sidecar_that_answers_is_believed() {
-        let condition = |kind: &str, status: &str, reason: &str| {
-            json!([{"type": kind, "status": status, "reason": reason, "message": "m", "lastTransitionTime": NOW}])
-        };
+        let condition = |kind: &str, status: &str, reason: &str| json!([{"type": kind, "status": status, "reason": reason, "message": "m", "lastTransitionTime": NOW}]);
         for (heard, silent_since, accepted, expected) in [
             (answers(json!([])), None, true, "Running"),
-            (answers(condition("Complete", "False", "WaitingForWal")), None, true, "WaitingForWal switch"),
-            (answers(condition("Complete", "True", "Stored")), None, true, "complete"),
-            (answers(condition("Failed", "True", "Refused")), None, true, "failed Refused"),
+            (
+                answers(condition("Complete", "False", "WaitingForWal")),
+                None,
+                true,
+                "WaitingForWal switch",
+            ),
+            (
+                answers(condition("Complete", "True", "Stored")),
+                None,
+                true,
+                "complete",
+            ),
+            (
+                answers(condition("Failed", "True", "Refused")),
+                None,
+                true,
+                "failed Refused",
+            ),
             (Heard::Forgotten, None, true, "ask"),
             (Heard::PodGone, None, true, "ask"),
             (Heard::Silent("no".into()), None, true, "Running"),
-            (Heard::Silent("no".into()), Some("2026-11-20T11:59:01Z"), true, "Running"),
-            (Heard::Silent("no".into()), Some("2026-11-20T11:59:00Z"), true, "ask"),
+            (
+                Heard::Silent("no".into()),
+                Some("2026-11-20T11:59:01Z"),
+                true,
+                "Running",
+            ),
+            (
+                Heard::Silent("no".into()),
+                Some("2026-11-20T11:59:00Z"),
+                true,
+                "ask",
+            ),
             (Heard::Silent("no".into()), None, false, "ordering"),
         ] {
             let step = by_sidecar(&known(accepted), &heard, silent_since.map(at), at(NOW));
             assert_eq!(word(&step), expected, "{heard:?} {silent_since:?}");
             if let Step::Told { status, state, .. } = step {
-                let runs = matches!(state, State::Running { .. }) && matches!(heard, Heard::Status(_));
+                let runs =
+                    matches!(state, State::Running { .. }) && matches!(heard, Heard::Status(_));
                 assert_eq!(status.progress.is_some(), runs, "{expected}");
             }
         }
@@ -278,26 +312,78 @@ mod tests {
         };
         let silent = || Heard::Silent("no".into());
         for (heard, found, accepted, expected) in [
-            (Heard::PodGone, stored("2026-11-20T11:30:00Z", false), true, "complete"),
-            (Heard::Forgotten, stored("2026-11-20T11:30:00Z", false), false, "complete"),
-            (Heard::PodGone, stored("2026-11-20T11:30:00Z", true), true, "WaitingForWal switch"),
-            (Heard::PodGone, stored("2026-11-20T10:59:00Z", true), true, "failed WalMissing"),
-            (Heard::PodGone, begun("2026-11-20T11:59:59Z"), true, "failed SidecarLost"),
-            (Heard::Forgotten, begun("2026-11-20T11:59:59Z"), false, "failed SidecarLost"),
+            (
+                Heard::PodGone,
+                stored("2026-11-20T11:30:00Z", false),
+                true,
+                "complete",
+            ),
+            (
+                Heard::Forgotten,
+                stored("2026-11-20T11:30:00Z", false),
+                false,
+                "complete",
+            ),
+            (
+                Heard::PodGone,
+                stored("2026-11-20T11:30:00Z", true),
+                true,
+                "WaitingForWal switch",
+            ),
+            (
+                Heard::PodGone,
+                stored("2026-11-20T10:59:00Z", true),
+                true,
+                "failed WalMissing",
+            ),
+            (
+                Heard::PodGone,
+                begun("2026-11-20T11:59:59Z"),
+                true,
+                "failed SidecarLost",
+            ),
+            (
+                Heard::Forgotten,
+                begun("2026-11-20T11:59:59Z"),
+                false,
+                "failed SidecarLost",
+            ),
             (silent(), begun("2026-11-20T11:46:00Z"), true, "Running"),
-            (silent(), begun("2026-11-20T11:45:00Z"), true, "failed SidecarLost"),
-            (Heard::PodGone, LookedUp::Nothing, true, "failed SidecarLost"),
+            (
+                silent(),
+                begun("2026-11-20T11:45:00Z"),
+                true,
+                "failed SidecarLost",
+            ),
+            (
+                Heard::PodGone,
+                LookedUp::Nothing,
+                true,
+                "failed SidecarLost",
+            ),
             // Nobody has begun it: another pod may.
             (Heard::PodGone, LookedUp::Nothing, false, "again"),
             (Heard::Forgotten, LookedUp::Nothing, false, "again"),
             (silent(), LookedUp::Nothing, false, "again"),
-            (Heard::PodGone, LookedUp::GivenUp, true, "failed SidecarLost"),
-            (Heard::PodGone, LookedUp::Unreadable("bad".into()), true, "failed Damaged"),
+            (
+                Heard::PodGone,
+                LookedUp::GivenUp,
+                true,
+                "failed SidecarLost",
+            ),
+            (
+                Heard::PodGone,
+                LookedUp::Unreadable("bad".into()),
+                true,
+                "failed Damaged",
+            ),
         ] {
             let asked = Asked::Found(found);
             let step = by_repository(&known(accepted), &heard, &asked, "s3", at(NOW));
             assert_eq!(word(&step), expected, "{heard:?} {asked:?}");
-            if let (Step::Told { status, .. }, Asked::Found(LookedUp::Stored { .. })) = (&step, &asked) {
+            if let (Step::Told { status, .. }, Asked::Found(LookedUp::Stored { .. })) =
+                (&step, &asked)
+            {
                 assert_eq!(status.pod.as_deref(), Some("orders-0"));
                 assert_eq!(status.repositories[0].name, "s3");
             }

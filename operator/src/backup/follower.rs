@@ -92,7 +92,7 @@ impl Backups {
                 if switch {
                     self.switch_wal(look, members).await;
                 }
-                self.write(look, status, &state).await?;
+                self.write(look, *status, &state).await?;
                 Ok(match state {
                     State::Complete | State::Failed { .. } | State::Expired(_) => {
                         // Once more, for what is done when it has ended.

@@ -21,7 +21,9 @@ impl Backups {
         };
         let id = look.id()?;
         let other = |error: &dyn std::error::Error| {
-            ReconcileError::Other(format!("can't say in the repository that it stays: {error}"))
+            ReconcileError::Other(format!(
+                "can't say in the repository that it stays: {error}"
+            ))
         };
         let mut said = false;
         for repository in &archive.spec.repositories {

@@ -15,10 +15,10 @@ mod phase;
 mod report;
 mod turn;
 
-pub use choose::{NoServer, choose};
+pub use choose::{Needs, NoServer, choose};
 pub use follow::{Asked, Heard, Step, by_repository, by_sidecar};
 pub use phase::{COMPLETE, EXPIRED, FAILED, KEPT, Phase, STARTED};
-pub use report::{State, of_facts, settle_into};
+pub use report::{State, is_kept, of_facts, settle_into};
 pub use turn::{InLine, before};
 
 use crate::conditions::{Finding, find};
@@ -139,6 +139,9 @@ impl Backups {
         state: &State,
     ) -> Result<(), ReconcileError> {
         let known = look.known.as_ref();
+        if !matches!(state, State::Running { .. }) {
+            status.progress = None;
+        }
         let kept = known.is_some_and(report::is_kept);
         let generation = look.backup.metadata.generation;
         let news = settle_into(&mut status, state, kept, generation, look.now);
@@ -156,7 +159,9 @@ impl Backups {
             .metrics
             .conditions(Self::KIND, look.key, &status.conditions);
         let only_figures = known.is_some_and(|known| {
-            known.conditions == status.conditions && known.pod == status.pod
+            known.conditions == status.conditions
+                && known.pod == status.pod
+                && known.progress.is_some() == status.progress.is_some()
         });
         let just_written = self
             .pace(look.key)
@@ -188,7 +193,10 @@ impl Backups {
         }
         self.context.stored.stale(&self.context, &look.archive_key);
         for other in self.in_line(look) {
-            self.context.wakers.backups.wake(look.key.beside(other.name));
+            self.context
+                .wakers
+                .backups
+                .wake(look.key.beside(other.name));
         }
         let label = look.backup.labels().get(crate::schedule::SCHEDULE_LABEL);
         if let Some(schedule) = label {
@@ -265,9 +273,7 @@ impl Controller for Backups {
             now: Timestamp::now(),
         };
         let conditions = look.known.as_ref().map_or(&[][..], |s| &s.conditions);
-        self.context
-            .metrics
-            .conditions(Self::KIND, key, conditions);
+        self.context.metrics.conditions(Self::KIND, key, conditions);
         let phase = Phase::of(look.known.as_ref());
         if look.backup.metadata.deletion_timestamp.is_some() {
             return self.part(&look, phase).await;

@@ -1,6 +1,6 @@
 //! Waiting for a turn and for a server, and ordering.
 
-use super::choose::{choose, is_for_a_server};
+use super::choose::{Needs, choose, is_for_a_server};
 use super::phase::Phase;
 use super::report::State;
 use super::turn::before;
@@ -13,6 +13,7 @@ use crate::work::{Outcome, ReconcileError};
 use holdfast_protocol::control::{BackupKind, BackupOrder};
 use holdfast_protocol::status::BackupStatus;
 use kube::ResourceExt;
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -131,11 +132,36 @@ impl Backups {
         }
         let members = members(&self.context, &look.archive_key);
         let wanted = look.backup.spec.from.unwrap_or(archive.spec.backup.from);
-        let server = choose(&members, wanted, generation)
+        let ended = self.ended(look);
+        let needs = Needs {
+            generation,
+            ended: &ended,
+        };
+        let server = choose(&members, wanted, needs)
             .map_err(|no| Wait::new(no.reason, no.message))?
             .clone();
         turns.insert(look.archive_key.clone(), look.key.clone());
         Ok(server)
+    }
+
+    /// Ids of the Archive's backups that have ended.
+    fn ended(&self, look: &Look<'_>) -> BTreeSet<String> {
+        let archive = &look.backup.spec.archive_ref.name;
+        let backups = self
+            .context
+            .watched
+            .backups
+            .filter(&look.key.namespace, |b| {
+                b.spec.archive_ref.name == *archive && b.spec.existing_id.is_empty()
+            });
+        backups
+            .iter()
+            .filter(|backup| {
+                let status = self.status.known(backup.as_ref(), backup.status.as_ref());
+                Phase::of(status.as_ref()).has_ended()
+            })
+            .filter_map(|backup| backup.uid())
+            .collect()
     }
 
     async fn order(&self, look: &Look<'_>, server: &Member) -> Result<Outcome, ReconcileError> {

@@ -17,8 +17,8 @@ use holdfast_repository::catalogue::incarnation_of;
 use holdfast_repository::expiry::ask_to_delete;
 use holdfast_repository::owner::{self, Ownership};
 use jiff::SignedDuration;
-use kube::Resource;
 use kube::api::{Api, PostParams};
+use kube::{Resource, ResourceExt};
 use std::time::Duration;
 
 /// A sidecar that can't be reached is waited for so long.
@@ -114,8 +114,32 @@ impl Backups {
             self.say(look, "BackupRetained", note).await;
             return Ok(());
         }
+        let id = look.id()?.to_string();
+        let others = self
+            .context
+            .watched
+            .backups
+            .filter(&look.key.namespace, |other| {
+                let same = other.uid().as_ref() == Some(&id) || other.spec.existing_id == id;
+                same && other.name_any() != look.key.name
+                    && other.spec.archive_ref == look.backup.spec.archive_ref
+                    && other.metadata.deletion_timestamp.is_none()
+            });
+        if let Some(other) = others.first() {
+            let note = format!(
+                "what is stored stays, for the Backup {} stands for it, too",
+                other.name_any()
+            );
+            self.say(look, "BackupRetained", &note).await;
+            return Ok(());
+        }
         let Some(archive) = &look.archive else {
-            self.say(look, "BackupRetained", "what is stored stays, for the Archive that names its Repository is gone").await;
+            self.say(
+                look,
+                "BackupRetained",
+                "what is stored stays, for the Archive that names its Repository is gone",
+            )
+            .await;
             return Ok(());
         };
         for repository in &archive.spec.repositories {
@@ -128,7 +152,9 @@ impl Backups {
                     self.say(look, "BackupRetained", &note).await;
                 }
                 Err(failure) => {
-                    let note = format!("what is stored can't be deleted yet: {failure}; to let the object go without it, set deletionPolicy to Retain");
+                    let note = format!(
+                        "what is stored can't be deleted yet: {failure}; to let the object go without it, set deletionPolicy to Retain"
+                    );
                     self.say(look, "NotDeletedYet", &note).await;
                     return Err(ReconcileError::Other(note));
                 }
@@ -151,7 +177,9 @@ impl Backups {
         if let Ownership::Other { id, .. } =
             owner::ownership(present.as_ref(), &self.context.installation)
         {
-            let note = format!("what is stored in {repository} stays, for {id} owns this archive: only the owner deletes");
+            let note = format!(
+                "what is stored in {repository} stays, for {id} owns this archive: only the owner deletes"
+            );
             self.say(look, "BackupRetained", &note).await;
             return Ok(());
         }
@@ -159,15 +187,23 @@ impl Backups {
             return Ok(());
         };
         let Key { namespace, name } = look.key;
-        let reason = format!("the Backup {namespace}/{name} was deleted, and its deletionPolicy is Delete");
+        let reason =
+            format!("the Backup {namespace}/{name} was deleted, and its deletionPolicy is Delete");
         let (installation, version) = (&self.context.installation, env!("CARGO_PKG_VERSION"));
         ask_to_delete(archive, system, &id, installation, version, &reason)
             .await
             .map_err(|e| failed(&e))?;
-        let note = format!("what is stored in {repository} will be deleted, once the recovery window can do without it");
+        let note = format!(
+            "what is stored in {repository} will be deleted, once the recovery window can do without it"
+        );
         self.context
             .events
-            .note(&look.backup.object_ref(&()), "BackupDeletion", "Delete", &note)
+            .note(
+                &look.backup.object_ref(&()),
+                "BackupDeletion",
+                "Delete",
+                &note,
+            )
             .await;
         Ok(())
     }
@@ -190,20 +226,28 @@ impl Backups {
             Ok(_) => Ok(false),
             Err(kube::Error::Api(refused)) if is_ending(&refused) => Ok(true),
             Err(kube::Error::Api(refused)) if refused.code == 404 => Ok(true),
-            Err(error) => Err(ReconcileError::api("can't tell whether the namespace is being deleted")(error)),
+            Err(error) => Err(ReconcileError::api(
+                "can't tell whether the namespace is being deleted",
+            )(error)),
         }
     }
 
     async fn say(&self, look: &Look<'_>, reason: &str, note: &str) {
         let about = look.backup.object_ref(&());
-        self.context.events.warn(&about, reason, "Delete", note).await;
+        self.context
+            .events
+            .warn(&about, reason, "Delete", note)
+            .await;
     }
 }
 
 /// What the API server's admission says of everything that is new in such a namespace.
 fn is_ending(refused: &kube::core::Status) -> bool {
     let causes = refused.details.iter().flat_map(|details| &details.causes);
-    refused.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    refused.code == 403
+        && causes
+            .into_iter()
+            .any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 #[cfg(test)]
@@ -217,9 +261,7 @@ mod tests {
             let status = json!({"id": "u", "conditions": conditions});
             Heard::Status(Box::new(serde_json::from_value(status).unwrap()))
         };
-        let condition = |kind: &str| {
-            json!([{"type": kind, "status": "True", "reason": "X", "message": "", "lastTransitionTime": "2026-11-20T00:00:00Z"}])
-        };
+        let condition = |kind: &str| json!([{"type": kind, "status": "True", "reason": "X", "message": "", "lastTransitionTime": "2026-11-20T00:00:00Z"}]);
         for (heard, minutes, expected) in [
             (status(json!([])), 0, Ending::Cancel),
             (status(json!([])), 600, Ending::Cancel),

@@ -90,19 +90,73 @@ mod tests {
         assert_eq!(Phase::of(None), Phase::Waiting);
         for (pod, conditions, phase) in [
             (None, &[][..], Phase::Waiting),
-            (None, &[("Started", "False", "NoPod"), ("Complete", "False", "NoPod")][..], Phase::Waiting),
-            (Some("orders-0"), &[("Started", "False", "Ordering")][..], Phase::Ordered),
-            (Some("orders-0"), &[("Started", "True", "Started"), ("Complete", "False", "Running")][..], Phase::Ordered),
-            (Some("orders-0"), &[("Started", "True", "Started"), ("Complete", "Unknown", "X")][..], Phase::Ordered),
-            (Some("orders-0"), &[("Complete", "True", "Stored")][..], Phase::Complete),
+            (
+                None,
+                &[
+                    ("Started", "False", "NoPod"),
+                    ("Complete", "False", "NoPod"),
+                ][..],
+                Phase::Waiting,
+            ),
+            (
+                Some("orders-0"),
+                &[("Started", "False", "Ordering")][..],
+                Phase::Ordered,
+            ),
+            (
+                Some("orders-0"),
+                &[
+                    ("Started", "True", "Started"),
+                    ("Complete", "False", "Running"),
+                ][..],
+                Phase::Ordered,
+            ),
+            (
+                Some("orders-0"),
+                &[("Started", "True", "Started"), ("Complete", "Unknown", "X")][..],
+                Phase::Ordered,
+            ),
+            (
+                Some("orders-0"),
+                &[("Complete", "True", "Stored")][..],
+                Phase::Complete,
+            ),
             (None, &[("Complete", "True", "Stored")][..], Phase::Complete),
-            (Some("orders-0"), &[("Complete", "False", "SidecarLost"), ("Failed", "True", "SidecarLost")][..], Phase::Failed),
-            (None, &[("Complete", "False", "Expired")][..], Phase::Expired),
-            (Some("orders-0"), &[("Started", "True", "Started"), ("Complete", "False", "Expired")][..], Phase::Expired),
+            (
+                Some("orders-0"),
+                &[
+                    ("Complete", "False", "SidecarLost"),
+                    ("Failed", "True", "SidecarLost"),
+                ][..],
+                Phase::Failed,
+            ),
+            (
+                None,
+                &[("Complete", "False", "Expired")][..],
+                Phase::Expired,
+            ),
+            (
+                Some("orders-0"),
+                &[
+                    ("Started", "True", "Started"),
+                    ("Complete", "False", "Expired"),
+                ][..],
+                Phase::Expired,
+            ),
         ] {
-            assert_eq!(Phase::of(Some(&status(pod, conditions))), phase, "{conditions:?}");
+            assert_eq!(
+                Phase::of(Some(&status(pod, conditions))),
+                phase,
+                "{conditions:?}"
+            );
         }
-        assert!(was_accepted(&status(None, &[("Started", "True", "Started")])));
-        assert!(!was_accepted(&status(None, &[("Started", "False", "Ordering")])));
+        assert!(was_accepted(&status(
+            None,
+            &[("Started", "True", "Started")]
+        )));
+        assert!(!was_accepted(&status(
+            None,
+            &[("Started", "False", "Ordering")]
+        )));
     }
 }

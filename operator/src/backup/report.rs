@@ -246,23 +246,45 @@ mod tests {
 
     #[test]
     fn what_a_sidecar_says_is_understood_and_not_believed_in_every_word() {
-        let of = |conditions| {
-            said(&serde_json::from_value(json!({"conditions": conditions})).unwrap())
-        };
+        let of =
+            |conditions| said(&serde_json::from_value(json!({"conditions": conditions})).unwrap());
         let condition = |kind: &str, status: &str, reason: &str| {
             json!({"type": kind, "status": status, "reason": reason, "message": "why\nnot",
                 "lastTransitionTime": "2026-11-20T00:00:00Z"})
         };
         for (conditions, expected) in [
             (json!([]), Said::Running(None)),
-            (json!([condition("Started", "True", "Started")]), Said::Running(None)),
-            (json!([condition("Complete", "False", "Other")]), Said::Running(None)),
-            (json!([condition("Complete", "False", WAITING_FOR_WAL)]), Said::Running(Some("why not".into()))),
-            (json!([condition("Complete", "True", "Stored")]), Said::Complete),
-            (json!([condition("Complete", "True", "Stored"), condition("Failed", "True", "Refused")]),
-                Said::Failed("Refused".into(), "why not".into())),
-            (json!([condition("Failed", "True", "no\nword")]), Said::Failed("Failed".into(), "why not".into())),
-            (json!([condition("Failed", "False", "X")]), Said::Running(None)),
+            (
+                json!([condition("Started", "True", "Started")]),
+                Said::Running(None),
+            ),
+            (
+                json!([condition("Complete", "False", "Other")]),
+                Said::Running(None),
+            ),
+            (
+                json!([condition("Complete", "False", WAITING_FOR_WAL)]),
+                Said::Running(Some("why not".into())),
+            ),
+            (
+                json!([condition("Complete", "True", "Stored")]),
+                Said::Complete,
+            ),
+            (
+                json!([
+                    condition("Complete", "True", "Stored"),
+                    condition("Failed", "True", "Refused")
+                ]),
+                Said::Failed("Refused".into(), "why not".into()),
+            ),
+            (
+                json!([condition("Failed", "True", "no\nword")]),
+                Said::Failed("Failed".into(), "why not".into()),
+            ),
+            (
+                json!([condition("Failed", "False", "X")]),
+                Said::Running(None),
+            ),
         ] {
             assert_eq!(of(conditions.clone()), expected, "{conditions}");
         }
@@ -278,10 +300,16 @@ mod tests {
             ..BackupStatus::default()
         };
         let taken = take_over(&known, &said);
-        assert_eq!((taken.id.as_str(), taken.pod.as_deref()), ("u", Some("orders-0")));
+        assert_eq!(
+            (taken.id.as_str(), taken.pod.as_deref()),
+            ("u", Some("orders-0"))
+        );
         assert_eq!(taken.start_lsn.as_deref(), Some("0/28"));
         assert_eq!(taken.repositories.len(), 1);
-        assert_eq!((taken.bad_pages.len(), taken.bad_pages[0].file.as_str()), (100, "f0"));
+        assert_eq!(
+            (taken.bad_pages.len(), taken.bad_pages[0].file.as_str()),
+            (100, "f0")
+        );
     }
 
     #[test]
@@ -289,20 +317,56 @@ mod tests {
         let mut status = BackupStatus::default();
         let mut story = Vec::new();
         for (pod, state, phase, news) in [
-            (None, State::Waiting { reason: "NoPod", message: "m".into(), bad: false }, Phase::Waiting, ""),
+            (
+                None,
+                State::Waiting {
+                    reason: "NoPod",
+                    message: "m".into(),
+                    bad: false,
+                },
+                Phase::Waiting,
+                "",
+            ),
             (Some("p"), State::Ordering("m".into()), Phase::Ordered, ""),
-            (Some("p"), State::Running { reason: "Running", message: "m".into() }, Phase::Ordered, ""),
-            (Some("p"), State::Unknown { reason: "StoreUnreachable", message: "m".into() }, Phase::Ordered, ""),
+            (
+                Some("p"),
+                State::Running {
+                    reason: "Running",
+                    message: "m".into(),
+                },
+                Phase::Ordered,
+                "",
+            ),
+            (
+                Some("p"),
+                State::Unknown {
+                    reason: "StoreUnreachable",
+                    message: "m".into(),
+                },
+                Phase::Ordered,
+                "",
+            ),
             (Some("p"), State::Complete, Phase::Complete, "Stored"),
             (Some("p"), State::Expired("m".into()), Phase::Expired, ""),
         ] {
             status.pod = pod.map(str::to_owned);
-            let told = settle_into(&mut status, &state, false, Some(1), at("2026-11-20T10:00:00.5Z"));
+            let told = settle_into(
+                &mut status,
+                &state,
+                false,
+                Some(1),
+                at("2026-11-20T10:00:00.5Z"),
+            );
             assert_eq!(Phase::of(Some(&status)), phase, "{state:?}");
             let told: Vec<_> = told.iter().map(|finding| finding.reason.as_ref()).collect();
             assert_eq!(told.join(" "), news, "{state:?}");
             let conditions = status.conditions.iter();
-            story.push(conditions.map(|c| format!("{}={:?}", c.r#type, c.status)).collect::<Vec<_>>().join(" "));
+            story.push(
+                conditions
+                    .map(|c| format!("{}={:?}", c.r#type, c.status))
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            );
         }
         assert_eq!(
             story,
@@ -319,11 +383,26 @@ mod tests {
             reason: "SidecarLost".into(),
             message: "m".into(),
         };
-        let news = settle_into(&mut status, &failed, true, Some(1), at("2026-11-20T10:00:00Z"));
+        let news = settle_into(
+            &mut status,
+            &failed,
+            true,
+            Some(1),
+            at("2026-11-20T10:00:00Z"),
+        );
         assert_eq!(news.len(), 1);
         assert_eq!(Phase::of(Some(&status)), Phase::Failed);
         assert!(is_kept(&status));
         // Nothing is news twice.
-        assert!(settle_into(&mut status, &failed, true, Some(1), at("2026-11-20T11:00:00Z")).is_empty());
+        assert!(
+            settle_into(
+                &mut status,
+                &failed,
+                true,
+                Some(1),
+                at("2026-11-20T11:00:00Z")
+            )
+            .is_empty()
+        );
     }
 }

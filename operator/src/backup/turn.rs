@@ -67,15 +67,48 @@ mod tests {
             // Made in the same second.
             (vec![backup("a", 5, Phase::Waiting)], Some(("a", false))),
             (vec![backup("c", 5, Phase::Waiting)], None),
-            (vec![backup("c", 9, Phase::Ordered), backup("a", 1, Phase::Waiting)], Some(("c", true))),
-            (vec![backup("a2", 2, Phase::Waiting), backup("a1", 1, Phase::Waiting)], Some(("a1", false))),
-            (vec![backup("a", 1, Phase::Complete), backup("a2", 1, Phase::Failed)], None),
+            (
+                vec![
+                    backup("c", 9, Phase::Ordered),
+                    backup("a", 1, Phase::Waiting),
+                ],
+                Some(("c", true)),
+            ),
+            (
+                vec![
+                    backup("a2", 2, Phase::Waiting),
+                    backup("a1", 1, Phase::Waiting),
+                ],
+                Some(("a1", false)),
+            ),
+            (
+                vec![
+                    backup("a", 1, Phase::Complete),
+                    backup("a2", 1, Phase::Failed),
+                ],
+                None,
+            ),
             // It waits for a standby that may never come.
             (vec![blocked(BackupSource::Standby)], None),
-            (vec![blocked(BackupSource::PreferStandby)], Some(("a", false))),
-            (vec![InLine { going: true, ..backup("a", 1, Phase::Waiting) }], None),
+            (
+                vec![blocked(BackupSource::PreferStandby)],
+                Some(("a", false)),
+            ),
+            (
+                vec![InLine {
+                    going: true,
+                    ..backup("a", 1, Phase::Waiting)
+                }],
+                None,
+            ),
             // One that is cancelled runs until it has ended.
-            (vec![InLine { going: true, ..backup("a", 1, Phase::Ordered) }], Some(("a", true))),
+            (
+                vec![InLine {
+                    going: true,
+                    ..backup("a", 1, Phase::Ordered)
+                }],
+                Some(("a", true)),
+            ),
         ] {
             assert_eq!(before(&own, &others), expected, "{others:?}");
         }

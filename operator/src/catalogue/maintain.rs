@@ -244,7 +244,10 @@ impl Keeper<'_> {
         tracing::debug!(archive = %self.key, repository = self.repository, "\n{}", progress.plan);
         if !progress.given_up.is_empty() {
             let names = text::some(progress.given_up.iter().map(String::as_str));
-            let note = format!("gave up what is stored in {} of interrupted backups: {names}; the space comes back in a day", self.repository);
+            let note = format!(
+                "gave up what is stored in {} of interrupted backups: {names}; the space comes back in a day",
+                self.repository
+            );
             self.note("InterruptedBackups", "Expire", &note).await;
         }
         if !progress.deleted.is_empty() {
@@ -299,4 +302,3 @@ fn list(stored: &mut BTreeMap<String, Stored>, observed: &Observed, repository: 
         }
     }
 }
-

@@ -14,14 +14,12 @@ use crate::context::Context;
 use crate::names::{ARCHIVE_LABEL, Key, MANAGED_BY, MANAGED_BY_LABEL};
 use crate::status::StatusWriter;
 use crate::work::{Controller, Outcome, ReconcileError, jitter};
-use holdfast_crds::{
-    Archive, ArchiveReference, Backup, BackupKeep, BackupSpec, DeletionPolicy,
-};
+use holdfast_crds::{Archive, ArchiveReference, Backup, BackupKeep, BackupSpec, DeletionPolicy};
 use holdfast_protocol::status::BackupStatus;
 use jiff::Timestamp;
-use kube::{Resource, ResourceExt};
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
-use std::collections::HashMap;
+use kube::{Resource, ResourceExt};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -77,6 +75,14 @@ impl Catalogue {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The Backups of an Archive.
+    fn backups(&self, key: &Key) -> Vec<Arc<Backup>> {
+        self.context
+            .watched
+            .backups
+            .filter(&key.namespace, |b| b.spec.archive_ref.name == key.name)
+    }
+
     /// How long nobody need look, if it was looked at already.
     fn rest(&self, key: &Key, generation: Option<i64>) -> Option<Duration> {
         let due = self.due().get(key).copied()?;
@@ -88,7 +94,8 @@ impl Catalogue {
     async fn tell(&self, key: &Key, archive: &Archive, blocked: Vec<String>) {
         let before = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            told.insert(key.clone(), blocked.clone()).unwrap_or_default()
+            told.insert(key.clone(), blocked.clone())
+                .unwrap_or_default()
         };
         let about = archive.object_ref(&());
         for why in blocked.iter().filter(|why| !before.contains(why)) {
@@ -129,7 +136,13 @@ impl Catalogue {
             .collect();
         let actions = plan(&about, &upkeep.stored, &objects);
         let by_name = |name: &String| backups.iter().find(|backup| backup.name_any() == *name);
-        for new in &actions.make {
+        // Made while the repositories were read.
+        let since: BTreeSet<String> = self
+            .backups(key)
+            .iter()
+            .map(|backup| id_of(backup))
+            .collect();
+        for new in actions.make.iter().filter(|new| !since.contains(&new.id)) {
             if let Some(stored) = upkeep.stored.get(&new.id)
                 && let Some(made) = self.make(key, new).await?
             {
@@ -161,7 +174,9 @@ impl Catalogue {
                 Ok(Some(made))
             }
             Err(kube::Error::Api(refused)) if refused.reason == "AlreadyExists" => Ok(None),
-            Err(error) => Err(ReconcileError::api("can't make a Backup for what is stored")(error)),
+            Err(error) => Err(ReconcileError::api(
+                "can't make a Backup for what is stored",
+            )(error)),
         }
     }
 
@@ -193,7 +208,8 @@ impl Catalogue {
     async fn expire(&self, backup: &Backup, now: Timestamp) -> Result<(), ReconcileError> {
         let known = self.status.known(backup, backup.status.as_ref());
         let mut status = known.clone().unwrap_or_default();
-        let message = "no repository of the Archive has it any more: it has expired, or was deleted";
+        let message =
+            "no repository of the Archive has it any more: it has expired, or was deleted";
         let state = State::Expired(message.to_owned());
         let generation = backup.metadata.generation;
         settle_into(&mut status, &state, false, generation, now);
@@ -216,9 +232,9 @@ impl Catalogue {
         match api.delete(&backup.name_any(), &parameters).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(refused)) if matches!(refused.code, 404 | 409) => Ok(()),
-            Err(error) => Err(ReconcileError::api("can't remove a Backup whose data is gone")(
-                error,
-            )),
+            Err(error) => Err(ReconcileError::api(
+                "can't remove a Backup whose data is gone",
+            )(error)),
         }
     }
 }
@@ -271,15 +287,17 @@ impl Controller for Catalogue {
         if let Some(rest) = self.rest(key, generation) {
             return Ok(Outcome::Again(rest));
         }
-        let backups = self
-            .context
-            .watched
-            .backups
-            .filter(&key.namespace, |backup| {
-                backup.spec.archive_ref.name == key.name
-            });
+        // As they were before the repositories are read: what was complete then is there, or gone.
+        let backups = self.backups(key);
         let settings = &self.context.settings;
-        let upkeep = maintain(&self.context, key, &archive, &backups, settings.expiry_grace).await;
+        let upkeep = maintain(
+            &self.context,
+            key,
+            &archive,
+            &backups,
+            settings.expiry_grace,
+        )
+        .await;
         self.tell(key, &archive, upkeep.blocked.clone()).await;
         let more = self.apply(key, &archive, &backups, &upkeep).await?;
         if let Some(trouble) = upkeep.trouble {

@@ -248,7 +248,9 @@ mod tests {
     }
 
     fn made(about: &About, stored: &[(&str, Stored)], objects: &[Object]) -> Vec<String> {
-        let stored = stored.iter().map(|(id, one)| ((*id).to_owned(), one.clone()));
+        let stored = stored
+            .iter()
+            .map(|(id, one)| ((*id).to_owned(), one.clone()));
         let actions = plan(about, &stored.collect(), objects);
         actions.make.into_iter().map(|new| new.name).collect()
     }
@@ -270,17 +272,42 @@ mod tests {
         };
         for (about, stored, objects, expected) in [
             // From before the Archive was made: another cluster's, or an Archive that was made again.
-            (&own, vec![(UID, stored(10))], vec![], vec!["orders-3f2a8c10"]),
+            (
+                &own,
+                vec![(UID, stored(10))],
+                vec![],
+                vec!["orders-3f2a8c10"],
+            ),
             // It had an object here, which was removed.
             (&own, vec![(UID, stored(2000))], vec![], vec![]),
             // Another installation goes on taking backups.
-            (&follower, vec![(UID, stored(2000))], vec![], vec!["orders-3f2a8c10"]),
+            (
+                &follower,
+                vec![(UID, stored(2000))],
+                vec![],
+                vec!["orders-3f2a8c10"],
+            ),
             // Ordered in the pod.
-            (&own, vec![(MANUAL, stored(2000))], vec![], vec!["orders-20261120t020000z-k3v9ab"]),
+            (
+                &own,
+                vec![(MANUAL, stored(2000))],
+                vec![],
+                vec!["orders-20261120t020000z-k3v9ab"],
+            ),
             (&own, vec![(UID, damaged)], vec![], vec!["orders-3f2a8c10"]),
             (&own, vec![(UID, asked)], vec![], vec![]),
-            (&own, vec![(UID, stored(10))], vec![object("x", UID, true, Phase::Complete)], vec![]),
-            (&own, vec![(UID, stored(10))], vec![object("nightly-1", UID, false, Phase::Complete)], vec![]),
+            (
+                &own,
+                vec![(UID, stored(10))],
+                vec![object("x", UID, true, Phase::Complete)],
+                vec![],
+            ),
+            (
+                &own,
+                vec![(UID, stored(10))],
+                vec![object("nightly-1", UID, false, Phase::Complete)],
+                vec![],
+            ),
         ] {
             assert_eq!(made(about, &stored, &objects), expected, "{stored:?}");
         }
@@ -292,12 +319,18 @@ mod tests {
         let names = made(&about(), &two, &[]);
         assert_eq!(names.len(), 2);
         assert_ne!(names[0], names[1]);
-        assert!(names.iter().all(|name| name.len() == "orders-".len() + 32), "{names:?}");
+        assert!(
+            names.iter().all(|name| name.len() == "orders-".len() + 32),
+            "{names:?}"
+        );
         // Ids that no name can be made of as they are.
         for ids in [["Ab", "aB"], ["a-", "b-"]] {
             let two = ids.map(|id| (id, stored(10)));
             let names = made(&about(), &two, &[]);
-            assert!(names[0] != names[1] && names.iter().all(|n| !n.ends_with('-')), "{names:?}");
+            assert!(
+                names[0] != names[1] && names.iter().all(|n| !n.ends_with('-')),
+                "{names:?}"
+            );
         }
     }
 
@@ -348,6 +381,8 @@ mod tests {
             ..stored(0)
         };
         assert_eq!(state(&stored(0)), State::Complete);
-        assert!(matches!(state(&lacks), State::Running { reason: "WalMissing", message } if message.contains("0A")));
+        assert!(
+            matches!(state(&lacks), State::Running { reason: "WalMissing", message } if message.contains("0A"))
+        );
     }
 }

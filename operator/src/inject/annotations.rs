@@ -78,9 +78,12 @@ pub(super) struct Wishes {
 
 /// Whether the pod is to be left alone.
 pub(super) fn inject(annotations: &BTreeMap<String, String>) -> Result<bool, Refusal> {
-    let given = read(annotations, INJECT_ANNOTATION, "write \"true\" or \"false\"", |text| {
-        text.parse::<bool>().ok()
-    })?;
+    let given = read(
+        annotations,
+        INJECT_ANNOTATION,
+        "write \"true\" or \"false\"",
+        |text| text.parse::<bool>().ok(),
+    )?;
     Ok(given.unwrap_or(true))
 }
 
@@ -208,7 +211,11 @@ mod tests {
             (RUN_AS_USER_ANNOTATION, "2147483648", "above 0"),
             (POSTGRES_MAJOR_ANNOTATION, "13", "\"14\""),
             (POSTGRES_MAJOR_ANNOTATION, "17.6", "\"14\""),
-            (CONFIGURE_ANNOTATION, "arguments", "Arguments, AlterSystem or None"),
+            (
+                CONFIGURE_ANNOTATION,
+                "arguments",
+                "Arguments, AlterSystem or None",
+            ),
             (MEMORY_ANNOTATION, "1M", "64Mi at least"),
         ] {
             let refusal = wishes(&of(annotation, value)).unwrap_err().to_string();

@@ -101,11 +101,11 @@ fn base(word: &str) -> &str {
 /// The server settings among the words, in their order; the last of a name counts. Words that are no literals are
 /// taken as they are written.
 pub(super) fn settings(container: &Container, environment: &Environment<'_>) -> Vec<Setting> {
-    let mut words = container.command.iter().chain(&container.args).map(|word| {
-        environment
-            .expand(word)
-            .unwrap_or_else(|| word.to_owned())
-    });
+    let mut words = container
+        .command
+        .iter()
+        .chain(&container.args)
+        .map(|word| environment.expand(word).unwrap_or_else(|| word.to_owned()));
     let mut settings = Vec::new();
     while let Some(word) = words.next() {
         let assignment = if word == "-c" {
@@ -153,20 +153,85 @@ mod tests {
             ("postgres:17", json!(null), json!(null), Yes),
             ("postgres:17", json!([]), json!([]), Yes),
             ("postgres:17", json!([]), json!(["-c", "a=b"]), Yes),
-            ("postgres:17", json!([]), json!(["postgres", "-c", "a=b"]), Yes),
-            ("postgres:17", json!([]), json!(["bash", "-c", "postgres"]), No(A_SHELL)),
-            ("postgres:17", json!([]), json!(["sleep", "1"]), No(A_PROGRAM)),
-            ("postgres:17", json!(["sh", "-c"]), json!(["postgres"]), No(A_SHELL)),
+            (
+                "postgres:17",
+                json!([]),
+                json!(["postgres", "-c", "a=b"]),
+                Yes,
+            ),
+            (
+                "postgres:17",
+                json!([]),
+                json!(["bash", "-c", "postgres"]),
+                No(A_SHELL),
+            ),
+            (
+                "postgres:17",
+                json!([]),
+                json!(["sleep", "1"]),
+                No(A_PROGRAM),
+            ),
+            (
+                "postgres:17",
+                json!(["sh", "-c"]),
+                json!(["postgres"]),
+                No(A_SHELL),
+            ),
             ("postgres:17", json!(["/bin/bash"]), json!([]), No(A_SHELL)),
-            ("postgres:17", json!(["docker-entrypoint.sh"]), json!([]), Yes),
-            ("postgres:17", json!(["docker-entrypoint.sh", "postgres"]), json!([]), Yes),
-            ("postgres:17", json!(["/usr/local/bin/docker-entrypoint.sh"]), json!(["-c", "x=y"]), Yes),
-            ("postgres:17", json!(["docker-entrypoint.sh"]), json!(["bash"]), No(A_SHELL)),
-            ("postgres:17", json!(["/usr/lib/postgresql/17/bin/postgres"]), json!([]), Yes),
-            ("postgres:17", json!(["tini", "--", "docker-entrypoint.sh", "postgres"]), json!([]), Yes),
-            ("postgres:17", json!(["gosu", "postgres", "postgres"]), json!([]), Yes),
-            ("postgres:17", json!(["tini", "--", "sh", "-c", "postgres"]), json!([]), No(A_SHELL)),
-            ("postgres:17", json!(["/my/start"]), json!(["postgres"]), Unclear),
+            (
+                "postgres:17",
+                json!(["docker-entrypoint.sh"]),
+                json!([]),
+                Yes,
+            ),
+            (
+                "postgres:17",
+                json!(["docker-entrypoint.sh", "postgres"]),
+                json!([]),
+                Yes,
+            ),
+            (
+                "postgres:17",
+                json!(["/usr/local/bin/docker-entrypoint.sh"]),
+                json!(["-c", "x=y"]),
+                Yes,
+            ),
+            (
+                "postgres:17",
+                json!(["docker-entrypoint.sh"]),
+                json!(["bash"]),
+                No(A_SHELL),
+            ),
+            (
+                "postgres:17",
+                json!(["/usr/lib/postgresql/17/bin/postgres"]),
+                json!([]),
+                Yes,
+            ),
+            (
+                "postgres:17",
+                json!(["tini", "--", "docker-entrypoint.sh", "postgres"]),
+                json!([]),
+                Yes,
+            ),
+            (
+                "postgres:17",
+                json!(["gosu", "postgres", "postgres"]),
+                json!([]),
+                Yes,
+            ),
+            (
+                "postgres:17",
+                json!(["tini", "--", "sh", "-c", "postgres"]),
+                json!([]),
+                No(A_SHELL),
+            ),
+            (
+                "postgres:17",
+                json!(["/my/start"]),
+                json!(["postgres"]),
+                Unclear,
+            ),
             ("bitnami/postgresql:17", json!([]), json!([]), No(THE_IMAGE)),
             ("acme/db", json!([]), json!([]), Unclear),
             ("acme/db", json!([]), json!(["-c", "a=b"]), Unclear),
@@ -186,11 +251,18 @@ mod tests {
             "postgres",
             json!(["postgres", "-D", "/data/$(SUB)"]),
             json!([
-                "-c", "archive_mode=on", "-cArchive_Command=a=b", "--restore-command=x", "-p", "5432",
-                "--single", "-c"
+                "-c",
+                "archive_mode=on",
+                "-cArchive_Command=a=b",
+                "--restore-command=x",
+                "-p",
+                "5432",
+                "--single",
+                "-c"
             ]),
         );
-        let env = serde_json::from_value::<Vec<_>>(json!([{"name": "SUB", "value": "pg"}])).unwrap();
+        let env =
+            serde_json::from_value::<Vec<_>>(json!([{"name": "SUB", "value": "pg"}])).unwrap();
         let settings = settings(&container, &Environment::new(&env));
         for (name, value) in [
             ("data_directory", Some("/data/pg")),

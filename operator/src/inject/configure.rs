@@ -120,14 +120,18 @@ mod tests {
             assert_eq!(decision.configure, expected);
             assert_eq!(decision.arguments.len(), count);
         }
-        let sentence = decide(Some(Arguments), NO, &[], "db").unwrap_err().to_string();
+        let sentence = decide(Some(Arguments), NO, &[], "db")
+            .unwrap_err()
+            .to_string();
         assert!(sentence.contains("AlterSystem, or None"), "{sentence}");
     }
 
     #[test]
     fn what_is_appended() {
         let appended = |settings: &[(&str, &str)]| {
-            decide(None, Reach::Yes, &of(settings), "db").unwrap().arguments
+            decide(None, Reach::Yes, &of(settings), "db")
+                .unwrap()
+                .arguments
         };
         assert_eq!(
             appended(&[("shared_buffers", "1GB")]),
@@ -140,7 +144,10 @@ mod tests {
                 "restore_command=/holdfast/bin/holdfast-wal restore %f %p",
             ]
         );
-        assert_eq!(appended(&[("archive_mode", "always"), ("archive_command", "")]).len(), 4);
+        assert_eq!(
+            appended(&[("archive_mode", "always"), ("archive_command", "")]).len(),
+            4
+        );
         assert_eq!(
             appended(&[
                 ("archive_mode", "on"),
@@ -161,11 +168,21 @@ mod tests {
             ("restore_command", "wal-g wal-fetch %f %p"),
         ] {
             let settings = of(&[(setting, value)]);
-            for annotated in [None, Some(Configure::Arguments), Some(Configure::AlterSystem)] {
+            for annotated in [
+                None,
+                Some(Configure::Arguments),
+                Some(Configure::AlterSystem),
+            ] {
                 let refusal = decide(annotated, Reach::Yes, &settings, "db").unwrap_err();
                 let sentence = refusal.to_string();
-                assert!(sentence.contains(setting) && sentence.contains(value), "{sentence}");
-                assert!(sentence.contains("holdfast.dev/configure: None"), "{sentence}");
+                assert!(
+                    sentence.contains(setting) && sentence.contains(value),
+                    "{sentence}"
+                );
+                assert!(
+                    sentence.contains("holdfast.dev/configure: None"),
+                    "{sentence}"
+                );
             }
             assert!(decide(Some(Configure::None), Reach::Yes, &settings, "db").is_ok());
             assert!(decide(None, NO, &settings, "db").is_ok());
@@ -174,7 +191,10 @@ mod tests {
 
     #[test]
     fn the_last_setting_counts() {
-        let settings = of(&[("archive_command", "x"), ("archive_command", ARCHIVE_COMMAND)]);
+        let settings = of(&[
+            ("archive_command", "x"),
+            ("archive_command", ARCHIVE_COMMAND),
+        ]);
         assert!(decide(None, Reach::Yes, &settings, "db").is_ok());
     }
 }

@@ -60,7 +60,11 @@ mod tests {
             (vec![("exporter", "x"), ("db", "postgres:17")], None, 1),
             (vec![("db", "acme/db:1")], None, 0),
         ] {
-            assert_eq!(chosen(&containers, annotated), Ok(expected), "{containers:?}");
+            assert_eq!(
+                chosen(&containers, annotated),
+                Ok(expected),
+                "{containers:?}"
+            );
         }
     }
 

@@ -31,13 +31,17 @@ impl Parts<'_> {
     /// The native sidecar: up before Postgres, down after it.
     pub(super) fn sidecar(&self) -> Value {
         let probe = |path: &str, more: Value| {
-            let mut probe = json!({"httpGet": {"path": path, "port": MONITORING_PORT, "scheme": "HTTP"}});
+            let mut probe =
+                json!({"httpGet": {"path": path, "port": MONITORING_PORT, "scheme": "HTTP"}});
             extend(&mut probe, more);
             probe
         };
         let mut variables = self.variables();
         variables.push(json!({"name": CONFIGURE_VARIABLE, "value": self.configure.to_string()}));
-        let mut container = self.container(SIDECAR_CONTAINER, &["sidecar", "--install", SHARED_DIRECTORY]);
+        let mut container = self.container(
+            SIDECAR_CONTAINER,
+            &["sidecar", "--install", SHARED_DIRECTORY],
+        );
         extend(
             &mut container,
             json!({
@@ -84,7 +88,10 @@ impl Parts<'_> {
 
     fn container(&self, name: &str, arguments: &[&str]) -> Value {
         let program = format!("{PROGRAM_DIRECTORY}/holdfast");
-        let command: Vec<&str> = [program.as_str()].into_iter().chain(arguments.iter().copied()).collect();
+        let command: Vec<&str> = [program.as_str()]
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .collect();
         let mut security = json!({
             "runAsUser": self.identity.user,
             "runAsNonRoot": true,
@@ -143,12 +150,18 @@ pub(super) fn shared_mount() -> Value {
 pub(super) fn volumes(archive: &str) -> [(&'static str, Value); 3] {
     let secret = crate::names::rendered_secret(archive);
     [
-        (SHARED_VOLUME, json!({"name": SHARED_VOLUME, "emptyDir": {}})),
+        (
+            SHARED_VOLUME,
+            json!({"name": SHARED_VOLUME, "emptyDir": {}}),
+        ),
         (
             CONFIGURATION_VOLUME,
             json!({"name": CONFIGURATION_VOLUME, "secret": {"secretName": secret, "optional": false}}),
         ),
-        (NO_TOKEN_VOLUME, json!({"name": NO_TOKEN_VOLUME, "emptyDir": {}})),
+        (
+            NO_TOKEN_VOLUME,
+            json!({"name": NO_TOKEN_VOLUME, "emptyDir": {}}),
+        ),
     ]
 }
 

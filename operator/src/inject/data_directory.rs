@@ -75,24 +75,18 @@ pub(super) fn places(evidence: &Evidence<'_>) -> Result<Places, Refusal> {
 
 /// By a variable or the image.
 fn told(evidence: &Evidence<'_>) -> Result<Option<(Path, Vec<String>)>, Refusal> {
-    let unusable = |variable: &str, value: &str| {
-        none(evidence, format!("{variable} is {}", Quoted::new(value)))
-    };
     let variables = evidence
         .known
         .map_or(&["PGDATA"][..], Known::data_directory_variables);
     for variable in variables {
-        match evidence.environment.get(variable) {
-            Lookup::Absent => {}
-            Lookup::Elsewhere => {
-                let why = format!("{variable} comes from elsewhere than the pod");
-                return Err(none(evidence, why));
-            }
-            Lookup::Literal(value) => {
-                let path = absolute(&value).ok_or_else(|| unusable(variable, &value))?;
-                return Ok(Some((path, Vec::new())));
-            }
+        if let Some(path) = variable_path(evidence, variable)? {
+            return Ok(Some((path, Vec::new())));
         }
+    }
+    if let Some(variable) = evidence.known.and_then(Known::parent_variable)
+        && let Some(parent) = variable_path(evidence, variable)?
+    {
+        return Ok(Some((parent.join("data"), Vec::new())));
     }
     let Some(default) = evidence
         .known
@@ -100,7 +94,9 @@ fn told(evidence: &Evidence<'_>) -> Result<Option<(Path, Vec<String>)>, Refusal>
     else {
         return Ok(None);
     };
-    let path = absolute(&default).ok_or_else(|| unusable("the default", &default))?;
+    let Some(path) = absolute(&default) else {
+        return Ok(None);
+    };
     let from_elsewhere = !evidence.container.env_from.is_empty();
     let warning = format!(
         "Holdfast takes {path} for the data directory: if envFrom of container {} sets PGDATA, add the annotation {}",
@@ -109,6 +105,24 @@ fn told(evidence: &Evidence<'_>) -> Result<Option<(Path, Vec<String>)>, Refusal>
     );
     let warnings = from_elsewhere.then_some(warning).into_iter().collect();
     Ok(Some((path, warnings)))
+}
+
+/// None where the variable is not set.
+fn variable_path(evidence: &Evidence<'_>, variable: &str) -> Result<Option<Path>, Refusal> {
+    match evidence.environment.get(variable) {
+        Lookup::Absent => Ok(None),
+        Lookup::Elsewhere => {
+            let why = format!("{variable} comes from elsewhere than the pod");
+            Err(none(evidence, why))
+        }
+        Lookup::Literal(value) => match absolute(&value) {
+            Some(path) => Ok(Some(path)),
+            None => {
+                let why = format!("{variable} is {}", Quoted::new(&value));
+                Err(none(evidence, why))
+            }
+        },
+    }
 }
 
 /// Told to initdb by the entrypoints' variables. One that can't be read is no obstacle: every volume that may hold WAL
@@ -192,16 +206,42 @@ mod tests {
             (None, "postgres:17", pgdata.clone(), "/data/pg"),
             (None, "acme/db", pgdata.clone(), "/data/pg"),
             (None, "postgres:17", json!({}), "/var/lib/postgresql/data"),
-            (None, "postgres:18", json!({}), "/var/lib/postgresql/18/docker"),
-            (None, "bitnami/postgresql:17", json!({}), "/bitnami/postgresql/data"),
+            (
+                None,
+                "postgres:18",
+                json!({}),
+                "/var/lib/postgresql/18/docker",
+            ),
+            (
+                None,
+                "bitnami/postgresql:17",
+                json!({}),
+                "/bitnami/postgresql/data",
+            ),
             (
                 None,
                 "bitnami/postgresql:17",
                 json!({"env": [{"name": "PGDATA", "value": "/a"}, {"name": "POSTGRESQL_DATA_DIR", "value": "/b"}]}),
                 "/b",
             ),
-            (None, "acme/db", json!({"args": ["postgres", "-D", "/b"]}), "/b"),
-            (None, "postgres:17", json!({"args": ["-D", "/var/lib/postgresql/data"]}), "/var/lib/postgresql/data"),
+            (
+                None,
+                "bitnami/postgresql:17",
+                json!({"env": [{"name": "POSTGRESQL_VOLUME_DIR", "value": "/volume"}]}),
+                "/volume/data",
+            ),
+            (
+                None,
+                "acme/db",
+                json!({"args": ["postgres", "-D", "/b"]}),
+                "/b",
+            ),
+            (
+                None,
+                "postgres:17",
+                json!({"args": ["-D", "/var/lib/postgresql/data"]}),
+                "/var/lib/postgresql/data",
+            ),
         ] {
             let places = found(annotated, image, more).unwrap();
             assert_eq!(places.data.to_string(), expected);
@@ -218,23 +258,48 @@ mod tests {
             ("postgres", json!({})),
             ("postgres@sha256:00", json!({})),
             ("timescale/timescaledb:latest-pg18", json!({})),
-            ("postgres:17", elsewhere(json!({"configMapKeyRef": {"name": "c", "key": "k"}}))),
-            ("postgres:17", json!({"env": [{"name": "PGDATA", "value": "$(UNKNOWN)/x"}]})),
-            ("postgres:17", json!({"env": [{"name": "PGDATA", "value": "data"}]})),
-            ("postgres:17", json!({"env": [{"name": "PGDATA", "value": "/"}]})),
-            ("postgres:17", json!({"env": [{"name": "PGDATA", "value": "/a/../b"}]})),
-            ("postgres:17", json!({"args": ["-c", "data_directory=/other"]})),
+            (
+                "postgres:17",
+                elsewhere(json!({"configMapKeyRef": {"name": "c", "key": "k"}})),
+            ),
+            (
+                "postgres:17",
+                json!({"env": [{"name": "PGDATA", "value": "$(UNKNOWN)/x"}]}),
+            ),
+            (
+                "postgres:17",
+                json!({"env": [{"name": "PGDATA", "value": "data"}]}),
+            ),
+            (
+                "postgres:17",
+                json!({"env": [{"name": "PGDATA", "value": "/"}]}),
+            ),
+            (
+                "postgres:17",
+                json!({"env": [{"name": "PGDATA", "value": "/a/../b"}]}),
+            ),
+            (
+                "postgres:17",
+                json!({"args": ["-c", "data_directory=/other"]}),
+            ),
             ("acme/db", json!({"args": ["-D", "relative"]})),
         ] {
             let sentence = found(None, image, more).unwrap_err();
-            assert!(sentence.contains("holdfast.dev/data-directory"), "{sentence}");
+            assert!(
+                sentence.contains("holdfast.dev/data-directory"),
+                "{sentence}"
+            );
             assert!(sentence.contains("\"db\""), "{sentence}");
         }
     }
 
     #[test]
     fn variables_that_nobody_sees_are_warned_of() {
-        let places = found(None, "postgres:17", json!({"envFrom": [{"configMapRef": {"name": "c"}}]}));
+        let places = found(
+            None,
+            "postgres:17",
+            json!({"envFrom": [{"configMapRef": {"name": "c"}}]}),
+        );
         assert_eq!(places.unwrap().warnings.len(), 1);
     }
 
@@ -243,7 +308,11 @@ mod tests {
         for (name, value, expected) in [
             ("POSTGRES_INITDB_WALDIR", "/wal", Some("/wal")),
             ("POSTGRESQL_INITDB_WAL_DIR", "/wal", Some("/wal")),
-            ("POSTGRES_INITDB_ARGS", "--data-checksums --waldir=/wal", Some("/wal")),
+            (
+                "POSTGRES_INITDB_ARGS",
+                "--data-checksums --waldir=/wal",
+                Some("/wal"),
+            ),
             ("POSTGRES_INITDB_ARGS", "-k -X /wal", Some("/wal")),
             ("POSTGRES_INITDB_ARGS", "-X/wal", Some("/wal")),
             ("POSTGRES_INITDB_ARGS", "--data-checksums", None),
@@ -252,7 +321,11 @@ mod tests {
         ] {
             let env = json!({"env": [{"name": name, "value": value}]});
             let wal = found(None, "postgres:17", env).unwrap().wal;
-            assert_eq!(wal.map(|path| path.to_string()).as_deref(), expected, "{name} {value}");
+            assert_eq!(
+                wal.map(|path| path.to_string()).as_deref(),
+                expected,
+                "{name} {value}"
+            );
         }
     }
 }

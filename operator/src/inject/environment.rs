@@ -189,7 +189,9 @@ mod tests {
         let mut env = vec![json!({"name": "V0", "value": "x"})];
         for n in 1..200 {
             let before = n - 1;
-            env.push(json!({"name": format!("V{n}"), "value": format!("$(V{before})$(V{before})")}));
+            env.push(
+                json!({"name": format!("V{n}"), "value": format!("$(V{before})$(V{before})")}),
+            );
         }
         let env = variables(Value::Array(env));
         let environment = Environment::new(&env);
@@ -199,7 +201,8 @@ mod tests {
 
     #[test]
     fn what_an_expression_needs_is_passed_on() {
-        let name = json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
+        let name =
+            json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
         let env = variables(json!([
             {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
             {"name": "POD_NAME", "value": "hidden by the later one"},
@@ -211,10 +214,18 @@ mod tests {
         ]));
         let environment = Environment::new(&env);
         assert_eq!(
-            environment.needed_by(["$(DIRECTORY)/x", "$$(OTHER)"]).unwrap(),
-            [name, json!({"name": "DIRECTORY", "value": "data/$(POD_NAME)"})]
+            environment
+                .needed_by(["$(DIRECTORY)/x", "$$(OTHER)"])
+                .unwrap(),
+            [
+                name,
+                json!({"name": "DIRECTORY", "value": "data/$(POD_NAME)"})
+            ]
         );
-        assert_eq!(environment.needed_by(["plain"]).unwrap(), Vec::<Value>::new());
+        assert_eq!(
+            environment.needed_by(["plain"]).unwrap(),
+            Vec::<Value>::new()
+        );
         for (expression, variable) in [
             ("$(MISSING)", "MISSING"),
             ("$(PASSWORD)", "PASSWORD"),

@@ -1,8 +1,8 @@
 //! Pods that another operator runs. It writes Postgres' configuration itself and would undo what we set, or we what it
 //! sets; until one is tested, its pods are refused.
 
-use super::image::Reference;
 use super::pod::{Container, Pod};
+use super::reference::Reference;
 use super::refusal::{Quoted, Refusal};
 use std::collections::BTreeMap;
 
@@ -20,7 +20,10 @@ enum Mark {
 const OPERATORS: &[(&str, &[Mark])] = &[
     (
         "CloudNativePG",
-        &[Mark::Prefix("cnpg.io/"), Mark::Prefix("postgresql.cnpg.io/")],
+        &[
+            Mark::Prefix("cnpg.io/"),
+            Mark::Prefix("postgresql.cnpg.io/"),
+        ],
     ),
     (
         "EDB Postgres for Kubernetes",
@@ -31,7 +34,10 @@ const OPERATORS: &[(&str, &[Mark])] = &[
         &[
             Mark::Prefix("pgv2.percona.com/"),
             Mark::Prefix("upstream.pgv2.percona.com/"),
-            Mark::Value("app.kubernetes.io/managed-by", "percona-postgresql-operator"),
+            Mark::Value(
+                "app.kubernetes.io/managed-by",
+                "percona-postgresql-operator",
+            ),
         ],
     ),
     (
@@ -74,7 +80,9 @@ pub(super) fn check(pod: &Pod) -> Result<(), Refusal> {
         let image = Reference::parse(&container.image).repository;
         let name = image.rsplit('/').next().unwrap_or_default();
         if name.contains("spilo") {
-            return Err(Refusal::OtherOperator("Spilo (Zalando's image with Patroni)"));
+            return Err(Refusal::OtherOperator(
+                "Spilo (Zalando's image with Patroni)",
+            ));
         }
         if name.contains("patroni") || runs_patroni(container) {
             return Err(Refusal::Patroni {
@@ -118,17 +126,29 @@ mod tests {
         for (labels, says) in [
             (json!({"cnpg.io/cluster": "a"}), "CloudNativePG"),
             (json!({"k8s.enterprisedb.io/cluster": "a"}), "EDB"),
-            (json!({"postgres-operator.crunchydata.com/cluster": "a"}), "PGO"),
+            (
+                json!({"postgres-operator.crunchydata.com/cluster": "a"}),
+                "PGO",
+            ),
             (
                 json!({"postgres-operator.crunchydata.com/cluster": "a", "app.kubernetes.io/managed-by": "percona-postgresql-operator"}),
                 "Percona",
             ),
             (json!({"pgv2.percona.com/cluster": "a"}), "Percona"),
-            (json!({"application": "spilo", "cluster-name": "a"}), "Zalando"),
+            (
+                json!({"application": "spilo", "cluster-name": "a"}),
+                "Zalando",
+            ),
             (json!({"spilo-role": "master"}), "Zalando"),
             (json!({"stackgres.io/cluster-name": "a"}), "StackGres"),
-            (json!({"app.kubernetes.io/managed-by": "kubedb.com"}), "KubeDB"),
-            (json!({"app.kubernetes.io/managed-by": "kubeblocks"}), "KubeBlocks"),
+            (
+                json!({"app.kubernetes.io/managed-by": "kubedb.com"}),
+                "KubeDB",
+            ),
+            (
+                json!({"app.kubernetes.io/managed-by": "kubeblocks"}),
+                "KubeBlocks",
+            ),
         ] {
             let sentence = refused(labels, json!({"name": "db", "image": "x"})).unwrap();
             assert!(sentence.contains(says), "{sentence}");
@@ -158,7 +178,10 @@ mod tests {
             json!({"app": "db", "cluster-name": "a", "application": "shop"}),
             json!({"app.kubernetes.io/managed-by": "Helm"}),
         ] {
-            assert_eq!(refused(labels, json!({"name": "db", "image": "postgres:17"})), None);
+            assert_eq!(
+                refused(labels, json!({"name": "db", "image": "postgres:17"})),
+                None
+            );
         }
     }
 }

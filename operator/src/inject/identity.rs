@@ -33,9 +33,7 @@ pub(super) fn decide(
             container: Quoted::new(&container.name),
         })?;
     let of_image = known.filter(|(id, _)| *id == user && all.run_as_group.is_none());
-    let group = own
-        .run_as_group
-        .or(of_image.and_then(|(_, group)| group));
+    let group = own.run_as_group.or(of_image.and_then(|(_, group)| group));
     Ok(Identity { user, group })
 }
 
@@ -47,18 +45,84 @@ mod tests {
     #[test]
     fn the_sidecar_runs_as_postgres_does() {
         for (annotated, container, pod, image, expected) in [
-            (Some(26), json!({"runAsUser": 5}), json!({}), "postgres:17", Some((26, None))),
-            (None, json!({"runAsUser": 5}), json!({"runAsUser": 6}), "postgres:17", Some((5, None))),
-            (None, json!({}), json!({"runAsUser": 6}), "postgres:17", Some((6, None))),
-            (None, json!({}), json!({}), "postgres:17", Some((999, Some(999)))),
-            (None, json!({}), json!({}), "postgres:17-alpine", Some((70, Some(70)))),
-            (None, json!({}), json!({}), "bitnami/postgresql:17", Some((1001, None))),
-            (None, json!({"runAsUser": 0}), json!({"runAsUser": 6}), "postgres:17", Some((999, Some(999)))),
-            (None, json!({"runAsUser": 0}), json!({"runAsUser": 6}), "acme/db", None),
+            (
+                Some(26),
+                json!({"runAsUser": 5}),
+                json!({}),
+                "postgres:17",
+                Some((26, None)),
+            ),
+            (
+                None,
+                json!({"runAsUser": 5}),
+                json!({"runAsUser": 6}),
+                "postgres:17",
+                Some((5, None)),
+            ),
+            (
+                None,
+                json!({}),
+                json!({"runAsUser": 6}),
+                "postgres:17",
+                Some((6, None)),
+            ),
+            (
+                None,
+                json!({}),
+                json!({}),
+                "postgres:17",
+                Some((999, Some(999))),
+            ),
+            (
+                None,
+                json!({}),
+                json!({}),
+                "postgres:17-alpine",
+                Some((70, Some(70))),
+            ),
+            (
+                None,
+                json!({}),
+                json!({}),
+                "bitnami/postgresql:17",
+                Some((1001, None)),
+            ),
+            (
+                None,
+                json!({"runAsUser": 0}),
+                json!({"runAsUser": 6}),
+                "postgres:17",
+                Some((999, Some(999))),
+            ),
+            (
+                None,
+                json!({"runAsUser": 0}),
+                json!({"runAsUser": 6}),
+                "acme/db",
+                None,
+            ),
             (None, json!(null), json!(null), "acme/db", None),
-            (None, json!({"runAsUser": 999}), json!({}), "postgres:17", Some((999, Some(999)))),
-            (None, json!({"runAsUser": 999, "runAsGroup": 7}), json!({}), "postgres:17", Some((999, Some(7)))),
-            (None, json!({}), json!({"runAsGroup": 7}), "postgres:17", Some((999, None))),
+            (
+                None,
+                json!({"runAsUser": 999}),
+                json!({}),
+                "postgres:17",
+                Some((999, Some(999))),
+            ),
+            (
+                None,
+                json!({"runAsUser": 999, "runAsGroup": 7}),
+                json!({}),
+                "postgres:17",
+                Some((999, Some(7))),
+            ),
+            (
+                None,
+                json!({}),
+                json!({"runAsGroup": 7}),
+                "postgres:17",
+                Some((999, None)),
+            ),
             (None, json!({}), json!({}), "postgres@sha256:00", None),
         ] {
             let raw = json!({"spec": {

@@ -3,57 +3,7 @@
 //! An image counts as known in any registry and below any path there, since mirrors keep the last two names:
 //! `mirror.example.com:5000/hub/library/postgres:17`. A bare `postgres` is Docker Hub's alone.
 
-/// A reference taken apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reference<'a> {
-    /// Registry and path, with what Docker Hub's short names leave out.
-    pub(super) repository: String,
-    tag: Option<&'a str>,
-    digest: bool,
-}
-
-impl<'a> Reference<'a> {
-    /// Any text: what is no reference gives one that nothing knows.
-    pub(super) fn parse(text: &'a str) -> Self {
-        let (named, digest) = match text.split_once('@') {
-            Some((named, _)) => (named, true),
-            None => (text, false),
-        };
-        let name_starts = named.rfind('/').map_or(0, |slash| slash + 1);
-        let (repository, tag) = match named[name_starts..].split_once(':') {
-            Some((name, tag)) => (&named[..name_starts + name.len()], Some(tag)),
-            None => (named, None),
-        };
-        Self {
-            repository: full(repository),
-            tag,
-            digest,
-        }
-    }
-
-    /// The tag; none where only a digest says which image is meant, and so nothing can be read from it.
-    fn readable_tag(&self) -> Option<&'a str> {
-        match (self.tag, self.digest) {
-            (Some(tag), _) => Some(tag),
-            (None, true) => None,
-            (None, false) => Some("latest"),
-        }
-    }
-}
-
-fn full(repository: &str) -> String {
-    let (first, rest) = repository.split_once('/').unwrap_or(("", repository));
-    let registry = first.contains(['.', ':']) || first == "localhost";
-    match (first, rest) {
-        ("", name) => format!("docker.io/library/{name}"),
-        ("docker.io" | "index.docker.io", path) if !path.contains('/') => {
-            format!("docker.io/library/{path}")
-        }
-        ("index.docker.io", path) => format!("docker.io/{path}"),
-        _ if registry => repository.to_owned(),
-        _ => format!("docker.io/{repository}"),
-    }
-}
+use super::reference::Reference;
 
 /// What is known of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,6 +163,11 @@ impl Known {
         }
     }
 
+    /// The variable that names the parent of the data directory, `data`, where none of those is set.
+    pub(super) fn parent_variable(&self) -> Option<&'static str> {
+        (!self.kind.arguments).then_some("POSTGRESQL_VOLUME_DIR")
+    }
+
     /// Whether the container's `args` are handed to `postgres`.
     pub(super) fn arguments_reach_postgres(&self) -> bool {
         self.kind.arguments
@@ -237,7 +192,8 @@ impl Kind {
             TagStyle::MajorFirst => tag,
             TagStyle::AfterPg => tag.split('-').find_map(|part| {
                 let rest = part.strip_prefix("pg")?;
-                rest.starts_with(|c: char| c.is_ascii_digit()).then_some(rest)
+                rest.starts_with(|c: char| c.is_ascii_digit())
+                    .then_some(rest)
             })?,
         };
         let end = digits
@@ -252,28 +208,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn references_are_taken_apart() {
-        for (text, repository, tag) in [
-            ("postgres", "docker.io/library/postgres", Some("latest")),
-            ("postgres:17", "docker.io/library/postgres", Some("17")),
-            ("docker.io/postgres:17", "docker.io/library/postgres", Some("17")),
-            ("index.docker.io/library/postgres", "docker.io/library/postgres", Some("latest")),
-            ("bitnami/postgresql:17", "docker.io/bitnami/postgresql", Some("17")),
-            ("localhost/postgres:1", "localhost/postgres", Some("1")),
-            ("registry:5000/a/b", "registry:5000/a/b", Some("latest")),
-            ("registry:5000/a/b:17-x", "registry:5000/a/b", Some("17-x")),
-            ("r.io/a/b:17@sha256:0123", "r.io/a/b", Some("17")),
-            ("r.io/a/b@sha256:0123", "r.io/a/b", None),
-            ("[::1]:5000/b:2", "[::1]:5000/b", Some("2")),
-            ("", "docker.io/library/", Some("latest")),
-        ] {
-            let reference = Reference::parse(text);
-            assert_eq!(reference.repository, repository, "{text}");
-            assert_eq!(reference.readable_tag(), tag, "{text}");
-        }
-    }
-
-    #[test]
     fn known_images_tell_user_major_and_directory() {
         let official = Some("/var/lib/postgresql/data");
         let both = |id| Some((id, Some(id)));
@@ -282,26 +216,86 @@ mod tests {
             ("postgres:17.6-bookworm", both(999), Some(17), official),
             ("postgres:16-alpine", both(70), Some(16), official),
             ("postgres:14.19-alpine3.22", both(70), Some(14), official),
-            ("postgres:18", both(999), Some(18), Some("/var/lib/postgresql/18/docker")),
-            ("postgres:18beta1-alpine", both(70), Some(18), Some("/var/lib/postgresql/18/docker")),
+            (
+                "postgres:18",
+                both(999),
+                Some(18),
+                Some("/var/lib/postgresql/18/docker"),
+            ),
+            (
+                "postgres:18beta1-alpine",
+                both(70),
+                Some(18),
+                Some("/var/lib/postgresql/18/docker"),
+            ),
             ("postgres", both(999), None, None),
             ("postgres:latest", both(999), None, None),
             ("postgres:alpine", both(70), None, None),
             ("postgres:trixie", both(999), None, None),
             ("postgres:17@sha256:00", both(999), Some(17), official),
             ("postgres@sha256:00", None, None, None),
-            ("public.ecr.aws/docker/library/postgres:15", both(999), Some(15), official),
-            ("mirror:5000/hub/library/postgres:17-alpine", both(70), Some(17), official),
+            (
+                "public.ecr.aws/docker/library/postgres:15",
+                both(999),
+                Some(15),
+                official,
+            ),
+            (
+                "mirror:5000/hub/library/postgres:17-alpine",
+                both(70),
+                Some(17),
+                official,
+            ),
             ("postgis/postgis:17-3.5", both(999), Some(17), official),
-            ("postgis/postgis:17-3.5-alpine", both(70), Some(17), official),
+            (
+                "postgis/postgis:17-3.5-alpine",
+                both(70),
+                Some(17),
+                official,
+            ),
             ("pgvector/pgvector:pg17", both(999), Some(17), official),
-            ("pgvector/pgvector:0.8.1-pg18-trixie", both(999), Some(18), Some("/var/lib/postgresql/18/docker")),
-            ("timescale/timescaledb:2.17.2-pg17-oss", both(70), Some(17), official),
-            ("timescale/timescaledb:latest-pg18", both(70), Some(18), None),
-            ("timescale/timescaledb-ha:pg17.2-ts2.17.2", both(1000), Some(17), Some("/home/postgres/pgdata/data")),
-            ("bitnami/postgresql:17.0.0-debian-12-r15", Some((1001, None)), Some(17), Some("/bitnami/postgresql/data")),
-            ("r.io/mirror/bitnamilegacy/postgresql:16", Some((1001, None)), Some(16), Some("/bitnami/postgresql/data")),
-            ("bitnami/postgresql", Some((1001, None)), None, Some("/bitnami/postgresql/data")),
+            (
+                "pgvector/pgvector:0.8.1-pg18-trixie",
+                both(999),
+                Some(18),
+                Some("/var/lib/postgresql/18/docker"),
+            ),
+            (
+                "timescale/timescaledb:2.17.2-pg17-oss",
+                both(70),
+                Some(17),
+                official,
+            ),
+            (
+                "timescale/timescaledb:latest-pg18",
+                both(70),
+                Some(18),
+                None,
+            ),
+            (
+                "timescale/timescaledb-ha:pg17.2-ts2.17.2",
+                both(1000),
+                Some(17),
+                Some("/home/postgres/pgdata/data"),
+            ),
+            (
+                "bitnami/postgresql:17.0.0-debian-12-r15",
+                Some((1001, None)),
+                Some(17),
+                Some("/bitnami/postgresql/data"),
+            ),
+            (
+                "r.io/mirror/bitnamilegacy/postgresql:16",
+                Some((1001, None)),
+                Some(16),
+                Some("/bitnami/postgresql/data"),
+            ),
+            (
+                "bitnami/postgresql",
+                Some((1001, None)),
+                None,
+                Some("/bitnami/postgresql/data"),
+            ),
         ] {
             let known = Known::of(image).expect(image);
             assert_eq!(known.user, user, "{image}");
@@ -333,8 +327,14 @@ mod tests {
     #[test]
     fn an_annotated_major_decides_where_the_tag_is_silent() {
         let latest = Known::of("postgres").unwrap();
-        assert_eq!(latest.data_directory(Some(17)).unwrap(), "/var/lib/postgresql/data");
-        assert_eq!(latest.data_directory(Some(18)).unwrap(), "/var/lib/postgresql/18/docker");
+        assert_eq!(
+            latest.data_directory(Some(17)).unwrap(),
+            "/var/lib/postgresql/data"
+        );
+        assert_eq!(
+            latest.data_directory(Some(18)).unwrap(),
+            "/var/lib/postgresql/18/docker"
+        );
         assert_eq!(latest.volume(Some(17)), Some("/var/lib/postgresql/data"));
         assert_eq!(latest.volume(Some(18)), Some("/var/lib/postgresql"));
         assert_eq!(latest.volume(None), None);

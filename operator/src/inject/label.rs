@@ -31,7 +31,9 @@ mod tests {
             assert_eq!(archive(good), Ok(good));
         }
         let longer = "a".repeat(64);
-        for bad in ["", "Orders", "a_b", "-a", "a-", "a.", ".a", "a..b", "a-.b", "ä", &longer] {
+        for bad in [
+            "", "Orders", "a_b", "-a", "a-", "a.", ".a", "a..b", "a-.b", "ä", &longer,
+        ] {
             let sentence = archive(bad).unwrap_err().to_string();
             assert!(sentence.contains("holdfast.dev/archive"), "{sentence}");
         }

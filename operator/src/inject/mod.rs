@@ -23,6 +23,7 @@ mod path;
 mod plan;
 mod pod;
 mod quantity;
+mod reference;
 mod refusal;
 mod resources;
 mod settings;

@@ -70,10 +70,26 @@ fn kind(volume: &Volume) -> Kind {
         return Kind::Passing;
     };
     match source.as_str() {
-        "persistentVolumeClaim" | "ephemeral" | "nfs" | "iscsi" | "fc" | "rbd" | "cephfs"
-        | "glusterfs" | "cinder" | "awsElasticBlockStore" | "gcePersistentDisk" | "azureDisk"
-        | "azureFile" | "portworxVolume" | "vsphereVolume" | "scaleIO" | "storageos"
-        | "quobyte" | "flocker" | "photonPersistentDisk" => Kind::Lasting,
+        "persistentVolumeClaim"
+        | "ephemeral"
+        | "nfs"
+        | "iscsi"
+        | "fc"
+        | "rbd"
+        | "cephfs"
+        | "glusterfs"
+        | "cinder"
+        | "awsElasticBlockStore"
+        | "gcePersistentDisk"
+        | "azureDisk"
+        | "azureFile"
+        | "portworxVolume"
+        | "vsphereVolume"
+        | "scaleIO"
+        | "storageos"
+        | "quobyte"
+        | "flocker"
+        | "photonPersistentDisk" => Kind::Lasting,
         "hostPath" => match details.get("type").and_then(Value::as_str) {
             None | Some("" | "Directory" | "DirectoryOrCreate") => Kind::Lasting,
             Some(_) => Kind::Never,

@@ -61,7 +61,12 @@ pub(super) fn missing(pod: &Pod, plan: &Plan) -> Vec<Add> {
         append(&mut adds, &format!("{at}/volumeMounts"), mounts, new);
     }
     let arguments = plan.arguments.iter().map(|argument| json!(argument));
-    append(&mut adds, &format!("{at}/args"), container.args.len(), arguments);
+    append(
+        &mut adds,
+        &format!("{at}/args"),
+        container.args.len(),
+        arguments,
+    );
     insert_containers(&mut adds, pod, plan);
     let grace = pod.spec.termination_grace_period_seconds;
     if grace.is_none_or(|seconds| seconds < LEAST_GRACE_SECONDS) {

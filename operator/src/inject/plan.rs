@@ -5,7 +5,7 @@ use super::command_line::{self, Reach};
 use super::containers::{self, Parts};
 use super::data_directory::{self, Evidence};
 use super::environment::Environment;
-use super::image::{Known, Reference};
+use super::image::Known;
 use super::names::{
     ARCHIVE_LABEL, BOOTSTRAP_CONTAINER, CONFIGURATION_VOLUME, CONTROL_PORT, INJECTED_ANNOTATION,
     MONITORING_PORT, MOUNT_POINTS_CONTAINER, NO_TOKEN_VOLUME, SHARED_DIRECTORY, SHARED_VOLUME,
@@ -14,6 +14,7 @@ use super::names::{
 use super::patch::{Plan, is_shared};
 use super::path::Path;
 use super::pod::{Container, Pod};
+use super::reference::Reference;
 use super::refusal::{Quoted, Refusal};
 use super::settings::InjectSettings;
 use super::{configure, container, foreign, identity, label, mounts, resources};
@@ -133,7 +134,11 @@ fn check_names(pod: &Pod, before: bool) -> Result<(), Refusal> {
     let others = init.filter(|container| !OUR_CONTAINERS.contains(&container.name.as_str()));
     for container in pod.spec.containers.iter().chain(others) {
         for port in [CONTROL_PORT, MONITORING_PORT] {
-            if container.ports.iter().any(|p| p.container_port == i64::from(port)) {
+            if container
+                .ports
+                .iter()
+                .any(|p| p.container_port == i64::from(port))
+            {
                 return Err(Refusal::PortTaken {
                     container: Quoted::new(&container.name),
                     port,
@@ -149,7 +154,10 @@ fn check_places(postgres: &Container) -> Result<(), Refusal> {
     let ours = Path::parse(SHARED_DIRECTORY);
     let taken = postgres.volume_mounts.iter().find(|mount| {
         let path = mounts::path_of(mount);
-        let inside = ours.as_ref().zip(path).is_some_and(|(ours, path)| ours.holds(&path));
+        let inside = ours
+            .as_ref()
+            .zip(path)
+            .is_some_and(|(ours, path)| ours.holds(&path));
         inside && !is_shared(mount)
     });
     taken.map_or(Ok(()), |mount| {

@@ -27,7 +27,11 @@ fn parse(text: &str) -> Option<i128> {
         return None;
     }
     // Billionths, and what is finer counts as none.
-    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let digits: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
     let amount = format!("{whole}{digits}").parse::<i128>().ok()?;
     let (times, divided_by) = factor(suffix)?;
     let amount = amount.checked_mul(times)? / divided_by;

@@ -51,7 +51,11 @@ pub(super) fn of(pod: &Pod, memory: &Memory) -> Value {
 }
 
 fn others(pod: &Pod) -> impl Iterator<Item = &Container> {
-    let ours = [SIDECAR_CONTAINER, BOOTSTRAP_CONTAINER, MOUNT_POINTS_CONTAINER];
+    let ours = [
+        SIDECAR_CONTAINER,
+        BOOTSTRAP_CONTAINER,
+        MOUNT_POINTS_CONTAINER,
+    ];
     let init = pod.spec.init_containers.iter();
     let init = init.filter(move |container| !ours.contains(&container.name.as_str()));
     pod.spec.containers.iter().chain(init)
@@ -63,7 +67,9 @@ fn class(pod: &Pod) -> Class {
         return Class::OfThePod;
     }
     let amount = |of: &BTreeMap<String, Value>, name: &str| {
-        of.get(name).and_then(billionths).filter(|amount| *amount > 0)
+        of.get(name)
+            .and_then(billionths)
+            .filter(|amount| *amount > 0)
     };
     let mut any = false;
     let mut all = true;
@@ -115,14 +121,22 @@ mod tests {
             (json!([{"requests": {"cpu": "1"}}]), Class::Burstable),
             (json!([none]), Class::BestEffort),
             (json!([none, none]), Class::BestEffort),
-            (json!([{"limits": {"nvidia.com/gpu": "1"}}]), Class::BestEffort),
+            (
+                json!([{"limits": {"nvidia.com/gpu": "1"}}]),
+                Class::BestEffort,
+            ),
             (json!([{"requests": {"cpu": "0"}}]), Class::BestEffort),
         ] {
-            assert_eq!(class(&pod(containers.clone(), json!({}))), expected, "{containers}");
+            assert_eq!(
+                class(&pod(containers.clone(), json!({}))),
+                expected,
+                "{containers}"
+            );
         }
         let init = json!({"initContainers": [{"name": "init"}]});
         assert_eq!(class(&pod(json!([full]), init)), Class::Burstable);
-        let ours = json!({"initContainers": [{"name": "holdfast"}, {"name": "holdfast-bootstrap"}]});
+        let ours =
+            json!({"initContainers": [{"name": "holdfast"}, {"name": "holdfast-bootstrap"}]});
         assert_eq!(class(&pod(json!([full]), ours)), Class::Guaranteed);
         let whole = json!({"resources": {"limits": {"cpu": "2"}}});
         assert_eq!(class(&pod(json!([full]), whole)), Class::OfThePod);
@@ -132,7 +146,10 @@ mod tests {
     fn the_class_is_kept() {
         let memory: Memory = "128Mi".parse().unwrap();
         for (containers, class_before) in [
-            (json!([{"limits": {"cpu": "1", "memory": "1Gi"}}]), Class::Guaranteed),
+            (
+                json!([{"limits": {"cpu": "1", "memory": "1Gi"}}]),
+                Class::Guaranteed,
+            ),
             (json!([{"limits": {"cpu": "1"}}]), Class::Burstable),
             (json!([{"requests": {"memory": "1Gi"}}]), Class::Burstable),
             (json!([{}]), Class::BestEffort),
@@ -140,7 +157,11 @@ mod tests {
             let added = of(&pod(containers.clone(), json!({})), &memory);
             let mut after = containers.as_array().unwrap().clone();
             after.push(added.clone());
-            assert_eq!(class(&pod(Value::Array(after), json!({}))), class_before, "{added}");
+            assert_eq!(
+                class(&pod(Value::Array(after), json!({}))),
+                class_before,
+                "{added}"
+            );
         }
     }
 
@@ -150,7 +171,10 @@ mod tests {
         let limit = |containers| of(&pod(containers, json!({})), &memory)["limits"]["cpu"].clone();
         assert_eq!(limit(json!([{"limits": {"cpu": "1"}}])), json!("1"));
         assert_eq!(limit(json!([{"limits": {"cpu": "1"}}, {}])), Value::Null);
-        let added = of(&pod(json!([{"requests": {"cpu": "1"}}]), json!({})), &memory);
+        let added = of(
+            &pod(json!([{"requests": {"cpu": "1"}}]), json!({})),
+            &memory,
+        );
         assert_eq!(added["limits"], json!({"memory": "128Mi"}));
     }
 }

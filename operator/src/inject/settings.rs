@@ -44,6 +44,8 @@ impl FromStr for PullPolicy {
         [Self::Always, Self::IfNotPresent, Self::Never]
             .into_iter()
             .find(|policy| policy.to_string() == text)
-            .ok_or_else(|| format!("{text:?} is no pull policy: write Always, IfNotPresent or Never"))
+            .ok_or_else(|| {
+                format!("{text:?} is no pull policy: write Always, IfNotPresent or Never")
+            })
     }
 }

@@ -29,6 +29,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Users' Secrets are not watched: they are fetched this often, and the store is looked at anew if one has changed.
+const SECRETS: Duration = Duration::from_secs(60);
+
 /// The controller.
 pub struct Repositories {
     context: Arc<Context>,
@@ -133,7 +136,7 @@ impl Controller for Repositories {
         self.status
             .write(repository.as_ref(), known.as_ref(), status, &settled.news)
             .await?;
-        Ok(Outcome::Again(pause))
+        Ok(Outcome::Again(pause.min(SECRETS)))
     }
 }
 

@@ -32,7 +32,9 @@ pub enum OpenFailure {
         lacks: Vec<Lack>,
     },
     /// Only the pods have credentials.
-    #[error("the Repository {0} has no credentials that the operator could use: give credentials.secretRef")]
+    #[error(
+        "the Repository {0} has no credentials that the operator could use: give credentials.secretRef"
+    )]
     NoCredentials(String),
     /// The archive itself.
     #[error(transparent)]

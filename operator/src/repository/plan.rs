@@ -166,10 +166,30 @@ mod tests {
         for (look, ready, reason, writes) in [
             (Look::Lacking(vec![lack]), False, "SecretNotFound", Unknown),
             (Look::NoCredentials, Unknown, "NoCredentials", Unknown),
-            (probed(Err("BucketNotFound"), None, None), False, "BucketNotFound", Unknown),
-            (probed(Ok(()), Some(false), Some(true)), False, "ConditionalWritesUnsupported", False),
-            (probed(Ok(()), Some(true), Some(false)), False, "MaintenanceDenied", True),
-            (probed(Ok(()), Some(true), Some(true)), True, "Reachable", True),
+            (
+                probed(Err("BucketNotFound"), None, None),
+                False,
+                "BucketNotFound",
+                Unknown,
+            ),
+            (
+                probed(Ok(()), Some(false), Some(true)),
+                False,
+                "ConditionalWritesUnsupported",
+                False,
+            ),
+            (
+                probed(Ok(()), Some(true), Some(false)),
+                False,
+                "MaintenanceDenied",
+                True,
+            ),
+            (
+                probed(Ok(()), Some(true), Some(true)),
+                True,
+                "Reachable",
+                True,
+            ),
             (probed(Ok(()), Some(true), None), True, "Reachable", True),
             (read_only, True, "Reachable", Unknown),
         ] {

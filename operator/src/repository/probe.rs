@@ -84,7 +84,9 @@ async fn look(
 /// store does as it is asked, nothing is written but the first time.
 async fn keeps_objects(store: &Store, uid: &str) -> Result<bool, StoreError> {
     let (own, other) = (
-        Bytes::from(format!("holdfast writes this once for the Repository {uid}\n")),
+        Bytes::from(format!(
+            "holdfast writes this once for the Repository {uid}\n"
+        )),
         Bytes::from_static(b"this must never be stored\n"),
     );
     match store.create(uid, vec![own.clone()]).await? {
@@ -128,6 +130,10 @@ fn trouble(error: &StoreError) -> Trouble {
         ErrorKind::Denied => ("AccessDenied", ""),
         ErrorKind::Invalid => ("InvalidSettings", ""),
         ErrorKind::NotFound | ErrorKind::Damaged => ("UnexpectedAnswer", ""),
+        ErrorKind::Trouble if says(&["InvalidContentType"]) => (
+            "NotTls",
+            "; it does not speak TLS: is it http:// in s3.endpoint?",
+        ),
         ErrorKind::Trouble if says(&["certificate", "UnknownIssuer"]) => (
             "UntrustedCertificate",
             "; name the authority that signed it in s3.caSecretRef",

@@ -27,7 +27,7 @@ const LONGEST: usize = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Lack {
     /// No such Secret.
-    #[error("the Secret {name} is missing: make it in this namespace ({what})")]
+    #[error("the Secret {name} is missing: make it in this namespace ({})", what.replace("NAME", name))]
     Secret {
         /// Its name.
         name: String,
@@ -35,7 +35,7 @@ pub enum Lack {
         what: &'static str,
     },
     /// No such entry.
-    #[error("the Secret {secret} has no entry {entry}: add it ({what})")]
+    #[error("the Secret {secret} has no entry {entry}: add it ({})", what.replace("NAME", secret))]
     Entry {
         /// The Secret.
         secret: String,
@@ -210,7 +210,9 @@ fn entry<'a>(
 
 /// Text on one line, without the newline that editors and `base64` leave at its end.
 fn text(value: &[u8], secret: &str, entry: &str) -> Result<String, Lack> {
-    let text = std::str::from_utf8(value).map(str::trim).unwrap_or_default();
+    let text = std::str::from_utf8(value)
+        .map(str::trim)
+        .unwrap_or_default();
     if text.is_empty() || text.contains(|c: char| c.is_control()) {
         return Err(Lack::Invalid {
             secret: secret.to_owned(),
@@ -359,15 +361,29 @@ mod tests {
         .unwrap()
     }
 
-    fn found(changes: &[(&str, Option<&[(&str, &str)]>)]) -> Found {
+    /// A Secret's name and, if it is there, what it holds.
+    type Entry<'a> = (&'a str, Holds<'a>);
+    type Holds<'a> = Option<&'a [(&'a str, &'a str)]>;
+
+    fn found(changes: &[Entry]) -> Found {
         let mut found = Found::new();
-        let good: [(&str, Option<&[(&str, &str)]>); 4] = [
-            ("writer", Some(&[("accessKeyId", "id\n"), ("secretAccessKey", "hunter2")])),
+        let good: [Entry; 4] = [
+            (
+                "writer",
+                Some(&[("accessKeyId", "id\n"), ("secretAccessKey", "hunter2")]),
+            ),
             (
                 "cleaner",
-                Some(&[("AWS_ACCESS_KEY_ID", "c"), ("AWS_SECRET_ACCESS_KEY", "d"), ("AWS_SESSION_TOKEN", "t")]),
+                Some(&[
+                    ("AWS_ACCESS_KEY_ID", "c"),
+                    ("AWS_SECRET_ACCESS_KEY", "d"),
+                    ("AWS_SESSION_TOKEN", "t"),
+                ]),
             ),
-            ("keys", Some(&[("current", "k1"), ("k1", KEY), ("old", KEY)])),
+            (
+                "keys",
+                Some(&[("current", "k1"), ("k1", KEY), ("old", KEY)]),
+            ),
             ("ca", Some(&[("ca.crt", "pem")])),
         ];
         for (name, data) in good.iter().chain(changes) {
@@ -395,20 +411,80 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_exactly() {
         let empty: &[(&str, &str)] = &[];
-        let cases: [(&str, Option<&[(&str, &str)]>, &str, &str); 13] = [
-            ("writer", None, "SecretNotFound", "the Secret writer is missing"),
-            ("writer", Some(empty), "SecretEntryMissing", "has no entry accessKeyId"),
-            ("writer", Some(&[("accessKeyId", "a")]), "SecretEntryMissing", "has no entry secretAccessKey"),
-            ("writer", Some(&[("accessKeyId", ""), ("secretAccessKey", "b")]), "SecretInvalid", "accessKeyId of the Secret writer is empty"),
-            ("writer", Some(&[("accessKeyId", "a\nb"), ("secretAccessKey", "b")]), "SecretInvalid", "not one line of text"),
-            ("cleaner", None, "SecretNotFound", "the Secret cleaner is missing"),
+        let cases: [(&str, Holds, &str, &str); 13] = [
+            (
+                "writer",
+                None,
+                "SecretNotFound",
+                "the Secret writer is missing",
+            ),
+            (
+                "writer",
+                Some(empty),
+                "SecretEntryMissing",
+                "has no entry accessKeyId",
+            ),
+            (
+                "writer",
+                Some(&[("accessKeyId", "a")]),
+                "SecretEntryMissing",
+                "has no entry secretAccessKey",
+            ),
+            (
+                "writer",
+                Some(&[("accessKeyId", ""), ("secretAccessKey", "b")]),
+                "SecretInvalid",
+                "accessKeyId of the Secret writer is empty",
+            ),
+            (
+                "writer",
+                Some(&[("accessKeyId", "a\nb"), ("secretAccessKey", "b")]),
+                "SecretInvalid",
+                "not one line of text",
+            ),
+            (
+                "cleaner",
+                None,
+                "SecretNotFound",
+                "the Secret cleaner is missing",
+            ),
             ("keys", None, "SecretNotFound", "openssl rand -base64 32"),
-            ("keys", Some(&[("k1", KEY)]), "SecretEntryMissing", "has no entry current"),
-            ("keys", Some(&[("current", "k2"), ("k1", KEY)]), "SecretInvalid", "names k2 that is no entry"),
-            ("keys", Some(&[("current", "k1"), ("k1", "AAAA")]), "SecretInvalid", "it holds 3 bytes"),
-            ("keys", Some(&[("current", "k1"), ("k1", "secret!")]), "SecretInvalid", "it is no base64"),
-            ("keys", Some(&[("current", "k1"), ("k1", KEY), (".x", KEY)]), "SecretInvalid", "can't name a key"),
-            ("ca", Some(empty), "SecretEntryMissing", "has no entry ca.crt"),
+            (
+                "keys",
+                Some(&[("k1", KEY)]),
+                "SecretEntryMissing",
+                "has no entry current",
+            ),
+            (
+                "keys",
+                Some(&[("current", "k2"), ("k1", KEY)]),
+                "SecretInvalid",
+                "names k2 that is no entry",
+            ),
+            (
+                "keys",
+                Some(&[("current", "k1"), ("k1", "AAAA")]),
+                "SecretInvalid",
+                "it holds 3 bytes",
+            ),
+            (
+                "keys",
+                Some(&[("current", "k1"), ("k1", "secret!")]),
+                "SecretInvalid",
+                "it is no base64",
+            ),
+            (
+                "keys",
+                Some(&[("current", "k1"), ("k1", KEY), (".x", KEY)]),
+                "SecretInvalid",
+                "can't name a key",
+            ),
+            (
+                "ca",
+                Some(empty),
+                "SecretEntryMissing",
+                "has no entry ca.crt",
+            ),
         ];
         for (name, data, reason, words) in cases {
             let lacks = resolve(&spec(), &found(&[(name, data)])).unwrap_err();

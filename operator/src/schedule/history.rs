@@ -17,6 +17,8 @@ pub struct Made {
     pub phase: Phase,
     /// Somebody deletes it already.
     pub going: bool,
+    /// It shall stay for ever, and only the object says so yet.
+    pub unsaid: bool,
 }
 
 /// The names of those to be removed, the oldest first.
@@ -24,8 +26,13 @@ pub fn surplus(schedule: &str, made: &[Made], successful: i32, failed: i32) -> V
     let of = |limit: i32, phase: fn(&Phase) -> bool| {
         let mut all: Vec<(Timestamp, &str)> = made
             .iter()
-            .filter(|one| !one.going && phase(&one.phase))
-            .map(|one| (time_of(schedule, &one.name).unwrap_or(one.created), one.name.as_str()))
+            .filter(|one| !one.going && !one.unsaid && phase(&one.phase))
+            .map(|one| {
+                (
+                    time_of(schedule, &one.name).unwrap_or(one.created),
+                    one.name.as_str(),
+                )
+            })
             .collect();
         all.sort_unstable();
         let stay = usize::try_from(limit).unwrap_or(0);
@@ -38,7 +45,10 @@ pub fn surplus(schedule: &str, made: &[Made], successful: i32, failed: i32) -> V
     });
     surplus.extend(of(failed, |phase| matches!(phase, Phase::Failed)));
     surplus.sort_unstable();
-    surplus.into_iter().map(|(_, name)| name.to_owned()).collect()
+    surplus
+        .into_iter()
+        .map(|(_, name)| name.to_owned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -52,6 +62,7 @@ mod tests {
             created: Timestamp::from_second(1_000_000_000 - minutes).unwrap(),
             phase,
             going: false,
+            unsaid: false,
         };
         let all = [
             made(9, Phase::Complete),
@@ -66,12 +77,31 @@ mod tests {
                 going: true,
                 ..made(1, Phase::Complete)
             },
+            Made {
+                unsaid: true,
+                ..made(2, Phase::Complete)
+            },
         ];
         for (successful, failed, expected) in [
             (10, 3, vec![]),
             (2, 1, vec!["nightly-9", "nightly-10", "nightly-11"]),
-            (0, 0, vec!["nightly-9", "nightly-10", "nightly-11", "nightly-12", "nightly-13", "nightly-14"]),
-            (-1, 9, vec!["nightly-9", "nightly-10", "nightly-12", "nightly-14"]),
+            (
+                0,
+                0,
+                vec![
+                    "nightly-9",
+                    "nightly-10",
+                    "nightly-11",
+                    "nightly-12",
+                    "nightly-13",
+                    "nightly-14",
+                ],
+            ),
+            (
+                -1,
+                9,
+                vec!["nightly-9", "nightly-10", "nightly-12", "nightly-14"],
+            ),
         ] {
             assert_eq!(surplus("nightly", &all, successful, failed), expected);
         }

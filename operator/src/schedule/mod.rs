@@ -13,13 +13,13 @@ pub use history::{Made, surplus};
 pub use object::{SCHEDULE_LABEL, TIME_ANNOTATION, backup, is_of};
 pub use times::{BadSchedule, Times};
 
-use crate::backup::Phase;
+use crate::backup::{Phase, is_kept};
 use crate::conditions::{Finding, settle};
 use crate::context::Context;
 use crate::names::Key;
 use crate::status::StatusWriter;
 use crate::work::{Controller, Outcome, ReconcileError};
-use holdfast_crds::{Backup, DeletionPolicy, ScheduledBackup, ScheduledBackupStatus};
+use holdfast_crds::{Backup, BackupKeep, DeletionPolicy, ScheduledBackup, ScheduledBackupStatus};
 use jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Resource, ResourceExt};
@@ -238,6 +238,8 @@ fn seen(backup: &Arc<Backup>, now: Timestamp) -> Made {
         created: created(backup.as_ref(), now),
         phase: Phase::of(backup.status.as_ref()),
         going: backup.metadata.deletion_timestamp.is_some(),
+        unsaid: backup.spec.keep == BackupKeep::Forever
+            && !backup.status.as_ref().is_some_and(is_kept),
     }
 }
 

@@ -65,8 +65,7 @@ impl Request<'_> {
             address: address.to_string(),
             reason,
         };
-        let server =
-            ServerName::try_from(name.clone()).map_err(|e| protocol(text::cause(&e)))?;
+        let server = ServerName::try_from(name.clone()).map_err(|e| protocol(text::cause(&e)))?;
         let connected = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;

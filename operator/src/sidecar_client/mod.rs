@@ -84,7 +84,13 @@ impl SidecarClient {
             ..order.clone()
         };
         let accepted: BackupAccepted = self
-            .ask(sidecar, "start_backup", Method::POST, "/v1/backups", json(&order))
+            .ask(
+                sidecar,
+                "start_backup",
+                Method::POST,
+                "/v1/backups",
+                json(&order),
+            )
             .await?;
         Ok(accepted.id)
     }
@@ -116,8 +122,14 @@ impl SidecarClient {
         let order = SwitchWalOrder {
             pod_uid: Some(sidecar.pod_uid.clone()),
         };
-        self.ask(sidecar, "switch_wal", Method::POST, "/v1/switch-wal", json(&order))
-            .await
+        self.ask(
+            sidecar,
+            "switch_wal",
+            Method::POST,
+            "/v1/switch-wal",
+            json(&order),
+        )
+        .await
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -153,7 +165,9 @@ impl SidecarClient {
             body: body.unwrap_or_default(),
         };
         let answer = sent.send().await;
-        let result = answer.as_ref().map_or_else(|error| error.kind(), |_| "answered");
+        let result = answer
+            .as_ref()
+            .map_or_else(|error| error.kind(), |_| "answered");
         self.metrics.sidecar_request(request, result);
         answer
     }

@@ -78,7 +78,9 @@ async fn server(keyring: &Keyring, archive: &Key, status: u16, body: &str) -> Se
                         let line = format!("{} {}", request.method(), request.uri());
                         let sent = request.into_body().collect().await.unwrap().to_bytes();
                         let sent = String::from_utf8_lossy(&sent).into_owned();
-                        log.lock().unwrap().push(format!("{line} {sent}").trim_end().to_owned());
+                        log.lock()
+                            .unwrap()
+                            .push(format!("{line} {sent}").trim_end().to_owned());
                         let answer = Response::builder()
                             .status(StatusCode::from_u16(status).unwrap())
                             .body(Full::new(body))
@@ -129,7 +131,10 @@ async fn orders_name_their_pod_and_answers_are_read() {
     assert_eq!(client.start_backup(&sidecar(), &order).await.unwrap(), "b");
     assert_eq!(client.backup(&sidecar(), &id).await.unwrap().id, "b");
     client.cancel_backup(&sidecar(), &id).await.unwrap();
-    assert_eq!(client.switch_wal(&sidecar()).await.unwrap().lsn, "0/3000000");
+    assert_eq!(
+        client.switch_wal(&sidecar()).await.unwrap().lsn,
+        "0/3000000"
+    );
     assert_eq!(
         *server.asked.lock().unwrap(),
         [
@@ -148,16 +153,29 @@ async fn a_refusal_says_why_and_nonsense_is_told() {
     let long = format!(r#"{{"error": "{}"}}"#, "x".repeat(LONG));
     const LONG: usize = 300 << 10;
     for (status, body, words, permanent) in [
-        (409, r#"{"error": "a backup\n runs"}"#, "refused: a backup runs (409)", false),
+        (
+            409,
+            r#"{"error": "a backup\n runs"}"#,
+            "refused: a backup runs (409)",
+            false,
+        ),
         (404, "", "refused: Not Found (404)", true),
-        (412, r#"{"error": "another pod"}"#, "another pod (412)", true),
+        (
+            412,
+            r#"{"error": "another pod"}"#,
+            "another pod (412)",
+            true,
+        ),
         (500, "<html>", "<html> (500)", false),
         (200, "nonsense", "can't be understood", false),
         (200, r#"{"wal": 7}"#, "can't be understood", false),
         (200, long.as_str(), "length limit exceeded", false),
     ] {
         let server = server(&keys, &orders(), status, body).await;
-        let client = client(Keyring::new(keys.authorities().clone(), Timestamp::now()).unwrap(), server.port);
+        let client = client(
+            Keyring::new(keys.authorities().clone(), Timestamp::now()).unwrap(),
+            server.port,
+        );
         let error = client.status(&sidecar()).await.unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
         assert_eq!(error.is_permanent(), permanent, "{error}");
@@ -171,17 +189,26 @@ async fn only_the_right_sidecar_of_the_right_installation_is_spoken_to() {
     let report = r#"{"podUid": "u1"}"#;
     // Another archive's, a stranger's, and that of a pod that has taken over the address.
     let other = server(&keys, &Key::new("shop", "other"), 200, report).await;
-    let error = client(again(), other.port).status(&sidecar()).await.unwrap_err();
+    let error = client(again(), other.port)
+        .status(&sidecar())
+        .await
+        .unwrap_err();
     assert!(matches!(error, SidecarError::Unreachable { .. }), "{error}");
     assert!(other.asked.lock().unwrap().is_empty());
 
     let stranger = keyring();
     let strange = server(&stranger, &orders(), 200, report).await;
-    let error = client(again(), strange.port).status(&sidecar()).await.unwrap_err();
+    let error = client(again(), strange.port)
+        .status(&sidecar())
+        .await
+        .unwrap_err();
     assert!(matches!(error, SidecarError::Unreachable { .. }), "{error}");
 
     let successor = server(&keys, &orders(), 200, report).await;
-    let error = client(again(), successor.port).status(&sidecar()).await.unwrap_err();
+    let error = client(again(), successor.port)
+        .status(&sidecar())
+        .await
+        .unwrap_err();
     assert!(error.is_other_pod(), "{error}");
 }
 
@@ -191,10 +218,19 @@ async fn nobody_there_is_told_in_time() {
     let port = listener.local_addr().unwrap().port();
     let begin = std::time::Instant::now();
     // Accepts and never speaks.
-    let error = client(keyring(), port).status(&sidecar()).await.unwrap_err();
-    assert!(matches!(&error, SidecarError::Unreachable { .. }), "{error}");
+    let error = client(keyring(), port)
+        .status(&sidecar())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, SidecarError::Unreachable { .. }),
+        "{error}"
+    );
     assert!(begin.elapsed() < Duration::from_secs(10));
     drop(listener);
-    let error = client(keyring(), port).status(&sidecar()).await.unwrap_err();
+    let error = client(keyring(), port)
+        .status(&sidecar())
+        .await
+        .unwrap_err();
     assert!(matches!(error, SidecarError::Unreachable { .. }), "{error}");
 }

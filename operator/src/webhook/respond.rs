@@ -52,13 +52,21 @@ type Connection = (Arc<Shared>, Arc<Slot>);
 
 async fn review(State((shared, slot)): State<Connection>, request: Request) -> Response {
     let Some(_work) = slot.work() else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "too many connections".to_owned());
+        return text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many connections".to_owned(),
+        );
     };
     let read = read(&shared, request.into_body());
     let (body, _held) = match timeout(shared.limits.request, read).await {
         Ok(Ok(read)) => read,
         Ok(Err(response)) => return *response,
-        Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body is too slow".to_owned()),
+        Err(_) => {
+            return text(
+                StatusCode::REQUEST_TIMEOUT,
+                "the body is too slow".to_owned(),
+            );
+        }
     };
     let began = Instant::now();
     let answer = {
@@ -93,7 +101,10 @@ async fn read(
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| refuse(StatusCode::BAD_REQUEST, "the body broke off"))?;
         if read.len() + chunk.len() > shared.limits.body {
-            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
+            return Err(refuse(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the body is too large",
+            ));
         }
         let permit = permits(&shared.bodies, chunk.len()).await;
         held.push(permit.ok_or_else(|| refuse(StatusCode::SERVICE_UNAVAILABLE, "shutting down"))?);

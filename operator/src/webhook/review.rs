@@ -79,10 +79,9 @@ pub(super) fn answer(
         request,
     } = serde_json::from_slice(body)?;
     if api_version != API_VERSION || kind != KIND {
-        let cut = |text: String| text.chars().take(100).collect();
         return Err(BadReview::Kind {
-            api_version: cut(api_version),
-            kind: cut(kind),
+            api_version: cut(Some(&api_version)),
+            kind: cut(Some(&kind)),
         });
     }
     if !(1..=LONGEST_UID).contains(&request.uid.len()) {
@@ -109,17 +108,28 @@ fn concerns_us(request: &Request) -> bool {
         && request.sub_resource.as_deref().unwrap_or("").is_empty()
 }
 
+/// For the log: no name in Kubernetes is longer.
+fn cut(name: Option<&str>) -> String {
+    name.unwrap_or("").chars().take(253).collect()
+}
+
 fn decide(
     request: &Request,
     settings: &InjectSettings,
 ) -> Result<(Value, Answered), serde_json::Error> {
-    let namespace = request.namespace.as_deref().unwrap_or("");
+    let namespace = cut(request.namespace.as_deref());
     let name = |field: &str| request.object["metadata"][field].as_str();
-    let pod = name("name").or(name("generateName")).unwrap_or("");
+    let pod = cut(name("name").or(name("generateName")));
     let dry_run = request.dry_run.unwrap_or(false);
     Ok(match inject(&request.object, settings) {
         Outcome::Patch(patch) => {
-            tracing::info!(namespace, pod, dry_run, warnings = ?patch.warnings, "the sidecar is added");
+            tracing::info!(
+                namespace,
+                pod,
+                dry_run,
+                warnings = patch.warnings.join("; "),
+                "the sidecar is added"
+            );
             let operations = serde_json::to_vec(&patch.operations)?;
             let mut response = json!({
                 "allowed": true,
@@ -217,7 +227,10 @@ mod tests {
         assert_eq!(response["allowed"], false);
         let message = response["status"]["message"].as_str().unwrap();
         assert!(message.contains("holdfast.dev/archive"), "{message}");
-        assert!(message.contains("holdfast.dev/inject: \"false\""), "{message}");
+        assert!(
+            message.contains("holdfast.dev/inject: \"false\""),
+            "{message}"
+        );
     }
 
     #[test]

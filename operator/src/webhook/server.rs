@@ -87,7 +87,7 @@ pub async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     let Some(slot) = slots.take() else {
-                        tracing::warn!("the webhook has no place for another connection");
+                        tracing::debug!("the webhook has no place for another connection");
                         continue;
                     };
                     let slot = Arc::new(slot);

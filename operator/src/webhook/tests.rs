@@ -88,7 +88,9 @@ impl Served {
             .with_no_client_auth();
         let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from(NAME).unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
     }
 
     async fn client(&self) -> SendRequest<Body> {
@@ -143,7 +145,10 @@ async fn send(client: &mut SendRequest<Body>, request: Request<Body>) -> (Status
         client.ready().await.unwrap();
         let response = client.send_request(request).await.unwrap();
         let status = response.status();
-        (status, response.into_body().collect().await.unwrap().to_bytes())
+        (
+            status,
+            response.into_body().collect().await.unwrap().to_bytes(),
+        )
     })
     .await
     .unwrap()
@@ -165,7 +170,11 @@ async fn one_connection_asks_many_times() {
         lets_in(&mut client).await;
     }
     // The API server appends what it waits at most.
-    let (status, _) = send(&mut client, post("/inject?timeout=10s", review().to_string())).await;
+    let (status, _) = send(
+        &mut client,
+        post("/inject?timeout=10s", review().to_string()),
+    )
+    .await;
     assert_eq!(status, StatusCode::OK);
     served.stop().await;
 }
@@ -174,7 +183,10 @@ async fn one_connection_asks_many_times() {
 async fn what_is_no_question_is_turned_away_and_the_connection_goes_on() {
     let served = Served::start(Limits::default()).await;
     let mut client = served.client().await;
-    let get = Request::get(PATH).header("host", NAME).body(Body::empty()).unwrap();
+    let get = Request::get(PATH)
+        .header("host", NAME)
+        .body(Body::empty())
+        .unwrap();
     let nested = "[".repeat(100_000);
     for (request, expected) in [
         (get, StatusCode::METHOD_NOT_ALLOWED),
@@ -255,17 +267,25 @@ async fn garbage_and_silence_keep_nobody_out() {
     for round in 0..20 {
         let mut stream = TcpStream::connect(served.address).await.unwrap();
         if round % 2 == 0 {
-            stream.write_all(b"GET / HTTP/1.1\r\n\r\n\0\xff").await.unwrap();
+            stream
+                .write_all(b"GET / HTTP/1.1\r\n\r\n\0\xff")
+                .await
+                .unwrap();
         }
         silent.push(stream);
         // Half a request, over TLS.
         if let Ok(mut stream) = served.connect().await {
-            let _ = stream.write_all(b"POST /inject HTTP/1.1\r\nhost: x\r\n").await;
+            let _ = stream
+                .write_all(b"POST /inject HTTP/1.1\r\nhost: x\r\n")
+                .await;
         }
     }
     let began = Instant::now();
     served.works().await;
-    assert!(began.elapsed() < Duration::from_secs(4), "it waited for a time limit");
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "it waited for a time limit"
+    );
     served.stop().await;
 }
 
@@ -281,7 +301,10 @@ async fn who_dawdles_is_cut_off() {
     let mut no_handshake = TcpStream::connect(served.address).await.unwrap();
     let mut no_request = served.connect().await.unwrap();
     let mut half_head = served.connect().await.unwrap();
-    half_head.write_all(b"POST /inject HTTP/1.1\r\nhost").await.unwrap();
+    half_head
+        .write_all(b"POST /inject HTTP/1.1\r\nhost")
+        .await
+        .unwrap();
     let mut half_body = served.connect().await.unwrap();
     let head = b"POST /inject HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{";
     half_body.write_all(head).await.unwrap();
@@ -294,7 +317,11 @@ async fn who_dawdles_is_cut_off() {
     })
     .await
     .unwrap();
-    assert!(told.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&told));
+    assert!(
+        told.starts_with(b"HTTP/1.1 408"),
+        "{}",
+        String::from_utf8_lossy(&told)
+    );
     served.works().await;
     served.stop().await;
 }
@@ -320,7 +347,10 @@ async fn what_was_asked_before_the_end_is_answered() {
     let idle = served.client().await;
     let mut stream = served.connect().await.unwrap();
     let body = review().to_string();
-    let head = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&body.as_bytes()[..10]).await.unwrap();
     sleep(Duration::from_millis(200)).await;
@@ -330,7 +360,14 @@ async fn what_was_asked_before_the_end_is_answered() {
     assert!(TcpStream::connect(served.address).await.is_err());
     stream.write_all(&body.as_bytes()[10..]).await.unwrap();
     let mut answer = Vec::new();
-    timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    timeout(SOON, stream.read_to_end(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        answer.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     timeout(SOON, served.task).await.unwrap().unwrap();
 }

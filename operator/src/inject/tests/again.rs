@@ -8,7 +8,8 @@ fn defaulted(mut pod: Value) -> Value {
     for list in ["initContainers", "containers"] {
         for container in pod["spec"][list].as_array_mut().unwrap() {
             container["terminationMessagePath"] = json!("/dev/termination-log");
-            container["resources"] = json!({"limits": {"memory": "1Gi"}, "requests": {"memory": "1Gi"}});
+            container["resources"] =
+                json!({"limits": {"memory": "1Gi"}, "requests": {"memory": "1Gi"}});
             if !container["livenessProbe"].is_null() {
                 container["livenessProbe"]["httpGet"]["path"] = json!("/app-health/holdfast/livez");
             }
@@ -60,8 +61,16 @@ fn what_went_missing_is_added_again() {
         remove(&[(volumes, "holdfast-config")]),
         remove(&[(mounts, "holdfast")]),
         with(whole.clone(), "/spec/containers/0/args", json!([])),
-        with(whole.clone(), "/spec/containers/0/args", json!(["-c", "archive_mode=on"])),
-        with(whole.clone(), "/spec/terminationGracePeriodSeconds", json!(30)),
+        with(
+            whole.clone(),
+            "/spec/containers/0/args",
+            json!(["-c", "archive_mode=on"]),
+        ),
+        with(
+            whole.clone(),
+            "/spec/terminationGracePeriodSeconds",
+            json!(30),
+        ),
         whole.clone(),
     ] {
         let complete = pod == whole;
@@ -80,10 +89,17 @@ fn what_went_missing_is_added_again() {
 
 #[test]
 fn the_digest_tells_what_was_added_and_not_to_what() {
-    let digest = |pod: &Value| patched(pod).0["metadata"]["annotations"]["holdfast.dev/injected"].clone();
+    let digest =
+        |pod: &Value| patched(pod).0["metadata"]["annotations"]["holdfast.dev/injected"].clone();
     let first = digest(&usual());
-    assert_eq!(first, digest(&with(usual(), "/metadata/name", json!("db-1"))));
-    assert_ne!(first, digest(&annotated(usual(), "holdfast.dev/memory", "1Gi")));
+    assert_eq!(
+        first,
+        digest(&with(usual(), "/metadata/name", json!("db-1")))
+    );
+    assert_ne!(
+        first,
+        digest(&annotated(usual(), "holdfast.dev/memory", "1Gi"))
+    );
 }
 
 #[test]
@@ -98,11 +114,20 @@ fn a_name_of_ours_is_ours_only_on_a_pod_that_was_here() {
 
     let init = |container: Value| with(usual(), "/spec/initContainers", json!([container]));
     let container = |name: &str| json!({"name": name, "image": "x"});
-    let volume = |name: &str| with(usual(), "/spec/volumes/-", json!({"name": name, "emptyDir": {}}));
+    let volume = |name: &str| {
+        with(
+            usual(),
+            "/spec/volumes/-",
+            json!({"name": name, "emptyDir": {}}),
+        )
+    };
     for (pod, name) in [
         (init(container("holdfast")), "holdfast"),
         (init(container("holdfast-bootstrap")), "holdfast-bootstrap"),
-        (with(usual(), "/spec/containers/-", container("holdfast")), "holdfast"),
+        (
+            with(usual(), "/spec/containers/-", container("holdfast")),
+            "holdfast",
+        ),
         (volume("holdfast"), "holdfast"),
         (volume("holdfast-config"), "holdfast-config"),
         (volume("holdfast-no-token"), "holdfast-no-token"),

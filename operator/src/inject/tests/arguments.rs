@@ -5,7 +5,11 @@ use super::*;
 const OURS: usize = 6;
 
 fn with_words(image: &str, command: Value, args: Value) -> Value {
-    let pod = with(official(image, "/var/lib/postgresql/data"), "/spec/containers/0/command", command);
+    let pod = with(
+        official(image, "/var/lib/postgresql/data"),
+        "/spec/containers/0/command",
+        command,
+    );
     with(pod, "/spec/containers/0/args", args)
 }
 
@@ -18,16 +22,30 @@ fn the_users_arguments_stay_in_front() {
         (json!(null), json!(["postgres", "-c", "shared_buffers=1GB"])),
         (json!(["docker-entrypoint.sh"]), json!(["postgres"])),
         (json!(["docker-entrypoint.sh", "postgres"]), json!(null)),
-        (json!(null), json!(["-c", "archive_mode=on", "-c", "archive_command="])),
+        (
+            json!(null),
+            json!(["-c", "archive_mode=on", "-c", "archive_command="]),
+        ),
     ] {
         let (pod, _) = patched(&with_words("postgres:17", command.clone(), args.clone()));
-        let after = container(&pod, "postgres")["args"].as_array().unwrap().clone();
+        let after = container(&pod, "postgres")["args"]
+            .as_array()
+            .unwrap()
+            .clone();
         let before = args.as_array().cloned().unwrap_or_default();
         assert_eq!(after[..before.len()], before);
-        let says = |text: &str| after.iter().any(|word| word.as_str().unwrap().contains(text));
+        let says = |text: &str| {
+            after
+                .iter()
+                .any(|word| word.as_str().unwrap().contains(text))
+        };
         assert!(says("archive_mode=on"));
-        assert!(says("archive_command=/holdfast/bin/holdfast-wal archive %f %p"));
-        assert!(says("restore_command=/holdfast/bin/holdfast-wal restore %f %p"));
+        assert!(says(
+            "archive_command=/holdfast/bin/holdfast-wal archive %f %p"
+        ));
+        assert!(says(
+            "restore_command=/holdfast/bin/holdfast-wal restore %f %p"
+        ));
         assert_eq!(container(&pod, "postgres")["command"], command);
     }
 }
@@ -35,8 +53,16 @@ fn the_users_arguments_stay_in_front() {
 #[test]
 fn what_is_not_heard_is_left_to_sql() {
     for (image, command, args) in [
-        ("postgres:17", json!(["sh", "-c"]), json!(["exec docker-entrypoint.sh postgres"])),
-        ("postgres:17", json!(null), json!(["bash", "-c", "postgres"])),
+        (
+            "postgres:17",
+            json!(["sh", "-c"]),
+            json!(["exec docker-entrypoint.sh postgres"]),
+        ),
+        (
+            "postgres:17",
+            json!(null),
+            json!(["bash", "-c", "postgres"]),
+        ),
         ("postgres:17", json!(["/scripts/start"]), json!(null)),
     ] {
         let pod = with_words(image, command, args.clone());
@@ -48,7 +74,10 @@ fn what_is_not_heard_is_left_to_sql() {
     let shell = with_words("postgres:17", json!(["sh", "-c"]), json!(["postgres"]));
     let sentence = refused(&annotated(shell, "holdfast.dev/configure", "Arguments"));
     assert!(sentence.contains("whose command is a shell"), "{sentence}");
-    assert!(sentence.contains("holdfast.dev/configure: AlterSystem"), "{sentence}");
+    assert!(
+        sentence.contains("holdfast.dev/configure: AlterSystem"),
+        "{sentence}"
+    );
 }
 
 #[test]
@@ -65,7 +94,9 @@ fn an_unknown_image_gets_arguments_when_its_command_line_says_postgres_or_the_us
     };
     let count = |pod: &Value| {
         let (pod, _) = patched(pod);
-        container(&pod, "postgres")["args"].as_array().map_or(0, Vec::len)
+        container(&pod, "postgres")["args"]
+            .as_array()
+            .map_or(0, Vec::len)
     };
     assert_eq!(count(&acme(json!(null))), 0);
     assert_eq!(count(&acme(json!(["postgres"]))), 1 + OURS);
@@ -75,7 +106,11 @@ fn an_unknown_image_gets_arguments_when_its_command_line_says_postgres_or_the_us
 
 #[test]
 fn another_archive_command_is_not_replaced_in_silence() {
-    let pod = with_words("postgres:17", json!(null), json!(["-c", "archive_command=pgbackrest archive-push %p"]));
+    let pod = with_words(
+        "postgres:17",
+        json!(null),
+        json!(["-c", "archive_command=pgbackrest archive-push %p"]),
+    );
     let sentence = refused(&pod);
     assert!(sentence.contains("pgbackrest archive-push"), "{sentence}");
     let (let_in, _) = patched(&annotated(pod, "holdfast.dev/configure", "None"));

@@ -8,8 +8,23 @@ fn json_value() -> impl Strategy<Value = Value> {
         any::<String>(),
         proptest::sample::select(
             [
-                "", "/", "holdfast", "postgres", "/holdfast", "data", "$(A)", "-c", "-D", "sh", "postgres:17",
-                "archive_command=x", "/var/lib/postgresql/data", "Always", "1", "0", "999999999999999999999Gi",
+                "",
+                "/",
+                "holdfast",
+                "postgres",
+                "/holdfast",
+                "data",
+                "$(A)",
+                "-c",
+                "-D",
+                "sh",
+                "postgres:17",
+                "archive_command=x",
+                "/var/lib/postgresql/data",
+                "Always",
+                "1",
+                "0",
+                "999999999999999999999Gi",
             ]
             .map(str::to_owned)
             .to_vec()
@@ -25,9 +40,19 @@ fn json_value() -> impl Strategy<Value = Value> {
     let names = prop_oneof![
         any::<String>(),
         proptest::sample::select(
-            ["name", "image", "mountPath", "value", "args", "env", "volumeMounts", "limits", "cpu"]
-                .map(str::to_owned)
-                .to_vec()
+            [
+                "name",
+                "image",
+                "mountPath",
+                "value",
+                "args",
+                "env",
+                "volumeMounts",
+                "limits",
+                "cpu"
+            ]
+            .map(str::to_owned)
+            .to_vec()
         ),
     ];
     leaf.prop_recursive(4, 24, 4, move |inner| {
@@ -62,12 +87,30 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
 fn rich() -> Value {
     let mut pod = usual();
     for (pointer, value) in [
-        ("/metadata/annotations", json!({"holdfast.dev/container": "postgres", "holdfast.dev/memory": "1Gi", "holdfast.dev/configure": "Arguments"})),
-        ("/spec/containers/0/args", json!(["postgres", "-c", "archive_mode=on"])),
-        ("/spec/containers/0/env/-", json!({"name": "PGDATA", "value": "/var/lib/postgresql/data/$(SUB)"})),
-        ("/spec/containers/0/resources", json!({"limits": {"cpu": "1", "memory": "1Gi"}})),
-        ("/spec/containers/0/securityContext", json!({"runAsUser": 5, "runAsGroup": 6, "seLinuxOptions": {"level": "s0"}})),
-        ("/spec/initContainers", json!([{"name": "clone", "image": "postgres:17", "volumeMounts": [{"name": "data", "mountPath": "/v"}]}])),
+        (
+            "/metadata/annotations",
+            json!({"holdfast.dev/container": "postgres", "holdfast.dev/memory": "1Gi", "holdfast.dev/configure": "Arguments"}),
+        ),
+        (
+            "/spec/containers/0/args",
+            json!(["postgres", "-c", "archive_mode=on"]),
+        ),
+        (
+            "/spec/containers/0/env/-",
+            json!({"name": "PGDATA", "value": "/var/lib/postgresql/data/$(SUB)"}),
+        ),
+        (
+            "/spec/containers/0/resources",
+            json!({"limits": {"cpu": "1", "memory": "1Gi"}}),
+        ),
+        (
+            "/spec/containers/0/securityContext",
+            json!({"runAsUser": 5, "runAsGroup": 6, "seLinuxOptions": {"level": "s0"}}),
+        ),
+        (
+            "/spec/initContainers",
+            json!([{"name": "clone", "image": "postgres:17", "volumeMounts": [{"name": "data", "mountPath": "/v"}]}]),
+        ),
     ] {
         pod = with(pod, pointer, value);
     }

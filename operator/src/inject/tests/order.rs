@@ -14,13 +14,29 @@ fn before_the_first_that_may_clone_else_last() {
     let clone = init("clone", "docker.io/library/postgres:17.6", "data");
     for (before, after) in [
         (json!([]), vec!["holdfast", "holdfast-bootstrap"]),
-        (json!([mesh]), vec!["mesh", "holdfast", "holdfast-bootstrap"]),
-        (json!([chown, setup]), vec!["chown", "setup", "holdfast", "holdfast-bootstrap"]),
+        (
+            json!([mesh]),
+            vec!["mesh", "holdfast", "holdfast-bootstrap"],
+        ),
+        (
+            json!([chown, setup]),
+            vec!["chown", "setup", "holdfast", "holdfast-bootstrap"],
+        ),
         (
             json!([mesh, chown, clone, setup]),
-            vec!["mesh", "chown", "holdfast", "holdfast-bootstrap", "clone", "setup"],
+            vec![
+                "mesh",
+                "chown",
+                "holdfast",
+                "holdfast-bootstrap",
+                "clone",
+                "setup",
+            ],
         ),
-        (json!([clone, clone]), vec!["holdfast", "holdfast-bootstrap", "clone", "clone"]),
+        (
+            json!([clone, clone]),
+            vec!["holdfast", "holdfast-bootstrap", "clone", "clone"],
+        ),
     ] {
         let pod = with(usual(), "/spec/initContainers", before);
         assert_eq!(init_names(&patched(&pod).0), after);

@@ -16,11 +16,19 @@ fn volume(pod: Value, name: &str, source: Value) -> Value {
 }
 
 fn claim(pod: Value, name: &str) -> Value {
-    volume(pod, name, json!({"persistentVolumeClaim": {"claimName": name}}))
+    volume(
+        pod,
+        name,
+        json!({"persistentVolumeClaim": {"claimName": name}}),
+    )
 }
 
 fn env(pod: Value, name: &str, value: &str) -> Value {
-    with(pod, "/spec/containers/0/env/-", json!({"name": name, "value": value}))
+    with(
+        pod,
+        "/spec/containers/0/env/-",
+        json!({"name": name, "value": value}),
+    )
 }
 
 #[test]
@@ -32,31 +40,44 @@ fn sub_paths_and_sub_folders_are_kept() {
     );
     let (pod, _) = patched(&pod);
     assert_eq!(data_mounts(&pod, "holdfast"), [format!("{DATA}=pg")]);
-    assert_eq!(data_mounts(&pod, "holdfast-bootstrap"), [format!("{DATA}=pg!")]);
+    assert_eq!(
+        data_mounts(&pod, "holdfast-bootstrap"),
+        [format!("{DATA}=pg!")]
+    );
     let told = variable(&pod, "holdfast", "HOLDFAST_DATA_DIRECTORY").unwrap();
     assert_eq!(told["value"], "/var/lib/postgresql/data/pgdata");
 }
 
 #[test]
 fn an_expression_brings_the_variables_that_it_needs() {
-    let mut pod = mounts(json!([{"name": "data", "mountPath": DATA, "subPathExpr": "$(DIRECTORY)"}]));
-    let name = json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
+    let mut pod =
+        mounts(json!([{"name": "data", "mountPath": DATA, "subPathExpr": "$(DIRECTORY)"}]));
+    let name =
+        json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
     pod = with(pod, "/spec/containers/0/env/-", name.clone());
     pod = env(pod, "DIRECTORY", "pg/$(POD_NAME)");
     let (patched, _) = patched(&pod);
     for container_name in ["holdfast", "holdfast-bootstrap"] {
-        let env = container(&patched, container_name)["env"].as_array().unwrap();
+        let env = container(&patched, container_name)["env"]
+            .as_array()
+            .unwrap();
         assert_eq!(env[0], name);
         assert_eq!(env[1]["value"], "pg/$(POD_NAME)");
         assert_eq!(env[2]["name"], "HOLDFAST_CONFIG");
         // The password's variable was not needed.
-        assert_eq!(variable(&patched, container_name, "POSTGRES_PASSWORD"), None);
+        assert_eq!(
+            variable(&patched, container_name, "POSTGRES_PASSWORD"),
+            None
+        );
     }
     for expression in ["$(POSTGRES_PASSWORD)", "$(MISSING)"] {
         let bad = mounts(json!([{"name": "data", "mountPath": DATA, "subPathExpr": expression}]));
         let sentence = refused(&bad);
         assert!(sentence.contains("subPathExpr"), "{sentence}");
-        assert!(sentence.contains(&expression[2..expression.len() - 1]), "{sentence}");
+        assert!(
+            sentence.contains(&expression[2..expression.len() - 1]),
+            "{sentence}"
+        );
     }
 }
 
@@ -82,12 +103,21 @@ fn wal_and_tablespaces_on_volumes_of_their_own_are_seen() {
     }
     for (name, source) in [
         ("slow", json!({"ephemeral": {"volumeClaimTemplate": {}}})),
-        ("node", json!({"hostPath": {"path": "/mnt/disk", "type": "Directory"}})),
+        (
+            "node",
+            json!({"hostPath": {"path": "/mnt/disk", "type": "Directory"}}),
+        ),
         ("shared", json!({"nfs": {"server": "s", "path": "/p"}})),
         ("run", json!({"emptyDir": {}})),
-        ("socket", json!({"hostPath": {"path": "/run/agent.sock", "type": "Socket"}})),
+        (
+            "socket",
+            json!({"hostPath": {"path": "/run/agent.sock", "type": "Socket"}}),
+        ),
         ("password", json!({"secret": {"secretName": "s"}})),
-        ("vault", json!({"csi": {"driver": "secrets-store.csi.k8s.io", "readOnly": true}})),
+        (
+            "vault",
+            json!({"csi": {"driver": "secrets-store.csi.k8s.io", "readOnly": true}}),
+        ),
     ] {
         pod = volume(pod, name, source);
     }
@@ -111,12 +141,29 @@ fn wal_and_tablespaces_on_volumes_of_their_own_are_seen() {
 
 #[test]
 fn data_may_lie_on_an_empty_directory_or_a_csi_volume_where_the_pod_says_so() {
-    for source in [json!({"emptyDir": {}}), json!({"csi": {"driver": "local.csi"}}), json!({"tomorrow": {}})] {
-        let pod = volume(mounts(json!([{"name": "here", "mountPath": DATA}])), "here", source.clone());
-        assert_eq!(data_mounts(&patched(&pod).0, "holdfast"), [DATA], "{source}");
+    for source in [
+        json!({"emptyDir": {}}),
+        json!({"csi": {"driver": "local.csi"}}),
+        json!({"tomorrow": {}}),
+    ] {
+        let pod = volume(
+            mounts(json!([{"name": "here", "mountPath": DATA}])),
+            "here",
+            source.clone(),
+        );
+        assert_eq!(
+            data_mounts(&patched(&pod).0, "holdfast"),
+            [DATA],
+            "{source}"
+        );
     }
-    let pod = mounts(json!([{"name": "data", "mountPath": DATA}, {"name": "wal", "mountPath": "/wal"}]));
-    let pod = env(volume(pod, "wal", json!({"emptyDir": {}})), "POSTGRES_INITDB_ARGS", "-k --waldir=/wal/x");
+    let pod =
+        mounts(json!([{"name": "data", "mountPath": DATA}, {"name": "wal", "mountPath": "/wal"}]));
+    let pod = env(
+        volume(pod, "wal", json!({"emptyDir": {}})),
+        "POSTGRES_INITDB_ARGS",
+        "-k --waldir=/wal/x",
+    );
     assert_eq!(data_mounts(&patched(&pod).0, "holdfast"), [DATA, "/wal"]);
 }
 
@@ -128,7 +175,11 @@ fn what_lies_in_the_data_directory_is_seen_but_for_configuration() {
         {"name": "stats", "mountPath": "/var/lib/postgresql/data/pg_stat_tmp"},
         {"name": "init", "mountPath": "/var/lib/postgresql/data/postgresql.conf", "subPath": "postgresql.conf"},
     ]));
-    let pod = volume(claim(pod, "wal"), "stats", json!({"emptyDir": {"medium": "Memory"}}));
+    let pod = volume(
+        claim(pod, "wal"),
+        "stats",
+        json!({"emptyDir": {"medium": "Memory"}}),
+    );
     let (patched, _) = patched(&pod);
     let wal = format!("{DATA}/pg_wal");
     let stats = format!("{DATA}/pg_stat_tmp");
@@ -137,21 +188,45 @@ fn what_lies_in_the_data_directory_is_seen_but_for_configuration() {
 
 #[test]
 fn mount_points_of_nested_mounts_are_made_where_the_outer_one_can_be_written() {
-    let pod = claim(mounts(json!([
-        {"name": "data", "mountPath": DATA},
-        {"name": "wal", "mountPath": "/var/lib/postgresql/data/wal"},
-    ])), "wal");
-    let pod = with(pod, "/spec/initContainers", json!([{"name": "chown", "image": "busybox"}]));
+    let pod = claim(
+        mounts(json!([
+            {"name": "data", "mountPath": DATA},
+            {"name": "wal", "mountPath": "/var/lib/postgresql/data/wal"},
+        ])),
+        "wal",
+    );
+    let pod = with(
+        pod,
+        "/spec/initContainers",
+        json!([{"name": "chown", "image": "busybox"}]),
+    );
     let (let_in, _) = patched(&pod);
-    assert_eq!(init_names(&let_in), ["chown", "holdfast-mount-points", "holdfast", "holdfast-bootstrap"]);
+    assert_eq!(
+        init_names(&let_in),
+        [
+            "chown",
+            "holdfast-mount-points",
+            "holdfast",
+            "holdfast-bootstrap"
+        ]
+    );
     let first = container(&let_in, "holdfast-mount-points");
-    assert_eq!(data_mounts(&let_in, "holdfast-mount-points"), [format!("{DATA}!"), format!("{DATA}/wal!")]);
-    assert_eq!(first["command"], json!(["/usr/local/bin/holdfast", "--version"]));
+    assert_eq!(
+        data_mounts(&let_in, "holdfast-mount-points"),
+        [format!("{DATA}!"), format!("{DATA}/wal!")]
+    );
+    assert_eq!(
+        first["command"],
+        json!(["/usr/local/bin/holdfast", "--version"])
+    );
     assert_eq!(first["restartPolicy"], Value::Null);
     assert_eq!(first["volumeMounts"].as_array().unwrap().len(), 3);
     // And it comes back alone.
     let mut without = let_in.clone();
-    without["spec"]["initContainers"].as_array_mut().unwrap().remove(1);
+    without["spec"]["initContainers"]
+        .as_array_mut()
+        .unwrap()
+        .remove(1);
     assert_eq!(patched(&without).0, let_in);
 }
 
@@ -159,12 +234,27 @@ fn mount_points_of_nested_mounts_are_made_where_the_outer_one_can_be_written() {
 fn data_that_no_volume_holds_is_refused() {
     for (pod, says) in [
         (mounts(json!([])), "lies on no volume"),
-        (mounts(json!([{"name": "data", "mountPath": "/data"}])), "lies on no volume"),
-        (mounts(json!([{"name": "init", "mountPath": DATA}])), "lies on no volume"),
-        (mounts(json!([{"name": "missing", "mountPath": DATA}])), "lies on no volume"),
-        (env(usual(), "POSTGRES_INITDB_WALDIR", "/wal"), "the WAL directory /wal"),
+        (
+            mounts(json!([{"name": "data", "mountPath": "/data"}])),
+            "lies on no volume",
+        ),
+        (
+            mounts(json!([{"name": "init", "mountPath": DATA}])),
+            "lies on no volume",
+        ),
+        (
+            mounts(json!([{"name": "missing", "mountPath": DATA}])),
+            "lies on no volume",
+        ),
+        (
+            env(usual(), "POSTGRES_INITDB_WALDIR", "/wal"),
+            "the WAL directory /wal",
+        ),
         // A new image with the mount of an old one.
-        (official("postgres:18", DATA), "/var/lib/postgresql/18/docker"),
+        (
+            official("postgres:18", DATA),
+            "/var/lib/postgresql/18/docker",
+        ),
     ] {
         let sentence = refused(&pod);
         assert!(sentence.contains(says), "{sentence}");
@@ -176,11 +266,17 @@ fn data_that_no_volume_holds_is_refused() {
 fn a_volume_that_the_images_own_one_hides_is_refused() {
     let pod = official("postgres:17", "/var/lib/postgresql");
     let sentence = refused(&pod);
-    assert!(sentence.contains("mount yours at /var/lib/postgresql/data"), "{sentence}");
+    assert!(
+        sentence.contains("mount yours at /var/lib/postgresql/data"),
+        "{sentence}"
+    );
     let below = env(pod.clone(), "PGDATA", "/var/lib/postgresql/data/pgdata");
     assert!(refused(&below).contains("lost with the pod"));
     let beside = env(pod.clone(), "PGDATA", "/var/lib/postgresql/pgdata");
-    assert_eq!(data_mounts(&patched(&beside).0, "holdfast"), ["/var/lib/postgresql"]);
+    assert_eq!(
+        data_mounts(&patched(&beside).0, "holdfast"),
+        ["/var/lib/postgresql"]
+    );
     // Not every runtime does so: who says it is so is believed, and told.
     let said = annotated(pod, "holdfast.dev/data-directory", DATA);
     let (let_in, warnings) = patched(&said);
@@ -199,22 +295,35 @@ fn a_mount_that_would_hide_the_sidecars_program_is_not_taken() {
         ("/lib", "/lib/data"),
         ("/var", "/var/data"),
     ] {
-        let pod = env(mounts(json!([{"name": "data", "mountPath": path}])), "PGDATA", directory);
+        let pod = env(
+            mounts(json!([{"name": "data", "mountPath": path}])),
+            "PGDATA",
+            directory,
+        );
         let sentence = refused(&pod);
         assert!(sentence.contains("would hide"), "{sentence}");
     }
-    let pod = claim(mounts(json!([
-        {"name": "data", "mountPath": DATA},
-        {"name": "other", "mountPath": "/usr"},
-    ])), "other");
+    let pod = claim(
+        mounts(json!([
+            {"name": "data", "mountPath": DATA},
+            {"name": "other", "mountPath": "/usr"},
+        ])),
+        "other",
+    );
     let (let_in, warnings) = patched(&pod);
     assert_eq!(data_mounts(&let_in, "holdfast"), [DATA]);
     assert!(warnings[0].contains("/usr"), "{warnings:?}");
     for path in ["/holdfast", "/holdfast/", "/holdfast/bin", "holdfast"] {
-        let pod = claim(mounts(json!([
-            {"name": "data", "mountPath": DATA},
-            {"name": "other", "mountPath": path},
-        ])), "other");
-        assert!(refused(&pod).contains("where Holdfast has its own"), "{path}");
+        let pod = claim(
+            mounts(json!([
+                {"name": "data", "mountPath": DATA},
+                {"name": "other", "mountPath": path},
+            ])),
+            "other",
+        );
+        assert!(
+            refused(&pod).contains("where Holdfast has its own"),
+            "{path}"
+        );
     }
 }

@@ -28,13 +28,24 @@ fn restricted(container: &Value) {
 fn they_pass_restricted_by_themselves() {
     for pod in [
         usual(),
-        with(usual(), "/spec/securityContext", json!({"runAsUser": 0, "runAsNonRoot": false, "seccompProfile": {"type": "Unconfined"}})),
-        with(usual(), "/spec/containers/0/securityContext", json!({"privileged": true, "runAsUser": 0})),
+        with(
+            usual(),
+            "/spec/securityContext",
+            json!({"runAsUser": 0, "runAsNonRoot": false, "seccompProfile": {"type": "Unconfined"}}),
+        ),
+        with(
+            usual(),
+            "/spec/containers/0/securityContext",
+            json!({"privileged": true, "runAsUser": 0}),
+        ),
     ] {
         let (pod, _) = patched(&pod);
         for name in OURS {
             restricted(container(&pod, name));
-            assert_eq!(container(&pod, name)["securityContext"]["readOnlyRootFilesystem"], true);
+            assert_eq!(
+                container(&pod, name)["securityContext"]["readOnlyRootFilesystem"],
+                true
+            );
         }
         let added = pod["spec"]["volumes"].as_array().unwrap().iter();
         let added = added.filter(|v| v["name"].as_str().unwrap().starts_with("holdfast"));
@@ -59,12 +70,26 @@ fn nothing_of_ours_has_a_token() {
 #[test]
 fn user_and_group_are_those_of_postgres() {
     for (pod, container_context, user, group) in [
-        (json!({}), json!({"runAsUser": 5, "runAsGroup": 6}), 5, json!(6)),
-        (json!({"runAsUser": 7, "runAsGroup": 8}), json!({}), 7, json!(null)),
+        (
+            json!({}),
+            json!({"runAsUser": 5, "runAsGroup": 6}),
+            5,
+            json!(6),
+        ),
+        (
+            json!({"runAsUser": 7, "runAsGroup": 8}),
+            json!({}),
+            7,
+            json!(null),
+        ),
         (json!({"fsGroup": 999}), json!({}), 999, json!(999)),
     ] {
         let raw = with(usual(), "/spec/securityContext", pod);
-        let (pod, _) = patched(&with(raw, "/spec/containers/0/securityContext", container_context));
+        let (pod, _) = patched(&with(
+            raw,
+            "/spec/containers/0/securityContext",
+            container_context,
+        ));
         for name in OURS {
             let security = &container(&pod, name)["securityContext"];
             assert_eq!(security["runAsUser"], user);
@@ -77,16 +102,24 @@ fn user_and_group_are_those_of_postgres() {
 fn an_selinux_label_of_postgres_is_ours_too() {
     let options = json!({"level": "s0:c123,c456"});
     let context = json!({"seLinuxOptions": options});
-    let (pod, _) = patched(&with(usual(), "/spec/containers/0/securityContext", context));
+    let (pod, _) = patched(&with(
+        usual(),
+        "/spec/containers/0/securityContext",
+        context,
+    ));
     for name in OURS {
-        assert_eq!(container(&pod, name)["securityContext"]["seLinuxOptions"], options);
+        assert_eq!(
+            container(&pod, name)["securityContext"]["seLinuxOptions"],
+            options
+        );
     }
 }
 
 #[test]
 fn the_quality_of_service_class_is_kept() {
     let resources = |value: Value| with(usual(), "/spec/containers/0/resources", value);
-    let full = json!({"limits": {"cpu": "2", "memory": "4Gi"}, "requests": {"cpu": "2", "memory": "4Gi"}});
+    let full =
+        json!({"limits": {"cpu": "2", "memory": "4Gi"}, "requests": {"cpu": "2", "memory": "4Gi"}});
     for (pod, expected) in [
         (
             resources(full.clone()),
@@ -101,7 +134,14 @@ fn the_quality_of_service_class_is_kept() {
             json!({"limits": {"memory": "256Mi"}, "requests": {"cpu": "50m", "memory": "64Mi"}}),
         ),
         (usual(), json!({})),
-        (with(usual(), "/spec/resources", json!({"limits": {"cpu": "2", "memory": "4Gi"}})), json!({})),
+        (
+            with(
+                usual(),
+                "/spec/resources",
+                json!({"limits": {"cpu": "2", "memory": "4Gi"}}),
+            ),
+            json!({}),
+        ),
     ] {
         let (pod, _) = patched(&pod);
         for name in OURS {

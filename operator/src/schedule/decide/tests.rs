@@ -56,7 +56,10 @@ impl Story {
         let decision = self.look(now);
         (
             decision.make.map(|make| make.time.to_string()),
-            decision.status.next_schedule_time.map(|time| time.to_string()),
+            decision
+                .status
+                .next_schedule_time
+                .map(|time| time.to_string()),
             decision.status.missed.unwrap_or(0),
         )
     }
@@ -73,14 +76,28 @@ fn a_night_after_the_other() {
     for (now, made, next) in [
         ("2026-11-20T12:00:31Z", "", "2026-11-21T02:00:00Z"),
         ("2026-11-21T01:59:59Z", "", "2026-11-21T02:00:00Z"),
-        ("2026-11-21T02:00:00Z", "2026-11-21T02:00:00Z", "2026-11-22T02:00:00Z"),
+        (
+            "2026-11-21T02:00:00Z",
+            "2026-11-21T02:00:00Z",
+            "2026-11-22T02:00:00Z",
+        ),
         ("2026-11-21T02:00:01Z", "", "2026-11-22T02:00:00Z"),
-        ("2026-11-22T02:00:05Z", "2026-11-22T02:00:00Z", "2026-11-23T02:00:00Z"),
+        (
+            "2026-11-22T02:00:05Z",
+            "2026-11-22T02:00:00Z",
+            "2026-11-23T02:00:00Z",
+        ),
     ] {
         assert_eq!(story.told(now), expect(made, next, 0), "{now}");
     }
-    assert_eq!(story.status.last_backup.as_deref(), Some("nightly-29921880"));
-    assert_eq!(story.status.last_schedule_time, Some(at("2026-11-22T02:00:00Z")));
+    assert_eq!(
+        story.status.last_backup.as_deref(),
+        Some("nightly-29921880")
+    );
+    assert_eq!(
+        story.status.last_schedule_time,
+        Some(at("2026-11-22T02:00:00Z"))
+    );
     let decision = story.look("2026-11-22T03:00:00Z");
     assert_eq!(decision.again, Some(at("2026-11-23T02:00:00Z")));
     assert_eq!(decision.finding.reason, "Scheduled");
@@ -112,8 +129,14 @@ fn the_latest_missed_time_is_made_up_for_and_the_others_are_told() {
     let decision = story.look("2026-11-20T17:20:00Z");
     assert_eq!(decision.make.unwrap().time, at("2026-11-20T17:00:00Z"));
     assert_eq!(decision.missed, Some((4, at("2026-11-20T16:00:00Z"))));
-    assert_eq!(decision.status.missed, None, "none since the last that was made");
-    assert_eq!(decision.status.next_schedule_time, Some(at("2026-11-20T18:00:00Z")));
+    assert_eq!(
+        decision.status.missed, None,
+        "none since the last that was made"
+    );
+    assert_eq!(
+        decision.status.next_schedule_time,
+        Some(at("2026-11-20T18:00:00Z"))
+    );
 }
 
 #[test]
@@ -136,7 +159,10 @@ fn a_deadline_that_has_passed_is_a_missed_time() {
     let decision = story.look("2026-11-27T03:00:00Z");
     assert_eq!(decision.make, None);
     assert_eq!(decision.missed, Some((3, at("2026-11-27T02:00:00Z"))));
-    assert_eq!((decision.status.missed, decision.finding.reason.as_ref()), (Some(3), "Missed"));
+    assert_eq!(
+        (decision.status.missed, decision.finding.reason.as_ref()),
+        (Some(3), "Missed")
+    );
     // It is told until one is made.
     assert_eq!(story.look("2026-11-27T04:00:00Z").finding.reason, "Missed");
     assert_eq!(
@@ -153,11 +179,22 @@ fn backups_of_one_schedule_never_overlap() {
     // 14:00 waits, and does until 15:30.
     let decision = story.look("2026-11-20T14:00:00Z");
     assert_eq!((decision.make, decision.status.missed), (None, None));
-    assert_eq!(decision.status.next_schedule_time, Some(at("2026-11-20T14:00:00Z")));
+    assert_eq!(
+        decision.status.next_schedule_time,
+        Some(at("2026-11-20T14:00:00Z"))
+    );
     assert_eq!(decision.again, Some(at("2026-11-20T15:00:00Z")));
     // Now 15:00 waits in its stead, once.
-    for now in ["2026-11-20T15:00:00Z", "2026-11-20T15:10:00Z", "2026-11-20T15:59:00Z"] {
-        assert_eq!(story.told(now), expect("", "2026-11-20T15:00:00Z", 1), "{now}");
+    for now in [
+        "2026-11-20T15:00:00Z",
+        "2026-11-20T15:10:00Z",
+        "2026-11-20T15:59:00Z",
+    ] {
+        assert_eq!(
+            story.told(now),
+            expect("", "2026-11-20T15:00:00Z", 1),
+            "{now}"
+        );
     }
     story.running = None;
     assert_eq!(
@@ -171,7 +208,12 @@ fn backups_of_one_schedule_never_overlap() {
     assert_eq!(decision.again, Some(at("2026-11-20T17:00:00Z")));
     let decision = story.look("2026-11-20T21:00:00Z");
     assert_eq!(decision.status.missed, Some(5));
-    assert!(decision.finding.message.contains("nightly-2 has not ended yet"));
+    assert!(
+        decision
+            .finding
+            .message
+            .contains("nightly-2 has not ended yet")
+    );
 }
 
 #[test]
@@ -187,7 +229,11 @@ fn what_passes_while_it_is_suspended_is_not_made_up_for() {
             }
         };
         suspend(&mut story, true);
-        for now in ["2026-11-20T23:00:00Z", "2026-11-21T02:00:00Z", "2026-11-25T02:00:00Z"] {
+        for now in [
+            "2026-11-20T23:00:00Z",
+            "2026-11-21T02:00:00Z",
+            "2026-11-25T02:00:00Z",
+        ] {
             let decision = story.look(now);
             assert_eq!((decision.make, decision.again), (None, None), "{now}");
             assert_eq!(decision.finding.reason, reason);
@@ -206,7 +252,10 @@ fn the_first_is_made_at_once_if_that_is_wanted() {
     let mut story = Story::new(json!({"immediate": true}));
     story.archive = None;
     let decision = story.look("2026-11-20T12:00:31Z");
-    assert_eq!((decision.make, decision.finding.reason.as_ref()), (None, "ArchiveNotFound"));
+    assert_eq!(
+        (decision.make, decision.finding.reason.as_ref()),
+        (None, "ArchiveNotFound")
+    );
     story.archive = Some(true);
     assert_eq!(story.look("2026-11-20T13:00:00Z").make, None);
     story.archive = Some(false);
@@ -215,9 +264,15 @@ fn the_first_is_made_at_once_if_that_is_wanted() {
     let name = backup_name("nightly", at("2026-11-20T12:00:00Z"));
     assert_eq!(decision.make.unwrap().name, name);
     assert_eq!(decision.status.last_schedule_time, None);
-    assert_eq!(decision.status.next_schedule_time, Some(at("2026-11-21T02:00:00Z")));
+    assert_eq!(
+        decision.status.next_schedule_time,
+        Some(at("2026-11-21T02:00:00Z"))
+    );
     // Once.
-    assert_eq!(story.told("2026-11-20T14:00:01Z"), expect("", "2026-11-21T02:00:00Z", 0));
+    assert_eq!(
+        story.told("2026-11-20T14:00:01Z"),
+        expect("", "2026-11-21T02:00:00Z", 0)
+    );
     assert_eq!(
         story.told("2026-11-21T02:00:00Z"),
         expect("2026-11-21T02:00:00Z", "2026-11-22T02:00:00Z", 0)
@@ -228,7 +283,10 @@ fn the_first_is_made_at_once_if_that_is_wanted() {
 fn an_archive_that_comes_later_finds_the_schedule_waiting() {
     let mut story = Story::new(json!({}));
     story.archive = None;
-    assert_eq!(story.look("2026-11-20T12:01:00Z").finding.reason, "ArchiveNotFound");
+    assert_eq!(
+        story.look("2026-11-20T12:01:00Z").finding.reason,
+        "ArchiveNotFound"
+    );
     let decision = story.look("2026-11-22T02:01:00Z");
     assert_eq!((decision.make, decision.status.missed), (None, Some(1)));
     story.archive = Some(false);
@@ -244,19 +302,34 @@ fn a_changed_schedule_counts_from_now() {
     story.look("2026-11-20T12:01:00Z");
     // More often: the next one comes earlier than was announced.
     story.spec.schedule = "*/10 * * * *".into();
-    assert_eq!(story.told("2026-11-20T12:02:00Z"), expect("", "2026-11-20T12:10:00Z", 0));
+    assert_eq!(
+        story.told("2026-11-20T12:02:00Z"),
+        expect("", "2026-11-20T12:10:00Z", 0)
+    );
     // Another one, noticed late: what was announced is no time of it, and nothing is made up for.
     story.spec.schedule = "5 4 * * *".into();
-    assert_eq!(story.told("2026-11-20T18:00:00Z"), expect("", "2026-11-21T04:05:00Z", 0));
+    assert_eq!(
+        story.told("2026-11-20T18:00:00Z"),
+        expect("", "2026-11-21T04:05:00Z", 0)
+    );
     // One that can't be read, and is mended.
     story.spec.schedule = "5 4 * *".into();
     let decision = story.look("2026-11-20T19:00:00Z");
-    assert_eq!((decision.finding.reason.as_ref(), decision.again), ("ScheduleInvalid", None));
+    assert_eq!(
+        (decision.finding.reason.as_ref(), decision.again),
+        ("ScheduleInvalid", None)
+    );
     story.spec.schedule = "5 4 * * *".into();
-    assert_eq!(story.told("2026-11-23T19:00:00Z"), expect("", "2026-11-24T04:05:00Z", 0));
+    assert_eq!(
+        story.told("2026-11-23T19:00:00Z"),
+        expect("", "2026-11-24T04:05:00Z", 0)
+    );
     // The same one in another zone.
     story.spec.time_zone = Some("Europe/Berlin".into());
-    assert_eq!(story.told("2026-11-23T19:00:01Z"), expect("", "2026-11-24T03:05:00Z", 0));
+    assert_eq!(
+        story.told("2026-11-23T19:00:01Z"),
+        expect("", "2026-11-24T03:05:00Z", 0)
+    );
 }
 
 #[test]
@@ -265,13 +338,24 @@ fn a_clock_that_goes_back_makes_nothing_twice_and_stops_nothing() {
     story.look("2026-11-20T12:01:00Z");
     assert!(story.look("2026-11-20T13:00:00Z").make.is_some());
     // Half an hour back: what was made is not made again.
-    for now in ["2026-11-20T12:30:00Z", "2026-11-20T12:40:00Z", "2026-11-20T13:00:00Z"] {
-        assert_eq!(story.told(now), expect("", "2026-11-20T13:10:00Z", 0), "{now}");
+    for now in [
+        "2026-11-20T12:30:00Z",
+        "2026-11-20T12:40:00Z",
+        "2026-11-20T13:00:00Z",
+    ] {
+        assert_eq!(
+            story.told(now),
+            expect("", "2026-11-20T13:10:00Z", 0),
+            "{now}"
+        );
     }
     assert!(story.look("2026-11-20T13:10:00Z").make.is_some());
     // It was wrong by a year: the schedule does not wait for it.
     assert!(story.look("2027-11-20T13:00:00Z").make.is_some());
-    assert_eq!(story.told("2026-11-20T13:20:30Z"), expect("", "2026-11-20T13:30:00Z", 0));
+    assert_eq!(
+        story.told("2026-11-20T13:20:30Z"),
+        expect("", "2026-11-20T13:30:00Z", 0)
+    );
     assert!(story.look("2026-11-20T13:30:00Z").make.is_some());
 }
 
@@ -283,11 +367,18 @@ fn who_comes_back_after_years_does_not_count_for_years() {
     let decision = story.look("2036-11-20T12:00:30Z");
     assert_eq!(decision.make.unwrap().time, at("2036-11-20T12:00:00Z"));
     assert_eq!(decision.missed.map(|(count, _)| count), Some(COUNTED));
-    assert_eq!(decision.status.next_schedule_time, Some(at("2036-11-20T12:01:00Z")));
+    assert_eq!(
+        decision.status.next_schedule_time,
+        Some(at("2036-11-20T12:01:00Z"))
+    );
     assert!(begin.elapsed().as_secs() < 5, "{:?}", begin.elapsed());
     story.spec.starting_deadline_seconds = Some(10);
     let decision = story.look("2046-11-20T12:00:30Z");
-    assert!(decision.finding.message.starts_with("1000 or more"), "{}", decision.finding.message);
+    assert!(
+        decision.finding.message.starts_with("1000 or more"),
+        "{}",
+        decision.finding.message
+    );
 }
 
 #[test]
