@@ -15,7 +15,7 @@ names = $(patsubst %.rs,--test %,$(notdir $(wildcard $(addsuffix /tests/*.rs,$(1
 UNITS := --lib --bins $(call names,repository sidecar sidecar/wal-client)
 SCENARIOS ?= $(call names,e2e)
 
-.PHONY: help parts build image cluster cluster-down check deny test demo bench clean
+.PHONY: help parts parts-cluster build image cluster cluster-down check deny test test-cluster demo demo-cluster bench clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,16 +23,19 @@ help: ## Shows this list
 parts: ## Fetches or builds the real parts into .parts/ (ten minutes once, then nothing)
 	@e2e/parts/all
 
+parts-cluster: parts ## And those of a local Kubernetes (fifteen minutes more, once)
+	@e2e/parts/cluster
+
 build: ## Builds the programs (release)
-	@echo "== building holdfast and holdfast-wal"
-	$(CARGO) build --release -p holdfast
+	@echo "== building holdfast, holdfast-operator and holdfast-wal"
+	$(CARGO) build --release -p holdfast -p holdfast-operator
 	@mkdir -p target/release
 	cp "$$(sidecar/wal-client/build.sh)" target/release/holdfast-wal
 
 image: build ## Builds the image of operator and sidecar, from the Containerfile that users get
 	@e2e/images/holdfast
 
-cluster: parts ## Brings up a local Kubernetes and prints its KUBECONFIG; CLUSTER=dev names it
+cluster: parts-cluster ## Brings up a local Kubernetes and prints its KUBECONFIG; CLUSTER=dev names it
 	@e2e/cluster/up $(CLUSTER)
 
 cluster-down: ## Takes it down; nothing of it stays
@@ -56,8 +59,17 @@ test: parts check ## All tests: check, then every scenario on real Postgres and 
 	HOLDFAST_BIN="$(CURDIR)/target/debug/holdfast" HOLDFAST_WAL_BIN="$$(sidecar/wal-client/build.sh)" \
 	$(CARGO) test --workspace --no-fail-fast $(SCENARIOS) $(TESTS) -- --test-threads=$(TEST_THREADS)
 
+test-cluster: parts-cluster ## The scenarios on a real Kubernetes; KUBECONFIG=… IMAGE=… has them run on a cluster of yours
+	$(CARGO) build --workspace --bins
+	@[ -n "$$KUBECONFIG" ] || HOLDFAST_PROFILE=debug e2e/images/holdfast
+	$(CARGO) test --workspace --no-fail-fast --test kubernetes $(TESTS) -- --test-threads=3
+
 demo: parts build ## A backup under load, an accident, and a restore to just before it
-	@demo/run
+	@demo/local
+
+demo-cluster: parts-cluster build ## The same on a real Kubernetes, by one label and the resources
+	@[ -n "$$KUBECONFIG" ] || e2e/images/holdfast
+	@demo/cluster
 
 bench: parts build ## Backup, restore and archiving next to pgBackRest, as JSON
 	@bench/run

@@ -134,6 +134,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// The image of operator and sidecar.
+    pub fn image(&self) -> &str {
+        &self.image
+    }
+
     /// Runs helm.
     ///
     /// # Errors
@@ -330,6 +335,27 @@ impl Space {
         let mut all = vec!["--namespace", &self.namespace];
         all.extend(words);
         self.cluster.kubectl(&all).await
+    }
+
+    /// Runs a script as a user would, with kubectl and helm, this namespace being the default one.
+    ///
+    /// # Errors
+    /// If it can't be run.
+    pub async fn shell(&self, script: &str, directory: &Path) -> Result<Said> {
+        let parts = parts::kubectl()?;
+        let parts = parts.parent().context("kubectl lies in a folder")?;
+        let namespace = &self.namespace;
+        let script = format!(
+            "own=$(mktemp); trap 'rm -f \"$own\"' EXIT; kubectl config view --raw --flatten >\"$own\"; export KUBECONFIG=$own
+             kubectl config set-context --current --namespace {namespace} >/dev/null
+             export PATH={}:$PATH\ncd {}\n{script}",
+            parts.display(),
+            directory.display()
+        );
+        let script = format!("PATH={}:$PATH\n{script}", parts.display());
+        self.cluster
+            .run(Path::new("bash"), &["-c", &script], None)
+            .await
     }
 
     /// Applies what must be accepted.

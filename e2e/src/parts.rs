@@ -41,7 +41,9 @@ pub fn minio() -> Result<PathBuf> {
 /// # Errors
 /// If `make parts` has not built it.
 pub fn kubectl() -> Result<PathBuf> {
-    part("kubectl")
+    part("kubectl")?;
+    // Not where the link leads: that program is every part of a cluster, by the name it is called by.
+    Ok(folder().canonicalize()?.join("kubectl"))
 }
 
 /// helm.

@@ -6,5 +6,6 @@
 mod archiving;
 mod backups;
 mod bad_input;
+mod docs;
 mod fixtures;
 mod outages;

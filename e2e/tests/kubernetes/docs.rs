@@ -1,0 +1,46 @@
+//! `docs/kubernetes.md` tells the truth: its blocks marked `bash` are run, in a namespace of their own.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use holdfast_e2e::Space;
+
+fn script(page: &str) -> String {
+    let mut script = "set -ex\n".to_owned();
+    let mut inside = false;
+    for line in page.lines() {
+        match line {
+            "```bash" => inside = true,
+            "```" => inside = false,
+            _ if inside => script += &format!("{line}\n"),
+            _ => {}
+        }
+    }
+    script
+}
+
+#[tokio::test]
+async fn every_command_of_the_page_works() -> Result<()> {
+    // It installs Holdfast, as it is installed already.
+    Space::alone("docs", async |space| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let page = std::fs::read_to_string(root.join("docs/kubernetes.md"))?;
+        let (repository, tag) = space
+            .cluster()
+            .image()
+            .rsplit_once(':')
+            .context("a tag")?;
+        let script = script(&page)
+            .replace(
+                "helm upgrade --install holdfast charts/holdfast",
+                &format!("helm upgrade --install holdfast charts/holdfast --set image.repository={repository},image.tag={tag}"),
+            )
+            // The scenario's Secrets are there.
+            .replace("kubectl create secret", "true kubectl create secret");
+        ensure!(script.lines().count() > 10, "{script}");
+        let said = space.shell(&script, &root).await?;
+        ensure!(said.ok, "{script}\n{}{}", said.out, said.err);
+        Ok(())
+    })
+    .await
+}
