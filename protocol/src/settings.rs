@@ -156,7 +156,7 @@ pub struct Compression {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Control {
-    /// An address and port, such as `0.0.0.0:9443` or `[::]:9443`.
+    /// An address and port, such as `[::]:9643` or `0.0.0.0:9643`.
     pub listen: String,
     /// PEM: who may sign the operator's certificate.
     pub ca_file: String,
@@ -170,6 +170,6 @@ pub struct Control {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Monitoring {
-    /// An address and port, such as `0.0.0.0:9187` or `[::]:9187`.
+    /// An address and port, such as `[::]:9644` or `0.0.0.0:9644`.
     pub listen: String,
 }

@@ -204,6 +204,11 @@ fn unix(time: Timestamp) -> f64 {
     time.as_millisecond() as f64 / 1000.0
 }
 
+/// As the registry ends those that it knows beforehand.
+fn sentence(help: &str) -> String {
+    format!("{help}.")
+}
+
 /// Writes metrics that are known only now.
 struct Page<'a>(DescriptorEncoder<'a>);
 
@@ -221,9 +226,9 @@ impl Page<'_> {
     }
 
     fn one(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
-        let encoder = self
-            .0
-            .encode_descriptor(name, help, None, metric.metric_type())?;
+        let encoder =
+            self.0
+                .encode_descriptor(name, &sentence(help), None, metric.metric_type())?;
         metric.encode(encoder)
     }
 
@@ -238,9 +243,9 @@ impl Page<'_> {
         let Some((_, first)) = metrics.first() else {
             return Ok(());
         };
-        let mut encoder = self
-            .0
-            .encode_descriptor(name, help, None, first.metric_type())?;
+        let mut encoder =
+            self.0
+                .encode_descriptor(name, &sentence(help), None, first.metric_type())?;
         for (value, metric) in &metrics {
             metric.encode(encoder.encode_family(&[(label, *value)])?)?;
         }
