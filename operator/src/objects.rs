@@ -9,10 +9,10 @@ use crate::names::Key;
 use futures::TryStreamExt;
 use kube::api::Api;
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
@@ -154,7 +154,7 @@ impl Watches<'_> {
     /// Verbs: list, watch.
     pub fn begin<K: Watched>(
         &self,
-        config: watch::Config,
+        config: watcher::Config,
         slim: fn(&mut K),
         touched: impl Fn(&K) + Clone + Send + Sync + 'static,
     ) -> Objects<K> {
@@ -203,7 +203,7 @@ impl<K: Watched, F: Fn(&K) + Send> Follower<K, F> {
     async fn follow(
         mut self,
         api: Api<DeserializeGuard<K>>,
-        config: watch::Config,
+        config: watcher::Config,
         stop: CancellationToken,
     ) {
         let mut stream = pin!(watcher::watcher(api, config).default_backoff());
@@ -215,6 +215,8 @@ impl<K: Watched, F: Fn(&K) + Send> Follower<K, F> {
             match event {
                 Ok(Some(event)) => self.take(event).await,
                 Ok(None) => return,
+                // Every watch ends so after a while, and is begun anew.
+                Err(watcher::Error::WatchError(status)) if status.code == 410 => {}
                 Err(error) => {
                     let kind = K::kind(&());
                     tracing::warn!(%kind, "can't watch: {error}");

@@ -229,14 +229,44 @@ mod tests {
 
     fn of(members: &[Member], stored: &Known, accepted: Option<u64>) -> ArchiveStatus {
         let name = |id: &str| (id == "b1").then(|| "nightly-1".to_owned());
-        status(
-            members,
-            stored,
-            accepted.map(SystemIdentifier),
-            name,
-            vec![],
-            None,
-        )
+        after(members, stored, accepted, name, None)
+    }
+
+    fn after(
+        members: &[Member],
+        stored: &Known,
+        accepted: Option<u64>,
+        name: impl Fn(&str) -> Option<String>,
+        before: Option<&ArchiveStatus>,
+    ) -> ArchiveStatus {
+        let accepted = accepted.map(SystemIdentifier);
+        status(members, stored, accepted, name, vec![], before)
+    }
+
+    #[test]
+    fn nothing_vanishes_while_the_repository_is_not_read_yet() {
+        let name = |_: &str| None;
+        let base = of(&[primary(json!({}))], &stored(Some(7)), Some(7));
+        let restarted = |members: &[Member], known: &Known, accepted| {
+            after(members, known, accepted, name, Some(&base))
+        };
+        let trouble = Known::Trouble {
+            reason: "StoreUnreachable",
+            why: "no".into(),
+            last: None,
+        };
+        for known in [&Known::NotYet, &trouble] {
+            assert_eq!(restarted(&[primary(json!({}))], known, Some(7)), base);
+            let silent = restarted(&[], known, None);
+            assert_eq!(silent.recovery_window, base.recovery_window);
+            assert_eq!(silent.system_identifier, base.system_identifier);
+        }
+        let other = json!({"postgres": {"systemIdentifier": "8"}});
+        let other = restarted(&[primary(other)], &Known::NotYet, Some(8));
+        assert_eq!((other.recovery_window, other.last_backup), (None, None));
+        // What was read and is not there has gone.
+        let gone = restarted(&[], &stored(None), None);
+        assert_eq!((gone.recovery_window, gone.last_backup), (None, None));
     }
 
     #[test]

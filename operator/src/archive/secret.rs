@@ -12,6 +12,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// What a Secret that we rendered holds.
@@ -53,11 +54,14 @@ pub async fn write(
 ) -> Result<Written, ReconcileError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), &archive.namespace);
     let name = rendered_secret(&archive.name);
-    let version = seen.and_then(|secret| secret.resource_version());
-    let secret = secret_of(archive, content, system, version);
-    if seen.is_some() {
-        let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        api.patch(&name, &parameters, &Patch::Apply(&secret))
+    let secret = secret_of(archive, content, system);
+    if let Some(seen) = seen {
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Merge(patch(&secret, seen));
+        api.patch(&name, &parameters, &patch)
             .await
             .map_err(ReconcileError::api("can't write the pods' Secret"))?;
         metrics.written("Secret");
@@ -102,12 +106,31 @@ pub fn is_ours(secret: &Secret, archive: &Key) -> bool {
         && secret.name_any() == rendered_secret(&archive.name)
 }
 
-fn secret_of(
-    archive: &Key,
-    content: &Present,
-    system: Option<SystemIdentifier>,
-    resource_version: Option<String>,
-) -> Secret {
+/// What makes `seen` hold what `secret` holds, and no entry besides, if it is still that version. Labels and annotations
+/// of others stay.
+fn patch(secret: &Secret, seen: &Secret) -> Value {
+    let entry = |value: Option<&ByteString>| match value {
+        Some(value) => json!(value),
+        None => Value::Null,
+    };
+    let wanted = secret.data.iter().flatten();
+    let gone = seen.data.iter().flatten().map(|(name, _)| (name, None));
+    let data: serde_json::Map<String, Value> = gone
+        .chain(wanted.map(|(name, value)| (name, Some(value))))
+        .map(|(name, value)| (name.clone(), entry(value)))
+        .collect();
+    json!({
+        "metadata": {
+            "uid": seen.metadata.uid,
+            "resourceVersion": seen.metadata.resource_version,
+            "labels": secret.metadata.labels,
+            "annotations": secret.metadata.annotations,
+        },
+        "data": data,
+    })
+}
+
+fn secret_of(archive: &Key, content: &Present, system: Option<SystemIdentifier>) -> Secret {
     let mut annotations = BTreeMap::from([(
         GENERATION_ANNOTATION.to_owned(),
         content.generation.to_string(),
@@ -118,7 +141,6 @@ fn secret_of(
         metadata: ObjectMeta {
             name: Some(rendered_secret(&archive.name)),
             namespace: Some(archive.namespace.clone()),
-            resource_version,
             labels: Some(BTreeMap::from([
                 (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
                 (ARCHIVE_LABEL.to_owned(), archive.name.clone()),
@@ -147,12 +169,7 @@ mod tests {
             generation: 7,
             entries: Entries::from([("config.yaml".into(), b"a: 1".to_vec())]),
         };
-        let secret = secret_of(
-            &archive,
-            &content,
-            Some(SystemIdentifier(9)),
-            Some("3".into()),
-        );
+        let secret = secret_of(&archive, &content, Some(SystemIdentifier(9)));
         assert_eq!(present(&secret), content);
         assert_eq!(system(&secret), Some(SystemIdentifier(9)));
         assert!(is_ours(&secret, &archive));
@@ -170,5 +187,30 @@ mod tests {
             (present(&stranger).generation, system(&stranger)),
             (0, None)
         );
+    }
+
+    #[test]
+    fn a_patch_removes_what_is_not_wanted_and_names_the_version_that_was_seen() {
+        let archive = Key::new("shop", "orders");
+        let of = |entries: &[(&str, &str)]| Present {
+            generation: 7,
+            entries: entries
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
+                .collect(),
+        };
+        let mut seen = secret_of(&archive, &of(&[("a", "1"), ("old", "x")]), None);
+        seen.metadata.resource_version = Some("12".into());
+        let wanted = secret_of(&archive, &of(&[("a", "2"), ("b", "3")]), None);
+        let patch = patch(&wanted, &seen);
+        assert_eq!(patch["metadata"]["resourceVersion"], "12");
+        assert_eq!(
+            patch["data"],
+            json!({"a": "Mg==", "b": "Mw==", "old": null})
+        );
+        let mut patched = serde_json::to_value(&seen).unwrap();
+        json_patch::merge(&mut patched, &patch);
+        let patched: Secret = serde_json::from_value(patched).unwrap();
+        assert_eq!(present(&patched), of(&[("a", "2"), ("b", "3")]));
     }
 }

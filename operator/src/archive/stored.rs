@@ -131,11 +131,12 @@ impl StoredArchives {
             .unwrap_or_default()
     }
 
-    /// Says that something has changed in an archive's repository: it is read again within seconds.
+    /// Says that something has changed in an archive's repository: it is read again at once, but no oftener than every
+    /// five seconds.
     pub fn stale(&self, context: &Context, archive: &Key) {
         if let Some(entry) = self.lock().get_mut(archive) {
             entry.again = true;
-            entry.due = entry.due.min(Instant::now() + LEAST);
+            entry.due = entry.due.min(entry.read + LEAST);
         }
         context.wakers.archives.wake(archive.clone());
     }

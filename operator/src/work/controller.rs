@@ -193,14 +193,25 @@ mod tests {
         }
         let metrics = Arc::new(Metrics::new());
         let running = tokio::spawn(run(looker.clone(), waker.clone(), metrics, stop.clone()));
-        // The first retry comes after a second.
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let looked = async |name: &str, times: usize| {
+            let count = || {
+                let looks = looker.looks.lock().unwrap();
+                looks.iter().filter(|look| *look == name).count()
+            };
+            while count() < times {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // Each is looked at, and what went wrong again.
+        for (name, times) in names.iter().zip([1, 1, 1, 2, 2]) {
+            looked(name, times).await;
+        }
         waker.wake(Key::new("n", "a"));
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        looked("a", 2).await;
         stop.cancel();
         running.await.unwrap();
         let looks = looker.looks.lock().unwrap();
-        for (name, times) in names.iter().zip([2, 1, 1, 2, 2]) {
+        for (name, times) in names.iter().zip([2, 1, 1]) {
             let count = looks.iter().filter(|look| look == name).count();
             assert_eq!(count, times, "{name}");
         }
