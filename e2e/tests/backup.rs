@@ -118,6 +118,40 @@ async fn while_tables_come_go_and_shrink() -> Result<()> {
     .await
 }
 
+/// Nothing is written any more: only the primary can close the segment that a standby's backup ends in. The backup
+/// names it, says what to run there, waits, and is complete when that was done.
+async fn waits_for_the_primary(
+    world: &World,
+    primary: &Postgres,
+    standby: &Holdfast,
+    log: &str,
+) -> Result<()> {
+    let mut backup = Daemon::spawn(
+        "holdfast backup",
+        standby.command(&["backup"])?,
+        &world.path(&format!("log/{log}.log")),
+    )?;
+    eventually("it says what to run", async || {
+        ensure!(
+            backup.log().contains("pg_switch_wal()"),
+            "{}",
+            backup.tail()
+        );
+        Ok(())
+    })
+    .await?;
+    ensure!(backup.is_running()?);
+    let named = backup
+        .log()
+        .split(|c: char| !c.is_ascii_hexdigit())
+        .any(|word| word.len() == 24 && word.starts_with("00000001"));
+    ensure!(named, "it names no segment\n{}", backup.tail());
+    primary.execute("SELECT pg_switch_wal()").await?;
+    let status = backup.wait(Duration::from_secs(120)).await?;
+    ensure!(status.success(), "{status}\n{}", backup.tail());
+    Ok(())
+}
+
 /// On 14 by the functions' old names, on 17 by the new ones.
 async fn of_a_standby(major: u32) -> Result<()> {
     World::scenario("standby", async |world| {
@@ -129,53 +163,14 @@ async fn of_a_standby(major: u32) -> Result<()> {
         ledger.write(&primary, 20).await?;
         standby.wait_replayed(&primary.lsn().await?).await?;
         primary.execute("CHECKPOINT").await?;
-        // Nothing is written any more: only the primary can close the segment that the backup ends in.
-        let mut backup = Daemon::spawn(
-            "holdfast backup",
-            second.command(&["backup"])?,
-            &world.path("log/standby-backup.log"),
-        )?;
-        eventually("it says what to run", async || {
-            ensure!(
-                backup.log().contains("pg_switch_wal()"),
-                "{}",
-                backup.tail()
-            );
-            Ok(())
-        })
-        .await?;
-        ensure!(backup.is_running()?);
-        let named = backup
-            .log()
-            .split(|c: char| !c.is_ascii_hexdigit())
-            .any(|word| word.len() == 24 && word.starts_with("00000001"));
-        ensure!(named, "it names no segment\n{}", backup.tail());
-        primary.execute("SELECT pg_switch_wal()").await?;
-        let status = backup.wait(Duration::from_secs(120)).await?;
-        ensure!(status.success(), "{status}\n{}", backup.tail());
+        waits_for_the_primary(world, &primary, &second, "standby-backup").await?;
 
         // Taken by a sidecar, it tells the same to who ordered it.
         ledger.write(&primary, 5).await?;
         standby.wait_replayed(&primary.lsn().await?).await?;
         primary.execute("CHECKPOINT").await?;
         let of_standby = second.sidecar().await?;
-        let mut ordered = Daemon::spawn(
-            "holdfast backup by the sidecar",
-            second.command(&["backup"])?,
-            &world.path("log/ordered-backup.log"),
-        )?;
-        eventually("it says what to run", async || {
-            ensure!(
-                ordered.log().contains("pg_switch_wal()"),
-                "{}",
-                ordered.tail()
-            );
-            Ok(())
-        })
-        .await?;
-        primary.execute("SELECT pg_switch_wal()").await?;
-        let status = ordered.wait(Duration::from_secs(120)).await?;
-        ensure!(status.success(), "{status}\n{}", ordered.tail());
+        waits_for_the_primary(world, &primary, &second, "ordered-backup").await?;
         of_standby.stop().await?;
 
         // Under load it closes by itself.
