@@ -19,7 +19,7 @@ mod window;
 
 pub use indexes::Indexes;
 pub use refusal::Refusal;
-pub use standing::Standing;
+pub use standing::{Standing, hole_after, newest_complete};
 pub use window::Window;
 
 use crate::catalogue::Catalogue;

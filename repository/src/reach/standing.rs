@@ -23,14 +23,17 @@ impl Standing {
     pub async fn of(catalogue: &Catalogue, source: &impl Indexes) -> Result<Self, ObjectError> {
         let window = Window::of(catalogue, source).await?;
         Ok(Self {
-            hole: window.as_ref().and_then(|window| hole(catalogue, window)),
-            newest: newest(catalogue).cloned(),
+            hole: window
+                .as_ref()
+                .and_then(|window| hole_after(catalogue, window)),
+            newest: newest_complete(catalogue).cloned(),
             window,
         })
     }
 }
 
-fn newest(catalogue: &Catalogue) -> Option<&BackupFacts> {
+/// The newest complete backup, on any timeline.
+pub fn newest_complete(catalogue: &Catalogue) -> Option<&BackupFacts> {
     catalogue
         .backups
         .iter()
@@ -39,7 +42,8 @@ fn newest(catalogue: &Catalogue) -> Option<&BackupFacts> {
         .max_by_key(|facts| (facts.timeline, facts.stop))
 }
 
-fn hole(catalogue: &Catalogue, window: &Window) -> Option<SegmentName> {
+/// The segment whose absence ends the window although there is later WAL.
+pub fn hole_after(catalogue: &Catalogue, window: &Window) -> Option<SegmentName> {
     let lineage = catalogue.lineage(window.timeline)?;
     let newest = catalogue.restorable(&lineage).first()?.start;
     let chain = catalogue.chain(&lineage, newest.segment(catalogue.segment_size));

@@ -8,7 +8,7 @@ use crate::status::{
 use holdfast_postgres::server::Settings as ServerSettings;
 use holdfast_postgres::{Lsn, TimelineId};
 use holdfast_repository::catalogue::{Catalogue, CataloguedBackup};
-use holdfast_repository::reach::Window;
+use holdfast_repository::reach::{Window, hole_after, newest_complete};
 
 /// Of the newest incarnation; backups of all.
 pub(super) fn status(found: &Found, repository: &str) -> ArchiveStatus {
@@ -49,7 +49,7 @@ pub(super) fn status(found: &Found, repository: &str) -> ArchiveStatus {
             .map(|window| window.latest_time),
     });
     status.recovery_window = window_of.map(recovery_window);
-    status.last_backup = newest_complete(catalogue).map(|backup| backup.facts.id.clone());
+    status.last_backup = newest_complete(catalogue).map(|facts| facts.id.clone());
     status.conditions = vec![recoverable(newest)];
     if let Answer::Told(settings, current) = &found.server {
         add_server(&mut status, newest, settings, *current);
@@ -71,14 +71,6 @@ fn recovery_window(window: &Window) -> RecoveryWindow {
         latest_time: Some(*latest_time),
         latest_lsn: Some(latest_lsn.to_string()),
     }
-}
-
-fn newest_complete(catalogue: &Catalogue) -> Option<&CataloguedBackup> {
-    let complete = catalogue
-        .backups
-        .iter()
-        .filter(|backup| backup.is_complete());
-    complete.max_by_key(|backup| (backup.facts.timeline, backup.facts.stop))
 }
 
 fn recoverable(incarnation: &Incarnation) -> Condition {
@@ -105,18 +97,6 @@ fn recoverable(incarnation: &Incarnation) -> Condition {
             ),
         },
     }
-}
-
-/// The segment whose absence ends the window although there is later WAL.
-fn hole_after(catalogue: &Catalogue, window: &Window) -> Option<String> {
-    let lineage = catalogue.lineage(window.timeline)?;
-    let newest = catalogue
-        .restorable(&lineage)
-        .first()?
-        .start
-        .segment(catalogue.segment_size);
-    let chain = catalogue.chain(&lineage, newest);
-    chain.gap.then(|| chain.missing.to_string())
 }
 
 fn add_server(
