@@ -43,6 +43,33 @@ impl Daemon {
         })
     }
 
+    /// Starts what `command` makes and holds it still (SIGSTOP) while `on_its_way`: again, should a quick machine have
+    /// ended it before it was looked at.
+    ///
+    /// # Errors
+    /// If it was never seen so; with its log.
+    pub async fn held(
+        name: &str,
+        log: &Path,
+        command: impl Fn() -> Result<Command>,
+        on_its_way: impl AsyncFn() -> Result<bool>,
+    ) -> Result<Self> {
+        for _ in 0..10 {
+            let mut daemon = Self::spawn(name, command()?, log)?;
+            while daemon.is_running()? {
+                if on_its_way().await? {
+                    daemon.pause()?;
+                    if daemon.is_running()? && on_its_way().await? {
+                        return Ok(daemon);
+                    }
+                    let _ = daemon.resume();
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        bail!("{name} was never seen on its way\n{}", tail(log))
+    }
+
     /// Its process id, while it runs.
     pub fn pid(&self) -> Option<i32> {
         self.child.id().and_then(|id| i32::try_from(id).ok())

@@ -54,6 +54,25 @@ pub struct Sidecar {
 }
 
 impl World {
+    /// A primary with segments of 1 MB that archives to a folder, with its sidecar.
+    ///
+    /// # Errors
+    /// With all that a program said.
+    pub async fn archiving(&self, major: u32) -> Result<(Postgres, Holdfast, Sidecar)> {
+        let primary = self
+            .postgres("primary", major)
+            .segment_mib(1)
+            .create()
+            .await?;
+        let holdfast = self
+            .holdfast("shop/orders", &primary)
+            .filesystem("backups")?
+            .build()?;
+        let sidecar = holdfast.sidecar().await?;
+        primary.archive_with(&holdfast).await?;
+        Ok((primary, holdfast, sidecar))
+    }
+
     /// Configures Holdfast for a server. `archive` is `<namespace>/<name>`. A repository must be chosen before `build`.
     pub fn holdfast(&self, archive: &str, postgres: &Postgres) -> Builder {
         Builder {
@@ -352,6 +371,21 @@ impl Holdfast {
     /// With all that it said.
     pub async fn backup(&self) -> Result<serde_json::Value> {
         self.json(&["backup", "--type", "full"]).await
+    }
+
+    /// Starts a backup and holds it still (SIGSTOP) in the middle: a pack is stored, the manifest is not.
+    ///
+    /// # Errors
+    /// If it was never seen so; with its log.
+    pub async fn held_backup(&self, log: &str) -> Result<Daemon> {
+        let objects = self.objects()?;
+        let count = async |part| Ok::<_, anyhow::Error>(objects.keys(part).await?.len());
+        let (packs, manifests) = (count("/packs/").await?, count("/manifest").await?);
+        let on_its_way =
+            async || Ok(count("/packs/").await? > packs && count("/manifest").await? == manifests);
+        let log = self.settings.world.path(&format!("log/{log}.log"));
+        let command = || self.command(&["backup"]);
+        Daemon::held("holdfast backup", &log, command, on_its_way).await
     }
 
     /// Restores to a directory, with further arguments such as `--target-name`, and answers Restore.status.

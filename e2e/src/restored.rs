@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::daemon::Daemon;
 use crate::holdfast::Holdfast;
 use crate::postgres::Postgres;
+use crate::snapshot::folder_bytes;
 use crate::world::World;
 
 /// Settings that belong to a recovery and must be gone after it.
@@ -63,6 +65,33 @@ impl World {
             status,
             postgres: self.copy_on(name, major, &dir)?,
         })
+    }
+
+    /// Starts a restore and holds it still (SIGSTOP) once so many bytes are there.
+    ///
+    /// # Errors
+    /// If it was never seen so; with its log.
+    pub async fn held_restore(
+        &self,
+        holdfast: &Holdfast,
+        dir: &Path,
+        arguments: &[&str],
+        bytes: u64,
+    ) -> Result<Daemon> {
+        let to = dir.to_string_lossy();
+        let mut words = vec!["restore", "--to", &to];
+        words.extend_from_slice(arguments);
+        let existed = dir.exists();
+        let command = || {
+            if !existed && dir.exists() {
+                std::fs::remove_dir_all(dir)?;
+            }
+            holdfast.command(&words)
+        };
+        let on_its_way =
+            async || Ok(dir.join("holdfast.unfinished").exists() && folder_bytes(dir) >= bytes);
+        let log = self.path("log/restore.log");
+        Daemon::held("holdfast restore", &log, command, on_its_way).await
     }
 
     /// A server on a restored directory that archives nothing, whatever its settings say: it is a copy.

@@ -5,26 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_e2e::{
-    Daemon, Holdfast, Ledger, Minio, Postgres, Shutdown, Sidecar, Target, World, eventually,
+    Daemon, Holdfast, Ledger, Minio, Postgres, Shutdown, Target, World, eventually,
 };
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-/// A primary with segments of 1 MB that archives to a folder.
-async fn archiving(world: &World, major: u32) -> Result<(Postgres, Holdfast, Sidecar)> {
-    let primary = world
-        .postgres("primary", major)
-        .segment_mib(1)
-        .create()
-        .await?;
-    let holdfast = world
-        .holdfast("shop/orders", &primary)
-        .filesystem("backups")?
-        .build()?;
-    let sidecar = holdfast.sidecar().await?;
-    primary.archive_with(&holdfast).await?;
-    Ok((primary, holdfast, sidecar))
-}
 
 /// Restores to the end and holds every row against the ledger.
 async fn judge(
@@ -42,22 +26,6 @@ async fn judge(
     Ok(restored.postgres)
 }
 
-/// Starts `holdfast backup` and answers the running program once it has stored a pack, held still (SIGSTOP).
-async fn held(world: &World, holdfast: &Holdfast, log: &str) -> Result<Daemon> {
-    let objects = holdfast.objects()?;
-    let before = objects.keys("/packs/").await?.len();
-    let log = world.path(&format!("log/{log}.log"));
-    let mut backup = Daemon::spawn("holdfast backup", holdfast.command(&["backup"])?, &log)?;
-    loop {
-        if objects.keys("/packs/").await?.len() > before {
-            backup.pause()?;
-            return Ok(backup);
-        }
-        ensure!(backup.is_running()?, "it ended at once\n{}", backup.tail());
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
 /// The path of a table's file, relative to the data directory.
 async fn file_of(postgres: &Postgres, table: &str) -> Result<String> {
     postgres
@@ -68,7 +36,7 @@ async fn file_of(postgres: &Postgres, table: &str) -> Result<String> {
 #[tokio::test]
 async fn while_tables_come_go_and_shrink() -> Result<()> {
     World::scenario("churn", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world, 17).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         let mut ledger = Ledger::create(&primary).await?;
         primary.pgbench(&["-i", "-s", "4", "-q"]).await?;
         let load = ledger.start(&primary, 2).await?;
@@ -155,7 +123,7 @@ async fn waits_for_the_primary(
 /// On 14 by the functions' old names, on 17 by the new ones.
 async fn of_a_standby(major: u32) -> Result<()> {
     World::scenario("standby", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world, major).await?;
+        let (primary, holdfast, sidecar) = world.archiving(major).await?;
         let mut ledger = Ledger::create(&primary).await?;
         primary.pgbench(&["-i", "-s", "2", "-q"]).await?;
         let standby = primary.standby("standby").await?;
@@ -217,12 +185,12 @@ async fn of_a_standby_of_17() -> Result<()> {
 #[tokio::test]
 async fn a_second_one_at_once_is_told_who_holds_the_server() -> Result<()> {
     World::scenario("twice", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world, 17).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         primary.pgbench(&["-i", "-s", "6", "-q"]).await?;
         // By two processes of their own.
         let other = holdfast.settings().instance("other").build()?;
         let third = holdfast.settings().instance("third").build()?;
-        let mut first = held(world, &other, "first").await?;
+        let mut first = other.held_backup("first").await?;
         for holdfast in [&third, &holdfast] {
             let refused = holdfast.run(&["backup"]).await?.expect_code(3)?;
             ensure!(
@@ -257,7 +225,7 @@ async fn a_second_one_at_once_is_told_who_holds_the_server() -> Result<()> {
 #[tokio::test]
 async fn unlogged_and_temporary_relations_are_left_out() -> Result<()> {
     World::scenario("unlogged", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world, 17).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         let mut ledger = Ledger::create(&primary).await?;
         let (oid, _) = primary.tablespace("space").await?;
         primary
@@ -368,7 +336,7 @@ async fn where_pg_wal_is_a_symbolic_link() -> Result<()> {
 #[tokio::test]
 async fn every_corrupted_page_is_named() -> Result<()> {
     World::scenario("corrupt", async |world| {
-        let (mut primary, holdfast, sidecar) = archiving(world, 17).await?;
+        let (mut primary, holdfast, sidecar) = world.archiving(17).await?;
         primary
             .execute("CREATE TABLE t AS SELECT generate_series(1, 100000) AS i; CREATE TABLE u AS SELECT 1 AS i")
             .await?;
@@ -470,7 +438,7 @@ async fn ask(socket: &Path, request: &str, body: &str) -> Result<(String, Value)
 #[tokio::test]
 async fn through_the_sidecar_and_without_it_the_same_is_told() -> Result<()> {
     World::scenario("roads", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world, 17).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         let ledger = Ledger::create(&primary).await?;
         ledger.write(&primary, 20).await?;
         let socket = control_socket(&holdfast);
@@ -600,10 +568,10 @@ async fn through_the_sidecar_and_without_it_the_same_is_told() -> Result<()> {
 #[tokio::test]
 async fn long_work_shows_lines_where_there_is_no_terminal() -> Result<()> {
     World::scenario("lines", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world, 17).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         primary.pgbench(&["-i", "-s", "6", "-q"]).await?;
         let alone = holdfast.settings().instance("alone").build()?;
-        let mut backup = held(world, &alone, "lines").await?;
+        let mut backup = alone.held_backup("lines").await?;
         // A line is due every five seconds, also of work that was held up.
         tokio::time::sleep(Duration::from_secs(6)).await;
         backup.resume()?;
@@ -623,7 +591,7 @@ async fn long_work_shows_lines_where_there_is_no_terminal() -> Result<()> {
 #[tokio::test]
 async fn a_sidecar_killed_in_the_middle_leaves_no_backup_and_its_client_is_told() -> Result<()> {
     World::scenario("killed", async |world| {
-        let (primary, holdfast, mut sidecar) = archiving(world, 17).await?;
+        let (primary, holdfast, mut sidecar) = world.archiving(17).await?;
         let mut ledger = Ledger::create(&primary).await?;
         primary.pgbench(&["-i", "-s", "6", "-q"]).await?;
         let load = ledger.start(&primary, 2).await?;
@@ -668,7 +636,7 @@ async fn a_sidecar_killed_in_the_middle_leaves_no_backup_and_its_client_is_told(
 #[tokio::test]
 async fn a_sidecar_that_ends_stops_its_backup_and_finishes_its_wal() -> Result<()> {
     World::scenario("ends", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world, 17).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         primary.pgbench(&["-i", "-s", "6", "-q"]).await?;
         let objects = holdfast.objects()?;
         let mut client = Daemon::spawn(
@@ -696,7 +664,7 @@ async fn a_sidecar_that_ends_stops_its_backup_and_finishes_its_wal() -> Result<(
 #[tokio::test]
 async fn a_backup_whose_wal_is_missing_is_not_complete() -> Result<()> {
     World::scenario("incomplete", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world, 17).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         let alone = holdfast.settings().instance("alone").build()?;
         primary.archive_all().await?;
         primary.configure(&[("archive_command", "false")]).await?;

@@ -4,9 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use holdfast_e2e::restored::ensure_not_startable;
-use holdfast_e2e::snapshot::folder_bytes;
 use holdfast_e2e::{
     Daemon, Holdfast, Ledger, Objects, Output, Postgres, Shutdown, Target, World, eventually,
 };
@@ -280,17 +279,7 @@ struct Large {
 
 impl Large {
     async fn make(world: &World) -> Result<Self> {
-        let postgres = world
-            .postgres("primary", 17)
-            .segment_mib(1)
-            .create()
-            .await?;
-        let holdfast = world
-            .holdfast("shop/orders", &postgres)
-            .filesystem("backups")?
-            .build()?;
-        let sidecar = holdfast.sidecar().await?;
-        postgres.archive_with(&holdfast).await?;
+        let (postgres, holdfast, sidecar) = world.archiving(17).await?;
         let mut ledger = Ledger::create(&postgres).await?;
         postgres.pgbench(&["-i", "-s", "6", "-q"]).await?;
         let backup = holdfast.backup().await?;
@@ -316,33 +305,10 @@ impl Large {
         Daemon::spawn("holdfast restore", command, &world.path("log/restore.log"))
     }
 
-    /// Starts a restore and holds it still (SIGSTOP) once so many bytes are there.
+    /// See [`World::held_restore`].
     async fn held(&self, world: &World, dir: &Path, overwrite: bool, bytes: u64) -> Result<Daemon> {
-        // A quick machine may have ended it before it was looked at.
-        for _ in 0..10 {
-            let mut restore = self.restore(world, dir, overwrite)?;
-            loop {
-                let begun = dir.join("holdfast.unfinished").exists();
-                if begun && folder_bytes(dir) >= bytes {
-                    restore.pause()?;
-                    if restore.is_running()? && dir.join("holdfast.unfinished").exists() {
-                        return Ok(restore);
-                    }
-                }
-                if !restore.is_running()? {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            if !overwrite {
-                std::fs::remove_dir_all(dir)?;
-            }
-        }
-        bail!(
-            "the restore was never seen with {bytes} of {} bytes\n{}",
-            self.bytes,
-            holdfast_e2e::daemon::tail(&world.path("log/restore.log"))
-        )
+        let words: &[&str] = if overwrite { &["--overwrite"] } else { &[] };
+        world.held_restore(&self.holdfast, dir, words, bytes).await
     }
 
     async fn judge(&self, world: &World, name: &str, dir: &Path) -> Result<()> {
@@ -439,40 +405,6 @@ async fn a_disk_that_is_too_small_is_refused_before_a_byte_is_written() -> Resul
     .await
 }
 
-/// `holdfast backup` that is held still (SIGSTOP) in the middle: a pack is stored, the manifest is not.
-async fn held_backup(world: &World, holdfast: &Holdfast, number: usize) -> Result<Daemon> {
-    let objects = holdfast.objects()?;
-    let before = objects.keys("/packs/").await?.len();
-    let backup = Daemon::spawn(
-        "holdfast backup",
-        holdfast.command(&["backup"])?,
-        &world.path(&format!("log/backup-{number}.log")),
-    )?;
-    loop {
-        if objects.keys("/packs/").await?.len() > before {
-            backup.pause()?;
-            return Ok(backup);
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-/// The backups that `info` lists as complete.
-fn ids(info: &serde_json::Value) -> Result<Vec<String>> {
-    let backups = info["backups"].as_array().context("backups")?;
-    let complete = |backup: &&serde_json::Value| {
-        backup["conditions"].as_array().is_some_and(|all| {
-            all.iter()
-                .any(|one| one["type"] == "Complete" && one["status"] == "True")
-        })
-    };
-    Ok(backups
-        .iter()
-        .filter(complete)
-        .map(|backup| backup["id"].to_string())
-        .collect())
-}
-
 #[tokio::test]
 async fn a_backup_that_is_killed_is_no_backup_and_the_next_one_works() -> Result<()> {
     World::scenario("no-backup", async |world| {
@@ -482,11 +414,11 @@ async fn a_backup_that_is_killed_is_no_backup_and_the_next_one_works() -> Result
         let sidecar = other.sidecar().await?;
         large.postgres.archive_with(&other).await?;
         for number in 0..3 {
-            let known = ids(&large.holdfast.info().await?)?;
-            let mut backup = held_backup(world, &large.holdfast, number).await?;
+            let known = large.holdfast.complete_backups().await?;
+            let mut backup = large.holdfast.held_backup(&format!("backup-{number}")).await?;
             backup.kill9().await?;
-            let now = large.holdfast.info().await?;
-            ensure!(ids(&now)? == known, "{now:#}");
+            let now = large.holdfast.complete_backups().await?;
+            ensure!(now == known, "{now:?} and not {known:?}");
             large.holdfast.verify().await?.success()?;
             eventually("the dead backup's session is gone", async || {
                 let sessions = large
@@ -521,17 +453,7 @@ async fn a_backup_that_is_killed_is_no_backup_and_the_next_one_works() -> Result
 async fn a_full_repository_acknowledges_nothing() -> Result<()> {
     World::scenario("full-store", async |world| {
         let disk = world.small_disk("backups", 60).await?;
-        let primary = world
-            .postgres("primary", 17)
-            .segment_mib(1)
-            .create()
-            .await?;
-        let holdfast = world
-            .holdfast("shop/orders", &primary)
-            .filesystem("backups")?
-            .build()?;
-        let sidecar = holdfast.sidecar().await?;
-        primary.archive_with(&holdfast).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         let mut ledger = Ledger::create(&primary).await?;
         holdfast.backup().await?;
         let mut fill = world.command("dd");
@@ -567,8 +489,8 @@ async fn a_full_repository_acknowledges_nothing() -> Result<()> {
         std::fs::remove_file(disk.join("filler"))?;
         primary.archive_all().await?;
         ledger.read_wal(&primary).await?;
-        let info = holdfast.info().await?;
-        ensure!(ids(&info)?.len() == 1, "{}\n{info:#}", failed.stderr);
+        let complete = holdfast.complete_backups().await?;
+        ensure!(complete.len() == 1, "{}\n{complete:?}", failed.stderr);
         holdfast.verify().await?.success()?;
         let mut restored = world.restored("restored", 17, &holdfast, &[], &[]).await?;
         restored.postgres.start().await?;

@@ -58,17 +58,7 @@ async fn is_refused(
 #[tokio::test]
 async fn only_moments_that_work_are_printed() -> Result<()> {
     World::scenario("info", async |world| {
-        let mut primary = world
-            .postgres("primary", 17)
-            .segment_mib(1)
-            .create()
-            .await?;
-        let holdfast = world
-            .holdfast("shop/orders", &primary)
-            .filesystem("backups")?
-            .build()?;
-        let sidecar = holdfast.sidecar().await?;
-        primary.archive_with(&holdfast).await?;
+        let (mut primary, holdfast, sidecar) = world.archiving(17).await?;
         primary.execute("CREATE TABLE t AS SELECT 1 AS a").await?;
         primary.archive_all().await?;
 

@@ -10,22 +10,6 @@ use holdfast_postgres::{Lsn, SegmentName, SegmentSize, TimelineId};
 
 const MIB: u32 = 1 << 20;
 
-/// A primary of 17 with segments of 1 MB that archives to a folder.
-async fn archiving(world: &World) -> Result<(Postgres, Holdfast, Sidecar)> {
-    let primary = world
-        .postgres("primary", 17)
-        .segment_mib(1)
-        .create()
-        .await?;
-    let holdfast = world
-        .holdfast("shop/orders", &primary)
-        .filesystem("backups")?
-        .build()?;
-    let sidecar = holdfast.sidecar().await?;
-    primary.archive_with(&holdfast).await?;
-    Ok((primary, holdfast, sidecar))
-}
-
 fn segment(timeline: u32, lsn: Lsn) -> Result<SegmentName> {
     let size = SegmentSize::new(MIB)?;
     Ok(SegmentName::new(
@@ -124,7 +108,7 @@ async fn restored_with_sidecar(
 async fn what_is_acknowledged_is_there_after_the_sidecar_was_killed_again_and_again() -> Result<()>
 {
     World::scenario("killed", async |world| {
-        let (primary, holdfast, mut sidecar) = archiving(world).await?;
+        let (primary, holdfast, mut sidecar) = world.archiving(17).await?;
         let acknowledged = world.write("home/acknowledged", "")?;
         let command = format!(
             "{} && echo %f >> {}",
@@ -190,7 +174,7 @@ async fn what_is_acknowledged_is_there_after_the_sidecar_was_killed_again_and_ag
 #[tokio::test]
 async fn a_standby_may_archive_the_same_wal_first_or_second() -> Result<()> {
     World::scenario("always", async |world| {
-        let (mut primary, holdfast, sidecar) = archiving(world).await?;
+        let (mut primary, holdfast, sidecar) = world.archiving(17).await?;
         let mut ledger = Ledger::create(&primary).await?;
         holdfast.backup().await?;
         let mut standby = primary.standby_unstarted("standby").await?;
@@ -251,7 +235,7 @@ async fn a_standby_may_archive_the_same_wal_first_or_second() -> Result<()> {
 #[tokio::test]
 async fn a_half_filled_segment_from_a_timeline_switch_poisons_nothing() -> Result<()> {
     World::scenario("half", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         let mut ledger = Ledger::create(&primary).await?;
         holdfast.backup().await?;
         ledger.write(&primary, 50).await?;
@@ -336,7 +320,7 @@ async fn a_half_filled_segment_from_a_timeline_switch_poisons_nothing() -> Resul
 #[tokio::test]
 async fn another_clusters_wal_is_refused() -> Result<()> {
     World::scenario("foreign", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         holdfast.backup().await?;
         primary.archive_all().await?;
         let other = world.postgres("other", 17).segment_mib(1).create().await?;
@@ -414,7 +398,7 @@ async fn another_clusters_wal_is_refused() -> Result<()> {
 #[tokio::test]
 async fn a_diverged_timeline_is_refused() -> Result<()> {
     World::scenario("diverged", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         let mut ledger = Ledger::create(&primary).await?;
         holdfast.backup().await?;
         let mut first = primary.standby("first").await?;
@@ -512,7 +496,7 @@ async fn a_diverged_timeline_is_refused() -> Result<()> {
 #[tokio::test]
 async fn a_hole_in_the_wal_stops_recovery_and_is_not_its_end() -> Result<()> {
     World::scenario("hole", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         let mut ledger = Ledger::create(&primary).await?;
         let backup = holdfast.backup().await?;
         let stop: Lsn = backup["stopLsn"].as_str().context("stopLsn")?.parse()?;
@@ -617,7 +601,7 @@ async fn a_hole_in_the_wal_stops_recovery_and_is_not_its_end() -> Result<()> {
 #[tokio::test]
 async fn nothing_of_a_parent_is_served_past_the_switch_point() -> Result<()> {
     World::scenario("switch", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         let mut ledger = Ledger::create(&primary).await?;
         holdfast.backup().await?;
         let mut standby = primary.standby("standby").await?;
@@ -841,7 +825,7 @@ async fn an_archive_call_waits_for_no_store_and_nothing_is_lost() -> Result<()> 
 #[tokio::test]
 async fn a_sidecar_that_is_down_hung_or_restarting_is_never_taken_for_an_absence() -> Result<()> {
     World::scenario("hung", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         holdfast.backup().await?;
         primary.archive_all().await?;
         let copy = world
@@ -904,7 +888,7 @@ async fn a_sidecar_that_is_down_hung_or_restarting_is_never_taken_for_an_absence
 #[tokio::test]
 async fn a_name_that_is_a_path_reaches_nothing() -> Result<()> {
     World::scenario("paths", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         holdfast.backup().await?;
         primary.archive_all().await?;
         let good = stored_segments(&holdfast)
@@ -982,7 +966,7 @@ async fn a_name_that_is_a_path_reaches_nothing() -> Result<()> {
 #[tokio::test]
 async fn a_copy_does_not_archive_into_its_source() -> Result<()> {
     World::scenario("copy", async |world| {
-        let (primary, holdfast, sidecar) = archiving(world).await?;
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
         let mut ledger = Ledger::create(&primary).await?;
         holdfast.backup().await?;
         ledger.write(&primary, 50).await?;
@@ -1062,7 +1046,7 @@ async fn a_copy_does_not_archive_into_its_source() -> Result<()> {
 #[tokio::test]
 async fn a_server_that_was_set_back_overwrites_nothing() -> Result<()> {
     World::scenario("set-back", async |world| {
-        let (mut primary, holdfast, sidecar) = archiving(world).await?;
+        let (mut primary, holdfast, sidecar) = world.archiving(17).await?;
         primary.archive_all().await?;
         primary.stop(Shutdown::Fast).await?;
         let mut cp = world.command("cp");

@@ -161,7 +161,7 @@ pub struct WalReport {
     /// The last that was acknowledged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_archived: Option<ArchivedFile>,
-    /// The last failure; it is over if `last_archived` is later.
+    /// The last failure, told from the first attempt on; it is over if `last_archived` is later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<FailedFile>,
     /// Files that wait in `archive_status`; 10,000 at most are counted.

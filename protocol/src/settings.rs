@@ -4,6 +4,10 @@
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+/// The file in [`SettingsFile::history_directory`] that holds the system identifier of the database cluster whose history
+/// files lie there: their own content does not tell.
+pub const HISTORIES_OF: &str = "histories-of";
+
 /// The file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

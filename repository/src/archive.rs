@@ -109,7 +109,7 @@ pub enum OpenError {
     },
     /// None of the given keys opens a data key.
     #[error(
-        "data key {number} of the archive at {place} can't be opened: it is wrapped by {wrapped_by}, and {given} was given ({why})"
+        "data key {number} of the archive at {place} can't be opened: it is wrapped by {wrapped_by}, and {given} was given ({why}): give the key that it was wrapped with"
     )]
     KeyLost {
         /// The data key.
@@ -636,3 +636,7 @@ impl<'de> Deserialize<'de> for ArchiveId {
         Ok(Self(id))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

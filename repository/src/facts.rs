@@ -1,6 +1,6 @@
 //! What is known of a backup without reading its leaves.
 
-use holdfast_postgres::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
+use holdfast_postgres::{Lsn, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId};
 
 /// What people and plans want to know of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,20 @@ pub struct BackupFacts {
     pub settings: RecoverySettings,
 }
 
+impl BackupFacts {
+    /// The last segment of those that make it consistent.
+    pub fn last_segment(&self) -> SegmentNumber {
+        let first_byte = Lsn(self.start.0.saturating_add(1));
+        self.stop.max(first_byte).segment_before(self.segment_size)
+    }
+
+    /// The segments that hold WAL from its start to its stop, which make it consistent.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentNumber> + use<> {
+        let first = self.start.segment(self.segment_size);
+        (first.0..=self.last_segment().0).map(SegmentNumber)
+    }
+}
+
 /// A tablespace outside the data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TablespaceFacts {
@@ -65,4 +79,27 @@ pub struct RecoverySettings {
     pub max_prepared_transactions: i32,
     /// `max_locks_per_transaction`
     pub max_locks_per_transaction: i32,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_needs_every_segment_that_its_wal_touches() {
+        let size = SegmentSize::new(16 << 20).unwrap();
+        let mb = 1u64 << 20;
+        for (start, stop, want) in [
+            (16 * mb + 40, 32 * mb, 1..=1),
+            (16 * mb + 40, 32 * mb + 1, 1..=2),
+            (16 * mb, 16 * mb, 1..=1),
+            (17 * mb, 80 * mb, 1..=4),
+        ] {
+            let (start, stop) = (Lsn(start), Lsn(stop));
+            let facts = crate::reach::sample::backup("a", TimelineId(1), start, stop, size);
+            let segments: Vec<u64> = facts.segments().map(|n| n.0).collect();
+            assert_eq!(segments, want.collect::<Vec<_>>(), "{start}..{stop}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod backup;
+mod blocking;
 pub mod catalogue;
 pub mod compression;
 pub mod expiry;
@@ -20,6 +21,7 @@ pub mod verify;
 pub mod wal;
 
 pub use archive::{Archive, ArchiveId, Identity, OpenError};
+pub use blocking::blocking;
 pub use compression::Compression;
 pub use keys::MasterKeys;
 pub use object::{ObjectError, ObjectKind, ObjectReader, ObjectWriter};

@@ -8,7 +8,7 @@ use holdfast_repository::backup::{
 };
 use holdfast_repository::facts::{BackupFacts, RecoverySettings};
 use holdfast_repository::store::StoreSettings;
-use holdfast_repository::{Archive, Compression, MasterKeys, ObjectError, verify};
+use holdfast_repository::{Archive, Compression, MasterKeys, ObjectError, layout, verify};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -47,16 +47,24 @@ fn content() -> BTreeMap<String, Vec<u8>> {
 }
 
 async fn write(archive: &Archive, id: &BackupId) {
+    let digest = |region: &[u8]| backup::digest(archive, region);
+    write_with(archive, id, digest).await.unwrap();
+}
+
+/// With a digest of each region that need not be its own.
+async fn write_with(
+    archive: &Archive,
+    id: &BackupId,
+    digest: impl Fn(&[u8]) -> backup::Digest,
+) -> Result<(), ObjectError> {
     let settings = WriterSettings {
         compression: Compression::Zstd(1),
         pack_bytes: 1 << 20,
         uploads: 2,
     };
-    let mut writer = BackupWriter::begin(archive.clone(), SYSTEM, id.clone(), settings)
-        .await
-        .unwrap();
-    writer.directory("base".into(), 0o700).await.unwrap();
-    writer.directory("base/5".into(), 0o700).await.unwrap();
+    let mut writer = BackupWriter::begin(archive.clone(), SYSTEM, id.clone(), settings).await?;
+    writer.directory("base".into(), 0o700).await?;
+    writer.directory("base/5".into(), 0o700).await?;
     for (path, bytes) in content() {
         let file = Arc::new(FileFacts {
             path,
@@ -75,7 +83,7 @@ async fn write(archive: &Archive, id: &BackupId) {
                 region: number as u64,
                 offset: 0,
                 length: region.len() as u32,
-                digest: backup::digest(archive, region),
+                digest: digest(region),
                 sums: backup::page_sums(region),
             };
             let packed = if region.is_empty() {
@@ -88,8 +96,7 @@ async fn write(archive: &Archive, id: &BackupId) {
                     packed,
                     slices: vec![slice],
                 })
-                .await
-                .unwrap();
+                .await?;
         }
     }
     let facts = BackupFacts {
@@ -114,7 +121,7 @@ async fn write(archive: &Archive, id: &BackupId) {
     writer
         .finish(facts, Vec::new(), vec![1; 8192], b"label".to_vec(), 0o700)
         .await
-        .unwrap();
+        .map(drop)
 }
 
 #[derive(Default)]
@@ -259,4 +266,51 @@ async fn a_flipped_bit_anywhere_in_a_pack_is_named_or_harmless() {
             std::fs::write(&pack, &whole).unwrap();
         }
     }
+}
+
+/// Also where its frame is as it was written.
+#[tokio::test]
+async fn content_that_the_manifest_does_not_name_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = archive(dir.path(), None).await;
+    let id: BackupId = "b1".parse().unwrap();
+    let other = |region: &[u8]| match region {
+        [3, 3, ..] => backup::digest(&archive, b"other"),
+        _ => backup::digest(&archive, region),
+    };
+    write_with(&archive, &id, other).await.unwrap();
+    let reader = BackupReader::open(archive.clone(), SYSTEM, &id).await;
+    let reader = Arc::new(reader.unwrap());
+    let found = verify::verify(reader.clone(), 2, Arc::default()).await;
+    let in_packs = found.damage.iter().filter(|d| d.object.contains("/packs/"));
+    let files: Vec<_> = in_packs.map(|d| d.file.as_deref()).collect();
+    assert_eq!(files, [Some("base/5/2 (from byte 0)")], "{found:?}");
+    let restored = backup::scan(reader, Arc::new(Collect::default()), SCAN).await;
+    let why = restored.unwrap_err();
+    assert!(why.contains("not hold what the manifest says"), "{why}");
+}
+
+#[tokio::test]
+async fn a_pack_that_is_not_stored_leaves_no_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = archive(dir.path(), None).await;
+    let id: BackupId = "b1".parse().unwrap();
+    write(&archive, &id).await;
+    let packs = dir.path().join(format!("shop/orders/{SYSTEM}/packs"));
+    let packs = std::fs::read_dir(packs).unwrap().count();
+    for number in 0..packs as u32 {
+        let id: BackupId = format!("x{number}").parse().unwrap();
+        // Somebody else's stands there.
+        let pack = layout::pack(SYSTEM, id.as_str(), number);
+        let taken = vec![bytes::Bytes::from_static(b"x")];
+        let _ = archive.store().create(&pack, taken).await.unwrap();
+        let digest = |region: &[u8]| backup::digest(&archive, region);
+        let failed = write_with(&archive, &id, digest).await.unwrap_err();
+        assert!(failed.to_string().contains(&pack), "{failed}");
+        let manifest = layout::manifest(SYSTEM, id.as_str());
+        let manifest = archive.store().head(&manifest).await;
+        assert!(manifest.unwrap_err().is_not_found(), "{number}");
+    }
+    let listing = backup::list(&archive, SYSTEM).await.unwrap();
+    assert_eq!(listing.backups.len(), 1);
 }

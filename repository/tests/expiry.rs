@@ -10,7 +10,7 @@ use holdfast_repository::backup::{
 };
 use holdfast_repository::catalogue::{Catalogue, LookedUp, look_up};
 use holdfast_repository::expiry::{
-    self, ExpiryError, Pass, Progress, Reading, ReadingError, ask_to_delete, kept_for_ever, pass,
+    self, ExpiryError, Pass, Progress, Reading, ask_to_delete, kept_for_ever, leave_out, pass,
     set_keep,
 };
 use holdfast_repository::facts::{BackupFacts, RecoverySettings};
@@ -298,6 +298,8 @@ async fn what_goes_is_announced_waits_and_goes() {
         assert_eq!(progress.deleted, ["b0", "b1"]);
         assert!(progress.objects > 0);
         assert_eq!(place.all_verify().await, ["b2", "b3", "b4"]);
+        let listing = backup::list(&place.archive, SYSTEM).await.unwrap();
+        assert!(listing.unfinished.is_empty(), "{listing:?}");
         let after = place.stored().await;
         for gone in [
             "/b0",
@@ -499,15 +501,16 @@ async fn an_interrupted_backup_is_given_up_and_a_late_commit_fails() {
 async fn who_reads_and_who_deletes_see_each_other() {
     let place = Place::five(1, false).await;
     // The reader came first.
-    let reading = Reading::begin(&place.archive, SYSTEM, "a restore", &[id("b0")])
+    let reading = Reading::begin(&place.archive, SYSTEM, "a restore")
         .await
         .unwrap();
+    reading.only(&[id("b0")]).await;
     for _ in 0..2 {
         place.pass(2, Duration::ZERO).await.unwrap();
     }
     assert_eq!(place.all_verify().await, ["b0", "b2", "b3", "b4"]);
     // One that may read anything.
-    let everything = Reading::begin(&place.archive, SYSTEM, "a verify", &[])
+    let everything = Reading::begin(&place.archive, SYSTEM, "a verify")
         .await
         .unwrap();
     let before = place.stored().await;
@@ -526,14 +529,16 @@ async fn who_reads_and_who_deletes_see_each_other() {
     assert_eq!(place.all_verify().await, ["b0", "b2", "b3", "b4"]);
     place.age("/markers/", 16);
     place.pass(2, Duration::ZERO).await.unwrap();
-    // Now it is announced, and a reader comes too late.
-    let late = Reading::begin(&place.archive, SYSTEM, "a restore", &[id("b0")]).await;
-    assert!(
-        matches!(&late, Err(ReadingError::Doomed { id, .. }) if id == "b0"),
-        "{late:?}"
-    );
-    let fine = Reading::begin(&place.archive, SYSTEM, "a restore", &[id("b2")]).await;
-    fine.unwrap().end().await;
+    // Now it is announced, and a reader comes too late for it.
+    let late = Reading::begin(&place.archive, SYSTEM, "a restore")
+        .await
+        .unwrap();
+    let announced = expiry::announced(&place.archive, SYSTEM).await.unwrap();
+    let catalogue = Catalogue::load(&place.archive, SYSTEM).await.unwrap();
+    let left = leave_out(catalogue, &announced);
+    let ids: Vec<_> = left.backups.iter().map(|b| b.facts.id.as_str()).collect();
+    assert_eq!(ids, ["b2", "b3", "b4"]);
+    late.end().await;
     place.pass(2, Duration::ZERO).await.unwrap();
     assert_eq!(place.all_verify().await, ["b2", "b3", "b4"]);
     // What the dead one left goes after a day.
@@ -554,8 +559,11 @@ async fn what_a_person_wants_to_go_waits_for_the_window() {
         }
     }
     assert_eq!(place.with("/tombstones/").await.len(), 2);
-    // b2 begins the window, and b1 can do it as well.
-    place.pass(2, Duration::ZERO).await.unwrap();
+    // b2 begins the window, and b1 can do it as well. That somebody asked announces nothing: they may be read still.
+    let announced = expiry::announced(&place.archive, SYSTEM).await.unwrap();
+    assert!(announced.is_empty(), "{announced:?}");
+    let progress = place.pass(2, Duration::ZERO).await.unwrap();
+    assert_eq!((progress.announced.len(), progress.objects), (3, 0));
     place.pass(2, Duration::ZERO).await.unwrap();
     assert_eq!(place.all_verify().await, ["b1", "b4"]);
     // The only one that is left of the window's beginning stays, however much it shall go.
@@ -575,9 +583,13 @@ async fn what_a_person_wants_to_go_waits_for_the_window() {
     assert_eq!(place.all_verify().await, ["b1", "b4"]);
     let asked = expiry::doomed(&place.archive, SYSTEM).await.unwrap();
     assert!(asked.backups["b1"].by_person);
-    // The window has moved on.
+    // The window has moved on: now it is announced, and goes.
+    place.pass(0, Duration::ZERO).await.unwrap();
+    assert_eq!(place.all_verify().await, ["b1", "b4"]);
     place.pass(0, Duration::ZERO).await.unwrap();
     assert_eq!(place.all_verify().await, ["b4"]);
+    place.pass(0, Duration::ZERO).await.unwrap();
+    assert!(place.with("/tombstones/").await.is_empty());
 }
 
 #[tokio::test]

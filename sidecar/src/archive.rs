@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures::future::{join_all, try_join};
 use holdfast_postgres::{ClusterState, ControlFile, TimelineId, WalFileName};
 use holdfast_repository::wal::StoredThrough;
-use holdfast_repository::{ArchiveId, PutOutcome, WalStore};
+use holdfast_repository::{ArchiveId, PutOutcome, WalStore, blocking};
 use jiff::Timestamp;
 use judge::judge;
 use local::Local;
@@ -103,10 +103,11 @@ impl Archiver {
 
     /// How it goes.
     pub fn progress(&self) -> ArchiveProgress {
-        self.progress
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock_progress().clone()
+    }
+
+    fn lock_progress(&self) -> std::sync::MutexGuard<'_, ArchiveProgress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Archives the file; see [`crate::socket::WalService::archive`]. Safe to drop and to repeat.
@@ -128,13 +129,12 @@ impl Archiver {
     ) -> Result<String, NotArchived> {
         let begun = Instant::now();
         let result = self.patiently(name, path, server_waits).await;
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Timestamp::now();
+        let mut progress = self.lock_progress();
         match &result {
             Ok((_, through)) => {
                 self.seconds.observe(begun.elapsed().as_secs_f64());
                 progress.archived += 1;
-                progress.last_archived = Some((name.to_owned(), now));
+                progress.last_archived = Some((name.to_owned(), Timestamp::now()));
                 progress.last_failure = None;
                 if let Some(through) = through {
                     progress.advance(*through);
@@ -142,8 +142,7 @@ impl Archiver {
             }
             Err(why) => {
                 progress.failed += 1;
-                let name = name.chars().take(80).collect();
-                progress.last_failure = Some((name, why.to_string(), now));
+                progress.fails(name, why);
             }
         }
         result.map(|(answer, _)| answer)
@@ -177,6 +176,8 @@ impl Archiver {
                     if !e.is_permanent() && begun.elapsed() + pause < self.patience_now().await =>
                 {
                     tracing::info!(%name, error = %e, "archiving is tried again");
+                    // Whoever looks meanwhile is told: the answer may take another minute.
+                    self.lock_progress().fails(&name.to_string(), &e);
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -206,11 +207,9 @@ impl Archiver {
 
     async fn is_stopping(&self) -> bool {
         let settings = self.settings.get();
-        let control = tokio::task::spawn_blocking(move || {
-            data_directory::control_file(&settings.postgres.data_directory)
-        });
-        let control = control.await;
-        matches!(control, Ok(Ok(c)) if c.state.is_shut_down() || c.state == ClusterState::ShuttingDown)
+        let control =
+            blocking(move || data_directory::control_file(&settings.postgres.data_directory)).await;
+        matches!(control, Ok(c) if c.state.is_shut_down() || c.state == ClusterState::ShuttingDown)
     }
 
     /// One attempt, with the settings of its beginning.
@@ -218,9 +217,9 @@ impl Archiver {
         let settings = self.settings.get();
         let local = {
             let (settings, path) = (settings.clone(), path.to_owned());
-            tokio::task::spawn_blocking(move || Local::look(&settings, name, &path))
+            blocking(move || Local::look(&settings, name, &path))
         };
-        let local = Arc::new(local.await.map_err(|_| NotArchived::Ending)??);
+        let local = Arc::new(local.await?);
         let (required, best_effort): (Vec<_>, Vec<_>) = settings
             .repositories
             .iter()

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How often is looked whether there is something to set. A standby may be promoted at any time.
 const EVERY: Duration = Duration::from_secs(10);
+/// While the server does not answer: it starts, and whoever waits for archiving waits for us.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What to set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +33,9 @@ pub async fn run<T: TakeBackup>(settings: Live, reporter: Arc<Reporter<T>>) {
     let mut done = None;
     loop {
         let found = reporter.found().await;
+        let mut pause = SOON;
         if let Ok(answer) = &found.server {
+            pause = EVERY;
             let now = settings.get();
             let plan = plan(&answer.settings, &WalCommand::of(&now.socket));
             let why = match &plan {
@@ -62,7 +66,7 @@ pub async fn run<T: TakeBackup>(settings: Live, reporter: Arc<Reporter<T>>) {
             }
             reporter.set_not_configured(why);
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(pause).await;
     }
 }
 

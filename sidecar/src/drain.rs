@@ -11,6 +11,7 @@ use crate::data_directory;
 use crate::queue::Queue;
 use crate::report::on_the_server;
 use holdfast_postgres::WalFileName;
+use holdfast_repository::blocking;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,16 +54,15 @@ pub async fn run(
     }
     let looked = {
         let directory = settings.postgres.data_directory.clone();
-        tokio::task::spawn_blocking(move || Queue::look(&directory, MOST)).await
+        blocking(move || Queue::look(&directory, MOST)).await
     };
     let names = match looked {
-        Ok(Ok(queue)) => queue.names,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => return None,
-        Ok(Err(error)) => {
+        Ok(queue) => queue.names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
             tracing::warn!(%error, "can't tell what WAL Postgres has left behind");
             return None;
         }
-        Err(_) => return None,
     };
     if names.is_empty() {
         return None;

@@ -5,6 +5,7 @@
 
 use holdfast_postgres::{SystemIdentifier, TimelineHistory, TimelineId, WalFileName};
 use holdfast_protocol::control::HistoryFile;
+use holdfast_protocol::settings::HISTORIES_OF;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -104,11 +105,17 @@ impl Histories {
     }
 }
 
-/// One of the folder that the settings name. A file that is none is not believed.
-pub fn configured(folder: &Path, name: WalFileName) -> Option<Vec<u8>> {
+/// One of the folder that the settings name, if what lies there is of this database cluster. A file that is none is not
+/// believed.
+pub fn configured(folder: &Path, system: SystemIdentifier, name: WalFileName) -> Option<Vec<u8>> {
     let WalFileName::History(timeline) = name else {
         return None;
     };
+    // Looked at first: the folder's files may be replaced by another cluster's meanwhile, and ours never come back.
+    let of = String::from_utf8(read(&folder.join(HISTORIES_OF)).ok()?).ok()?;
+    if of.trim().parse::<SystemIdentifier>().ok() != Some(system) {
+        return None;
+    }
     let path = folder.join(name.to_string());
     let content = read(&path).ok()?;
     match TimelineHistory::parse(timeline, &content) {
@@ -177,8 +184,14 @@ mod tests {
         };
         write(2, "1\t0/380000\tx\n");
         write(3, "config.yaml by mistake");
-        let of = |timeline| configured(folder.path(), name(timeline));
+        let of = |timeline| configured(folder.path(), SYSTEM, name(timeline));
+        assert_eq!(of(2), None, "nobody says whose it is");
+        let whose = |system: &str| fs::write(folder.path().join(HISTORIES_OF), system).unwrap();
+        whose("7\n");
         assert_eq!(of(2).unwrap(), b"1\t0/380000\tx\n");
         assert_eq!((of(3), of(4)), (None, None));
+        // What the database was before pg_upgrade or initdb.
+        whose("8");
+        assert_eq!(of(2), None);
     }
 }

@@ -27,6 +27,7 @@ pub mod open;
 pub mod origin;
 pub mod progress;
 pub mod queue;
+pub mod reading;
 pub mod reload;
 pub mod report;
 pub mod restore;

@@ -26,7 +26,7 @@ pub struct Figures {
 /// Counters that workers add to. Cheap enough for every page.
 #[derive(Debug, Default)]
 pub struct Counters {
-    bytes_done: AtomicU64,
+    bytes_done: Arc<AtomicU64>,
     bytes_total: AtomicU64,
     files_done: AtomicU64,
     waiting: Mutex<Option<String>>,
@@ -42,6 +42,11 @@ impl Counters {
     pub fn set(&self, bytes_done: u64, bytes_total: u64) {
         self.bytes_done.store(bytes_done, Ordering::Relaxed);
         self.set_total(bytes_total);
+    }
+
+    /// What is done, for workers that know no more of this.
+    pub fn bytes(&self) -> Arc<AtomicU64> {
+        self.bytes_done.clone()
     }
 
     /// Adds to what is done.
@@ -294,7 +299,7 @@ mod tests {
         let counters = Counters::default();
         counters.set_total(10);
         counters.add_bytes(4);
-        counters.add_bytes(1);
+        counters.bytes().fetch_add(1, Ordering::Relaxed);
         counters.add_file();
         assert_eq!(
             counters.figures(),

@@ -7,6 +7,7 @@
 use crate::config::{self, Control, Fingerprint, Live, Overrides, Settings};
 use crate::control::tls::Identity;
 use crate::exit::{ExitClass, Failure};
+use holdfast_repository::blocking;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,15 +47,11 @@ impl Watcher {
     pub async fn run(mut self) {
         loop {
             tokio::time::sleep(EVERY).await;
-            let looked = tokio::task::spawn_blocking(move || {
+            self = blocking(move || {
                 self.look();
                 self
-            });
-            self = match looked.await {
-                Ok(watcher) => watcher,
-                // Only while the program ends.
-                Err(_) => return,
-            };
+            })
+            .await;
         }
     }
 

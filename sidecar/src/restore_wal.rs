@@ -272,12 +272,17 @@ impl Inner {
 
     /// A history file that is known is the same still: the floor for a standby's next timeline.
     fn known_history(&self, name: WalFileName, why: String) -> RestoreAnswer {
-        let seen = data_directory::control_file(&self.data_directory)
+        let known = data_directory::control_file(&self.data_directory)
             .ok()
-            .and_then(|control| self.known.get(control.system_identifier, name));
-        let configured =
-            || histories::configured(self.settings.get().history_directory.as_deref()?, name);
-        match seen.or_else(configured) {
+            .and_then(|control| {
+                let system = control.system_identifier;
+                let configured = || {
+                    let settings = self.settings.get();
+                    histories::configured(settings.history_directory.as_deref()?, system, name)
+                };
+                self.known.get(system, name).or_else(configured)
+            });
+        match known {
             Some(content) => {
                 tracing::warn!(%name, why, "served as it is known");
                 let body = futures::stream::iter([Ok(Bytes::from(content.clone()))]).boxed();

@@ -1,23 +1,23 @@
 //! `holdfast verify`: reads every byte that a restore would use, backups and WAL, and names what is not good.
 
+mod wal;
+
 use crate::cli::VerifyArgs;
 use crate::commands;
 use crate::config::Settings;
 use crate::exit::{ExitClass, Failure};
 use crate::open::{self, ArchiveError};
 use crate::progress::{Counters, Progress};
+use crate::reading::Reader;
 use crate::status::{Damage, VerifiedBackup, VerifyResult, VerifyStatus};
-use holdfast_postgres::{
-    Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId, WalFileName,
-};
+use holdfast_postgres::{SegmentName, SystemIdentifier};
 use holdfast_repository::backup::{self, BackupId, BackupReader};
 use holdfast_repository::facts::BackupFacts;
 use holdfast_repository::wal::WalStore;
 use holdfast_repository::{Archive, ObjectError, OpenError, layout, verify};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use wal::Needed;
 
 /// Runs the command; damage is a failure, what could not be read is unknown.
 pub async fn run(settings: &Settings, args: &VerifyArgs) -> Result<(), Failure> {
@@ -129,7 +129,6 @@ struct Verification {
 impl Verification {
     /// Whether the wanted backup, if one is, was found.
     async fn all(&mut self, wanted: Option<&BackupId>) -> Result<bool, Failure> {
-        let mut found = false;
         let incarnations = match self.archive.incarnations().await {
             Err(e) if is_damage(&e) => {
                 let object = if let OpenError::Damaged { object, .. } = &e {
@@ -146,23 +145,38 @@ impl Verification {
             }
             other => other.map_err(|e| open::open_failure(&e))?,
         };
-        for (system, identity) in incarnations {
-            let wal = WalStore::of_identity(self.archive.clone(), system, &identity)
-                .map_err(Failure::failed)?;
-            found |= self.incarnation(system, &wal, wanted).await?;
+        let systems: Vec<_> = incarnations.iter().map(|(system, _)| *system).collect();
+        let mut reader = Reader::begin(&self.archive, &systems, "a verification").await?;
+        let verified = async {
+            let mut found = false;
+            for (system, identity) in incarnations {
+                let wal = WalStore::of_identity(self.archive.clone(), system, &identity)
+                    .map_err(Failure::failed)?;
+                found |= self.incarnation(&mut reader, &wal, wanted).await?;
+            }
+            Ok(found)
         }
-        Ok(found)
+        .await;
+        reader.end().await;
+        verified
     }
 
     async fn incarnation(
         &mut self,
-        system: SystemIdentifier,
+        reader: &mut Reader,
         wal: &WalStore,
         wanted: Option<&BackupId>,
     ) -> Result<bool, Failure> {
+        let system = wal.system();
+        if let Some(wanted) = wanted {
+            reader.may_read(system, wanted)?;
+        }
+        let announced = reader.announced(system);
         let listing = backup::list(&self.archive, system)
             .await
             .map_err(|e| could_not(&e))?;
+        let newest = listing.backups.iter().max_by_key(|b| (b.timeline, b.start));
+        let newest = newest.map(|b| b.id.clone()).unwrap_or_default();
         let is_wanted = |id: &str| wanted.is_none_or(|w| w.as_str() == id);
         let mut found = false;
         for bad in listing
@@ -191,17 +205,29 @@ impl Verification {
                 "backup {id} was begun and has no manifest: it runs still, was interrupted, or its manifest was lost; it can't be restored"
             );
         }
-        let backups: Vec<BackupFacts> = listing
+        let (going, backups): (Vec<_>, Vec<_>) = listing
             .backups
             .into_iter()
             .filter(|b| is_wanted(&b.id))
-            .collect();
+            .partition(|b| announced.backups.contains_key(&b.id));
+        for BackupFacts { id, .. } in going {
+            tracing::warn!("backup {id} is about to be deleted, and not looked at");
+        }
         found |= !backups.is_empty();
+        if let Some(wanted) = wanted.filter(|_| found) {
+            reader.only(system, wanted).await;
+        }
         self.counters.set_total(
             self.counters.figures().bytes_total
                 + backups.iter().map(|b| b.database_bytes).sum::<u64>(),
         );
-        let bad_segments = self.wal(wal, &backups, wanted.is_none()).await?;
+        let needed = Needed {
+            backups: &backups,
+            newest: &newest,
+            whole: wanted.is_none(),
+            going: &announced.wal,
+        };
+        let bad_segments = self.wal(wal, &needed).await?;
         for facts in backups {
             self.backup(system, &facts, &bad_segments).await;
         }
@@ -223,7 +249,7 @@ impl Verification {
             wal_segments: 0,
             message: String::new(),
         };
-        for number in crate::backup::segments_between(facts.start, facts.stop, facts.segment_size) {
+        for number in facts.segments() {
             match segments.get(&SegmentName::new(
                 facts.timeline,
                 number,
@@ -252,10 +278,8 @@ impl Verification {
                 self.unknown.push(e.to_string());
             }
             Ok(reader) => {
-                let bytes = Arc::new(AtomicU64::new(0));
-                let feed = feed(bytes.clone(), self.counters.clone());
+                let bytes = self.counters.bytes();
                 let findings = verify::verify(Arc::new(reader), self.parallelism, bytes).await;
-                feed.abort();
                 entry.files = findings.files;
                 entry.bytes = findings.bytes;
                 let damage = findings.damage.into_iter().map(
@@ -285,90 +309,6 @@ impl Verification {
         self.status.backups.push(entry);
     }
 
-    /// Reads the WAL that restores of these backups would use: on each one's timeline and on those that came after it,
-    /// from its start on. `whole`: and every history file.
-    async fn wal(
-        &mut self,
-        wal: &WalStore,
-        backups: &[BackupFacts],
-        whole: bool,
-    ) -> Result<BTreeMap<SegmentName, VerifyResult>, Failure> {
-        let size = wal.segment_size();
-        let mut results = BTreeMap::new();
-        let Some(first) = backups.iter().map(|b| b.start).min() else {
-            return Ok(results);
-        };
-        let histories = wal
-            .history_timelines()
-            .await
-            .map_err(|e| could_not(&e.into()))?;
-        for &timeline in &histories {
-            match wal.history(timeline).await {
-                Ok(_) => {}
-                Err(e) if e.is_damage() => self.damage(
-                    &layout::wal_file(wal.system(), &WalFileName::History(timeline))
-                        .unwrap_or_default(),
-                    None,
-                    &e,
-                ),
-                Err(e) => self.unknown.push(e.to_string()),
-            }
-        }
-        for timeline in wal.timelines().await.map_err(|e| could_not(&e.into()))? {
-            // Segments follow their history file, so it was there.
-            if timeline > TimelineId(1) && !histories.contains(&timeline) {
-                self.status.damage.push(Damage {
-                    object: layout::wal_file(wal.system(), &WalFileName::History(timeline))
-                        .unwrap_or_default(),
-                    file: None,
-                    reason: format!(
-                        "it is missing, and timeline {timeline} can't be reached without it"
-                    ),
-                });
-            }
-            let Some(from) = backups
-                .iter()
-                .filter(|b| b.timeline <= timeline)
-                .map(|b| b.start)
-                .min()
-            else {
-                continue;
-            };
-            let listed = wal
-                .segments(timeline)
-                .await
-                .map_err(|e| could_not(&e.into()))?;
-            let from = if whole { first } else { from };
-            for missing in holes(&listed, timeline, backups, from, size) {
-                let name = SegmentName::new(timeline, missing, size);
-                results.insert(name, VerifyResult::Damaged);
-                let reason =
-                    "it is missing, and later WAL of its timeline or a backup needs it".to_owned();
-                self.status.damage.push(Damage {
-                    object: layout::segment(wal.system(), name),
-                    file: None,
-                    reason,
-                });
-            }
-            for number in listed.into_iter().filter(|n| *n >= from.segment(size)) {
-                let name = SegmentName::new(timeline, number, size);
-                let result = match wal.visit(name, |_| {}).await {
-                    Ok(()) => VerifyResult::Good,
-                    Err(e) if e.is_damage() || e.is_not_found() => {
-                        self.damage(&layout::segment(wal.system(), name), None, &e);
-                        VerifyResult::Damaged
-                    }
-                    Err(e) => {
-                        self.unknown.push(e.to_string());
-                        VerifyResult::Unknown
-                    }
-                };
-                results.insert(name, result);
-            }
-        }
-        Ok(results)
-    }
-
     fn damage(&mut self, object: &str, file: Option<String>, why: &ObjectError) {
         self.status.damage.push(Damage {
             object: object.to_owned(),
@@ -376,48 +316,6 @@ impl Verification {
             reason: why.to_string(),
         });
     }
-}
-
-/// What is missing of a timeline from `from` on: between its segments, and what its backups need. Pure.
-fn holes(
-    listed: &[SegmentNumber],
-    timeline: TimelineId,
-    backups: &[BackupFacts],
-    from: Lsn,
-    size: SegmentSize,
-) -> Vec<SegmentNumber> {
-    let there: std::collections::BTreeSet<u64> = listed
-        .iter()
-        .map(|n| n.0)
-        .filter(|n| *n >= from.segment(size).0)
-        .collect();
-    let mut missing = std::collections::BTreeSet::new();
-    for (a, b) in there.iter().zip(there.iter().skip(1)) {
-        // A damaged listing can't make this endless.
-        missing.extend((a + 1..*b).take(10_000));
-    }
-    for facts in backups.iter().filter(|b| b.timeline == timeline) {
-        missing.extend(
-            crate::backup::segments_between(facts.start, facts.stop, size)
-                .map(|n| n.0)
-                .filter(|n| !there.contains(n))
-                .take(10_000),
-        );
-    }
-    missing.into_iter().map(SegmentNumber).collect()
-}
-
-/// Adds what one verification counts to what is shown.
-fn feed(bytes: Arc<AtomicU64>, counters: Arc<Counters>) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut seen = 0;
-        loop {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            let now = bytes.load(Ordering::Relaxed);
-            counters.add_bytes(now - seen);
-            seen = now;
-        }
-    })
 }
 
 fn could_not(error: &ObjectError) -> Failure {
@@ -457,28 +355,4 @@ fn told(status: &VerifyStatus) -> String {
         text.push_str("there is no backup to verify\n");
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn holes_are_seen_between_segments_but_not_past_the_end() {
-        let size = SegmentSize::new(16 << 20).unwrap();
-        let numbers = |list: &[u64]| list.iter().copied().map(SegmentNumber).collect::<Vec<_>>();
-        for (listed, from, want) in [
-            (&[1, 2, 3][..], 0, &[][..]),
-            (&[1, 4], 0, &[2, 3]),
-            (&[1, 4, 6], 4, &[5]),
-            (&[], 0, &[]),
-        ] {
-            let from = SegmentNumber(from).start(size);
-            assert_eq!(
-                holes(&numbers(listed), TimelineId(1), &[], from, size),
-                numbers(want),
-                "{listed:?}"
-            );
-        }
-    }
 }

@@ -26,7 +26,7 @@ pub(crate) use reader::read_manifest;
 pub use reader::{BackupReader, Run, Slice};
 pub(crate) use root::Manifest;
 pub use root::{Aborted, BadPage, PackRef, Root};
-pub use scan::{ScanSettings, Visit, blocking, scan};
+pub use scan::{ScanSettings, Visit, scan};
 pub use writer::{BackupWriter, FileFacts, PackedFrame, PackedSlice, WriterSettings};
 
 /// A region's length, in bytes: 128 pages.

@@ -3,6 +3,7 @@
 
 use super::entry::Leaf;
 use super::reader::{BackupReader, Run, Slice};
+use crate::blocking::blocking;
 use crate::object::ObjectError;
 use crate::store::ErrorKind;
 use bytes::Bytes;
@@ -118,15 +119,6 @@ fn open<V: Visit>(
             .iter()
             .flat_map(|(_, slices)| slices)
             .try_for_each(|slice| visitor.region(leaf, slice, Err(&e))),
-    }
-}
-
-/// Runs what may block on a thread that may, and passes its panic on.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        // Blocking work is never cancelled, so it panicked.
-        Err(e) => std::panic::resume_unwind(e.into_panic()),
     }
 }
 

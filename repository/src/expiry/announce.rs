@@ -10,6 +10,8 @@ use std::time::Duration;
 pub(super) struct Announcements {
     /// To be announced.
     pub(super) write: Doomed,
+    /// What persons want to go, to be said again.
+    pub(super) ask: Doomed,
     /// Tombstones to be taken away once that is written: all that they name is gone, or some of it stays after all.
     pub(super) withdraw: Vec<u32>,
     /// Announced for long enough, and still to go.
@@ -17,6 +19,8 @@ pub(super) struct Announcements {
 }
 
 /// `doomed` is what shall go as of now, `there` is what there is.
+///
+/// What a person wants to go is not announced by that alone: it may be needed for years, and restored from meanwhile.
 pub(super) fn decide(
     tombstones: &[Tombstone],
     doomed: &Doomed,
@@ -27,29 +31,27 @@ pub(super) fn decide(
     let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
     let mut decided = Announcements::default();
     let mut announced = Doomed::default();
+    let mut asked = Doomed::default();
     for tombstone in tombstones {
         let left = tombstone.doomed.both(there);
-        let mut asked = Doomed {
-            backups: left.backups.clone(),
-            ..Doomed::default()
-        };
-        asked.backups.retain(|_, request| request.by_person);
-        let stays_after_all = left.without(doomed).without(&asked);
+        let (named, wanted) = (left.announced(), left.asked());
+        let stays_after_all = named.without(doomed);
         if left.is_empty() {
             decided.withdraw.push(tombstone.number);
         } else if !stays_after_all.is_empty() {
             // Were it announced still, it would go without notice when it is doomed again.
             decided.withdraw.push(tombstone.number);
-            decided.write.add(&asked);
+            decided.ask.add(&wanted);
         } else {
-            announced.add(&left);
+            asked.add(&wanted);
+            announced.add(&named);
             if now.duration_since(tombstone.written) >= grace {
-                decided.ripe.add(&left.both(doomed));
+                decided.ripe.add(&named);
             }
         }
     }
-    decided.write.add(&doomed.without(&announced));
-    decided.write = decided.write.without(&announced);
+    decided.write = doomed.without(&announced);
+    decided.ask = decided.ask.without(&asked);
     decided
 }
 
@@ -90,6 +92,7 @@ mod tests {
             doomed: &'static str,
             there: &'static str,
             write: &'static str,
+            ask: &'static str,
             withdraw: &'static [u32],
             ripe: &'static str,
         }
@@ -100,6 +103,7 @@ mod tests {
             doomed,
             there,
             write,
+            ask,
             withdraw,
             ripe,
         } in [
@@ -108,6 +112,7 @@ mod tests {
                 doomed: "",
                 there,
                 write: "",
+                ask: "",
                 withdraw: &[],
                 ripe: "",
             },
@@ -116,6 +121,7 @@ mod tests {
                 doomed: "a 1:1-5",
                 there,
                 write: "a 1:1-5",
+                ask: "",
                 withdraw: &[],
                 ripe: "",
             },
@@ -125,6 +131,7 @@ mod tests {
                 doomed: "a 1:1-5",
                 there,
                 write: "",
+                ask: "",
                 withdraw: &[],
                 ripe: "",
             },
@@ -133,6 +140,7 @@ mod tests {
                 doomed: "a 1:1-5",
                 there,
                 write: "",
+                ask: "",
                 withdraw: &[],
                 ripe: "a 1:1-5",
             },
@@ -142,6 +150,7 @@ mod tests {
                 doomed: "a b 1:1-9",
                 there,
                 write: "b 1:6-9",
+                ask: "",
                 withdraw: &[],
                 ripe: "a 1:1-5",
             },
@@ -151,6 +160,7 @@ mod tests {
                 doomed: "b 1:1-5",
                 there,
                 write: "b 1:1-5",
+                ask: "",
                 withdraw: &[1],
                 ripe: "",
             },
@@ -159,6 +169,7 @@ mod tests {
                 doomed: "a 1:1-4",
                 there,
                 write: "a 1:1-4",
+                ask: "",
                 withdraw: &[1],
                 ripe: "",
             },
@@ -167,6 +178,7 @@ mod tests {
                 doomed: "",
                 there,
                 write: "",
+                ask: "",
                 withdraw: &[1],
                 ripe: "",
             },
@@ -176,6 +188,7 @@ mod tests {
                 doomed: "",
                 there,
                 write: "",
+                ask: "",
                 withdraw: &[1],
                 ripe: "",
             },
@@ -184,15 +197,17 @@ mod tests {
                 doomed: "a 1:1-5",
                 there,
                 write: "",
+                ask: "",
                 withdraw: &[],
                 ripe: "a 1:1-5",
             },
-            // What a person wants stays wanted while it is needed still, and goes when it is not.
+            // What a person wants stays wanted while it is needed still, and is announced when it is not.
             Case {
                 tombstones: &[(0, "!a")],
                 doomed: "",
                 there,
                 write: "",
+                ask: "",
                 withdraw: &[],
                 ripe: "",
             },
@@ -200,15 +215,45 @@ mod tests {
                 tombstones: &[(0, "!a")],
                 doomed: "a",
                 there,
-                write: "",
+                write: "a",
+                ask: "",
                 withdraw: &[],
-                ripe: "!a",
+                ripe: "",
+            },
+            Case {
+                tombstones: &[(0, "!a"), (901, "a")],
+                doomed: "a",
+                there,
+                write: "",
+                ask: "",
+                withdraw: &[],
+                ripe: "",
+            },
+            Case {
+                tombstones: &[(0, "!a"), (900, "a")],
+                doomed: "a",
+                there,
+                write: "",
+                ask: "",
+                withdraw: &[],
+                ripe: "a",
+            },
+            // Somebody reads it.
+            Case {
+                tombstones: &[(0, "!a"), (0, "a")],
+                doomed: "",
+                there,
+                write: "",
+                ask: "",
+                withdraw: &[2],
+                ripe: "",
             },
             Case {
                 tombstones: &[(0, "!a b")],
                 doomed: "",
                 there,
-                write: "!a",
+                write: "",
+                ask: "!a",
                 withdraw: &[1],
                 ripe: "",
             },
@@ -216,8 +261,18 @@ mod tests {
                 tombstones: &[(0, "!a b"), (950, "!a")],
                 doomed: "a",
                 there,
-                write: "",
+                write: "a",
+                ask: "",
                 withdraw: &[1],
+                ripe: "",
+            },
+            Case {
+                tombstones: &[(0, "!x"), (0, "x")],
+                doomed: "",
+                there,
+                write: "",
+                ask: "",
+                withdraw: &[1, 2],
                 ripe: "",
             },
             // Its clock is ahead.
@@ -226,6 +281,7 @@ mod tests {
                 doomed: "a",
                 there,
                 write: "",
+                ask: "",
                 withdraw: &[],
                 ripe: "",
             },
@@ -249,6 +305,7 @@ mod tests {
             );
             let expected = Announcements {
                 write: named(write),
+                ask: named(ask),
                 withdraw: withdraw.to_vec(),
                 ripe: named(ripe),
             };

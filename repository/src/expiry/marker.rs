@@ -1,112 +1,109 @@
 //! Signs of life of those who read a backup and its WAL, so that it is not deleted under them.
 
-use super::{proto, tombstone};
+use super::keep::number;
+use super::proto;
 use crate::archive::Archive;
 use crate::backup::BackupId;
 use crate::layout;
 use crate::object::{ObjectError, ObjectKind};
 use crate::retention::{INTERRUPTED_STAYS, Reader};
-use crate::store::Store;
 use futures::TryStreamExt;
 use holdfast_postgres::SystemIdentifier;
 use jiff::{SignedDuration, Timestamp};
 use prost::Message;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
-use thiserror::Error;
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
 
 /// A sign of life is written this often: well within the 15 minutes after which a reader counts as gone.
 const ALIVE_EVERY: Duration = Duration::from_secs(300);
+/// Where one could not be written, another is tried after this.
+const AGAIN: Duration = Duration::from_secs(30);
 /// No marker is larger, in bytes.
 const LARGEST_MARKER: u64 = 1 << 20;
 /// No backup is called so: whoever reads it needs nothing. An empty list would mean everything.
 pub(super) const NOTHING: &str = "-";
 
-/// Keeps what is read from being deleted, as long as it is not dropped. Dropped without [`Reading::end`], or killed, its
-/// last sign of life counts for 15 minutes more.
+/// Keeps what is read from being deleted, until it is ended. Dropped without [`Reading::end`], or killed, its last sign
+/// of life counts for 15 minutes more.
+///
+/// What [`announced`](super::announced) names once this has begun may be gone at any moment all the same.
 #[derive(Debug)]
 pub struct Reading {
-    store: Store,
-    folder: String,
+    signs: Arc<Signs>,
     alive: tokio::task::JoinHandle<()>,
 }
 
-/// What is to be read can't be protected.
-#[derive(Debug, Error)]
-pub enum ReadingError {
-    /// It goes.
-    #[error(
-        "backup {id} is about to be deleted ({reason}): choose another, or wait and look again"
-    )]
-    Doomed {
-        /// The backup.
-        id: String,
-        /// As the tombstone says.
-        reason: String,
-    },
-    /// No marker can be written; only the grace period covers the reader.
-    #[error(transparent)]
-    Object(#[from] ObjectError),
-}
-
 impl Reading {
-    /// Says that these backups are read, with all WAL from their start on, by `what` (for people). None at all: anything
-    /// may be read. Returns once that is seen by whoever would delete them.
+    /// Says that anything may be read, by `what` (for people). Returns once that is seen by whoever would delete
+    /// something.
+    ///
+    /// # Errors
+    /// Where no marker can be written. Then nothing but the grace period covers the reader.
     pub async fn begin(
         archive: &Archive,
         system: SystemIdentifier,
         what: &str,
-        backups: &[BackupId],
-    ) -> Result<Self, ReadingError> {
-        let name = format!("{:08x}{:08x}", random(), random());
-        let names: Vec<&str> = backups.iter().map(BackupId::as_str).collect();
-        write(archive, &layout::marker(system, &name, 0), what, &names).await?;
-        let folder = format!("{}/{name}", layout::markers(system));
-        let alive = {
-            let (archive, what, backups) = (archive.clone(), what.to_owned(), backups.to_vec());
-            tokio::spawn(async move {
-                let names: Vec<&str> = backups.iter().map(BackupId::as_str).collect();
-                for n in 1.. {
-                    tokio::time::sleep(ALIVE_EVERY).await;
-                    let key = layout::marker(system, &name, n);
-                    if let Err(e) = write(&archive, &key, &what, &names).await {
-                        tracing::warn!("can't write a sign of life: {e}");
-                    }
-                }
-            })
-        };
-        let reading = Self {
-            store: archive.store().clone(),
-            folder,
-            alive,
-        };
-        let doomed = tombstone::doomed(archive, system)
-            .await
-            .map_err(ReadingError::Object);
-        let gone = doomed.map(|doomed| {
-            names
-                .iter()
-                .find_map(|id| Some(((*id).to_owned(), doomed.backups.get(*id)?.reason.clone())))
+    ) -> Result<Self, ObjectError> {
+        Self::at_this_pace(archive, system, what, (ALIVE_EVERY, AGAIN)).await
+    }
+
+    async fn at_this_pace(
+        archive: &Archive,
+        system: SystemIdentifier,
+        what: &str,
+        (every, again): (Duration, Duration),
+    ) -> Result<Self, ObjectError> {
+        let signs = Arc::new(Signs {
+            archive: archive.clone(),
+            system,
+            reader: format!("{:08x}{:08x}", random(), random()),
+            what: what.to_owned(),
+            every,
+            again,
+            said: Mutex::default(),
         });
-        match gone {
-            Ok(None) => Ok(reading),
-            Ok(Some((id, reason))) => {
-                reading.end().await;
-                Err(ReadingError::Doomed { id, reason })
+        signs.give().await?;
+        let alive = tokio::spawn({
+            let signs = signs.clone();
+            async move {
+                let mut pause = every;
+                loop {
+                    sleep(pause).await;
+                    pause = signs.give_or_tell().await;
+                }
             }
-            Err(e) => {
-                reading.end().await;
-                Err(e)
-            }
-        }
+        });
+        Ok(Self { signs, alive })
+    }
+
+    /// From now on no more is read than these backups, with all WAL from their start on.
+    pub async fn only(&self, backups: &[BackupId]) {
+        self.signs.said.lock().await.backups = backups.iter().map(ToString::to_string).collect();
+        // Until it is written, more is kept than is needed.
+        self.signs.give_or_tell().await;
     }
 
     /// Takes the marker away, where that is allowed; otherwise it lapses.
     pub async fn end(self) {
+        let Signs {
+            archive,
+            system,
+            reader,
+            said,
+            ..
+        } = &*self.signs;
+        // One that is being written would come after all are taken away.
+        let Ok(said) = timeout(AGAIN, said.lock()).await else {
+            return;
+        };
         self.alive.abort();
-        let listed: Result<Vec<_>, _> = self.store.list(&self.folder).try_collect().await;
-        for object in listed.unwrap_or_default() {
-            if self.store.delete(&object.key).await.is_err() {
+        for number in 0..said.number {
+            let key = layout::marker(*system, reader, number);
+            if let Err(e) = archive.store().delete(&key).await {
+                tracing::debug!("the marker of this reader lapses by itself: {e}");
                 return;
             }
         }
@@ -116,6 +113,48 @@ impl Reading {
 impl Drop for Reading {
     fn drop(&mut self) {
         self.alive.abort();
+    }
+}
+
+/// One reader's.
+#[derive(Debug)]
+struct Signs {
+    archive: Archive,
+    system: SystemIdentifier,
+    reader: String,
+    what: String,
+    every: Duration,
+    again: Duration,
+    said: Mutex<Said>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    /// What is read; none: anything.
+    backups: Vec<String>,
+    /// Of the next one.
+    number: u32,
+}
+
+impl Signs {
+    async fn give(&self) -> Result<(), ObjectError> {
+        let mut said = self.said.lock().await;
+        let key = layout::marker(self.system, &self.reader, said.number);
+        // Also after an error it may be there.
+        said.number += 1;
+        let backups: Vec<&str> = said.backups.iter().map(String::as_str).collect();
+        write(&self.archive, &key, &self.what, &backups).await
+    }
+
+    /// Answers how long to wait for the next one.
+    async fn give_or_tell(&self) -> Duration {
+        match self.give().await {
+            Ok(()) => self.every,
+            Err(e) => {
+                tracing::warn!("can't write a sign of life: {e}");
+                self.again
+            }
+        }
     }
 }
 
@@ -151,7 +190,7 @@ pub(super) async fn list(
     system: SystemIdentifier,
 ) -> Result<Vec<Reader>, ObjectError> {
     let folder = layout::markers(system);
-    let mut newest: BTreeMap<String, (String, Timestamp)> = BTreeMap::new();
+    let mut newest: BTreeMap<String, (Option<u32>, String, Timestamp)> = BTreeMap::new();
     let mut listing = archive.store().list(&folder);
     while let Some(object) = listing.try_next().await? {
         let name = object
@@ -160,16 +199,19 @@ pub(super) async fn list(
             .and_then(|rest| rest.strip_prefix('/')?.split_once('/'))
             .map(|(name, _)| name.to_owned());
         if let Some(name) = name {
+            // By number: a store's times may be whole seconds.
+            let number = number(&object.key);
             let known = newest
                 .entry(name)
-                .or_insert_with(|| (object.key.clone(), object.modified));
-            if object.modified >= known.1 {
-                *known = (object.key, object.modified);
+                .or_insert_with(|| (number, object.key.clone(), object.modified));
+            if number > known.0 {
+                (known.0, known.1) = (number, object.key);
             }
+            known.2 = known.2.max(object.modified);
         }
     }
     let mut readers = Vec::with_capacity(newest.len());
-    for (name, (key, last_sign)) in newest {
+    for (name, (_, key, last_sign)) in newest {
         let (what, backups) = match read(archive, &key).await {
             Ok(marker) => (marker.what, marker.backups),
             // It has ended meanwhile.
@@ -217,4 +259,72 @@ pub(super) async fn sweep(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::StoreSettings;
+    use crate::store::conformance::Fault;
+    use tokio::time::Instant;
+
+    const SYSTEM: SystemIdentifier = SystemIdentifier(7);
+    const SOON: Duration = Duration::from_millis(5);
+
+    #[tokio::test]
+    async fn a_long_reading_goes_on_giving_signs_until_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let store = StoreSettings::Filesystem { path }.open("a/b").unwrap();
+        let (through, fault) = store.faulty();
+        let archive = Archive::open_or_create(through, None).await.unwrap();
+        let look = async || list(&archive, SYSTEM).await.unwrap();
+        let reading = Reading::at_this_pace(&archive, SYSTEM, "a restore", (SOON, SOON))
+            .await
+            .unwrap();
+        let first = look().await;
+        assert_eq!((first.len(), first[0].what.as_str()), (1, "a restore"));
+        assert!(first[0].backups.is_empty());
+        // The newest sign counts, also of the tenth and the ninth.
+        reading.only(&["b1".parse().unwrap()]).await;
+        let signs = async || {
+            let folder = layout::markers(SYSTEM);
+            let all: Vec<_> = archive.store().list(&folder).try_collect().await.unwrap();
+            all.len()
+        };
+        let patience = Instant::now() + Duration::from_secs(120);
+        let wait = async || {
+            assert!(Instant::now() < patience, "no more signs are given");
+            sleep(SOON).await;
+        };
+        while signs().await < 12 {
+            wait().await;
+            assert_eq!(look().await[0].backups, ["b1"]);
+        }
+        // The store is away for a while.
+        fault.set(Fault::FailWrites(3));
+        let before = signs().await;
+        while signs().await < before + 3 {
+            wait().await;
+        }
+        let later = look().await;
+        assert_eq!(later.len(), 1);
+        assert!(later[0].last_sign > first[0].last_sign);
+        reading.end().await;
+        assert_eq!(signs().await, 0);
+        sleep(SOON * 4).await;
+        assert!(look().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_that_was_dropped_leaves_its_last_sign() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let store = StoreSettings::Filesystem { path }.open("a/b").unwrap();
+        let archive = Archive::open_or_create(store, None).await.unwrap();
+        let reading = Reading::begin(&archive, SYSTEM, "a restore").await.unwrap();
+        drop(reading);
+        assert_eq!(list(&archive, SYSTEM).await.unwrap().len(), 1);
+    }
 }

@@ -12,6 +12,7 @@ mod announce;
 mod carry_out;
 mod clock;
 mod keep;
+mod leave_out;
 mod marker;
 mod observe;
 mod pass;
@@ -23,10 +24,11 @@ mod proto {
 }
 
 pub use keep::{kept_for_ever, set_keep};
-pub use marker::{Reading, ReadingError};
+pub use leave_out::leave_out;
+pub use marker::Reading;
 pub use observe::look;
 pub use pass::{Pass, Progress, pass};
-pub use tombstone::{ask_to_delete, doomed};
+pub use tombstone::{announced, ask_to_delete, doomed};
 
 use crate::archive::OpenError;
 use crate::catalogue::CatalogueError;

@@ -118,6 +118,7 @@ async fn of_incarnation(
     let tombstones = tombstone::list(archive, system).await?;
     let Announcements {
         write,
+        ask,
         withdraw,
         ripe,
     } = announce::decide(
@@ -127,14 +128,14 @@ async fn of_incarnation(
         now,
         settings.grace,
     );
-    if !write.is_empty() {
+    for named in [write, ask].iter().filter(|named| !named.is_empty()) {
         deleter.confirm().await?;
         let Pass {
             installation,
             version,
             ..
         } = settings;
-        tombstone::write(archive, system, installation, version, &write).await?;
+        tombstone::write(archive, system, installation, version, named).await?;
     }
     for number in withdraw {
         deleter

@@ -40,7 +40,17 @@ pub async fn doomed(archive: &Archive, system: SystemIdentifier) -> Result<Doome
     Ok(all)
 }
 
-/// Asks that a backup be deleted: it is as soon as the grace period is over and the recovery window can do without it.
+/// What is announced to go, and may be gone at any moment. What persons want to go is not announced by that alone.
+pub async fn announced(archive: &Archive, system: SystemIdentifier) -> Result<Doomed, ObjectError> {
+    let mut all = Doomed::default();
+    for tombstone in list(archive, system).await? {
+        all.add(&tombstone.doomed.announced());
+    }
+    Ok(all)
+}
+
+/// Asks that a backup be deleted: it is announced as soon as the recovery window can do without it, and goes when the
+/// grace period is over.
 /// Does nothing where that was asked already. For the archive's owner alone.
 pub async fn ask_to_delete(
     archive: &Archive,

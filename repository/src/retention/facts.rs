@@ -164,6 +164,23 @@ impl Doomed {
         self.backups.is_empty() && self.wal.values().all(Runs::is_empty)
     }
 
+    /// What retention named.
+    #[must_use]
+    pub fn announced(&self) -> Self {
+        let mut announced = self.clone();
+        announced.backups.retain(|_, request| !request.by_person);
+        announced
+    }
+
+    /// What persons want to go, whether or not it is needed still.
+    #[must_use]
+    pub fn asked(&self) -> Self {
+        let mut backups = self.backups.clone();
+        backups.retain(|_, request| request.by_person);
+        let wal = BTreeMap::new();
+        Self { backups, wal }
+    }
+
     /// Adds what `other` names; who was asked for stays so.
     pub fn add(&mut self, other: &Self) {
         for (id, request) in &other.backups {

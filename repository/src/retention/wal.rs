@@ -4,7 +4,7 @@ use super::facts::{Observed, Policy};
 use super::keep::{Kept, WalNeed};
 use super::plan::WalFate;
 use crate::catalogue::{Catalogue, CataloguedBackup, Run, Runs, Timeline};
-use holdfast_postgres::{Lsn, SegmentName, SegmentNumber, TimelineId};
+use holdfast_postgres::{SegmentName, SegmentNumber, TimelineId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the backups that stay need of each timeline.
@@ -119,7 +119,7 @@ fn needed(catalogue: &Catalogue, kept: &Kept) -> Needed {
         let first = facts.start.segment(size);
         let last = match wal {
             WalNeed::Onward => SegmentNumber(u64::MAX),
-            WalNeed::StartToStop => facts.stop.max(Lsn(facts.start.0 + 1)).segment_before(size),
+            WalNeed::StartToStop => facts.last_segment(),
         };
         // Whatever its history says, its own timeline is one that it lies on.
         needed.add(facts.timeline, first, last, wal);

@@ -13,6 +13,7 @@ pub use error::{ErrorKind, StoreError};
 pub use open::{Credentials, S3Settings, StoreSettings};
 pub use requests::{Operation, Requests, requests};
 
+use crate::blocking::blocking;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
@@ -326,13 +327,10 @@ impl Store {
             .path_to_filesystem(path)
             .map_err(|e| failed(e.into()))?;
         let levels = path.parts().count();
-        let synced = tokio::task::spawn_blocking(move || {
+        let synced = blocking(move || {
             up_to_the_root(&file, levels).try_for_each(|path| std::fs::File::open(path)?.sync_all())
         });
-        match synced.await {
-            Ok(done) => done.map_err(|e| failed(e.into())),
-            Err(ended) => Err(failed(ended.into())),
-        }
+        synced.await.map_err(|e| failed(e.into()))
     }
 
     fn listed(&self, meta: object_store::ObjectMeta) -> Option<Listed> {

@@ -78,6 +78,8 @@ impl StoreSettings {
                     .map_err(|e| {
                         StoreError::new(&description, "open", &path.display().to_string(), e)
                     })?
+                    // A bucket has no empty folders, which would be taken for backups that were interrupted.
+                    .with_automatic_cleanup(true)
                     .with_fsync(true);
                 Store::in_folder(inner, archive, &description)
             }

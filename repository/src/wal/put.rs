@@ -1,8 +1,9 @@
 //! Storing a WAL file: create-only, whole segments only under their exact name, other content never silently.
 
 use super::descriptor::{Descriptor, Digest, Head, build_chunk, open_chunk};
-use super::store::{WalStore, blocking};
+use super::store::WalStore;
 use super::{CHUNK_BYTES, FRAME_BYTES};
+use crate::blocking::blocking;
 use crate::compression::Compression;
 use crate::layout;
 use crate::object::{ObjectError, ObjectKind};
@@ -182,7 +183,8 @@ impl WalStore {
     ) -> Result<(PutOutcome, Option<StoredThrough>), PutError> {
         let prepared = {
             let (this, name, source) = (self.clone(), *name, source.clone());
-            blocking::<_, PutError>(move || this.prepare(&name, &source, compression)).await?
+            blocking::<Result<_, PutError>>(move || this.prepare(&name, &source, compression))
+                .await?
         };
         let Prepared {
             length,
@@ -246,7 +248,7 @@ impl WalStore {
     ) -> Result<bool, PutError> {
         let object = {
             let (this, key, descriptor) = (self.clone(), key.to_owned(), descriptor.clone());
-            blocking::<_, PutError>(move || {
+            blocking::<Result<_, PutError>>(move || {
                 Ok(descriptor.build(&this.archive, kind, &key, index.as_ref(), packed)?)
             })
             .await?
@@ -263,7 +265,7 @@ impl WalStore {
         };
         let there = {
             let (this, key, name) = (self.clone(), key.to_owned(), descriptor.name);
-            blocking::<_, PutError>(move || {
+            blocking::<Result<_, PutError>>(move || {
                 let head = this.head_of_whole(kind, &key, &name, &stored)?;
                 head.open_all(&this.archive, &stored)?;
                 Ok(head.descriptor)
@@ -313,7 +315,7 @@ impl WalStore {
             let object = {
                 let (this, name, source, key, digest) =
                     (self.clone(), *name, source.clone(), key.clone(), *digest);
-                blocking::<_, PutError>(move || {
+                blocking::<Result<_, PutError>>(move || {
                     let mut raw = vec![0; size as usize];
                     source
                         .read_exact_at(&mut raw, offset)
@@ -333,7 +335,7 @@ impl WalStore {
                 .map_err(ObjectError::from)?
             {
                 let (this, digest) = (self.clone(), *digest);
-                blocking::<_, PutError>(move || {
+                blocking::<Result<_, PutError>>(move || {
                     Ok(open_chunk(&this.archive, &key, &stored, size, &digest)?)
                 })
                 .await?;
@@ -382,7 +384,8 @@ impl WalStore {
         }
         let (this, source) = (self.clone(), source.clone());
         let ours =
-            blocking::<_, PutError>(move || Ok(hex::encode(this.hash(&name, &source)?))).await?;
+            blocking::<Result<_, PutError>>(move || Ok(hex::encode(this.hash(&name, &source)?)))
+                .await?;
         let place = self.archive.store().description().to_owned();
         Err(PutError::Differs {
             key: layout::segment(self.system, segment),

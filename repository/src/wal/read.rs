@@ -1,8 +1,9 @@
 //! Reading WAL files back: nothing is handed out before it was verified.
 
 use super::descriptor::{Digest, Head, NeedsMore, open_chunk};
-use super::store::{WalStore, blocking};
+use super::store::WalStore;
 use super::{CHUNK_BYTES, LARGEST_IN_MEMORY};
+use crate::blocking::blocking;
 use crate::layout;
 use crate::object::{ObjectError, ObjectKind};
 use crate::store::{LARGEST_WHOLE_OBJECT, StoreError};
@@ -86,7 +87,7 @@ impl WalPieces {
             }
         })?;
         let (store, hasher) = (self.store.clone(), self.hasher.take());
-        let (pieces, hasher) = blocking::<_, ObjectError>(move || {
+        let (pieces, hasher) = blocking::<Result<_, ObjectError>>(move || {
             let pieces = open_chunk(&store.archive, &key, &object, length, &digest)?;
             let hasher = hasher.map(|(mut hasher, whole)| {
                 pieces.iter().for_each(|piece| {
@@ -137,7 +138,7 @@ impl WalStore {
             let (this, whole) = (self.clone(), (bytes.len() as u64) < wanted);
             let found = {
                 let key = key.clone();
-                blocking::<_, ObjectError>(move || {
+                blocking::<Result<_, ObjectError>>(move || {
                     match Head::open(&this.archive, ObjectKind::Wal, &key, &file, &bytes)? {
                         Ok(head) => head.index(&bytes),
                         Err(more) => Ok(Err(more)),
@@ -170,7 +171,7 @@ impl WalStore {
         };
         let object = self.archive.store().get(&key, LARGEST_WHOLE_OBJECT).await?;
         let (this, name) = (self.clone(), *name);
-        blocking::<_, ObjectError>(move || {
+        blocking::<Result<_, ObjectError>>(move || {
             let Ok(head) = Head::open(&this.archive, ObjectKind::Wal, &key, &name, &object)? else {
                 return Err(ObjectError::damaged(&key, "it ends within its first frame"));
             };

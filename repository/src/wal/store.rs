@@ -1,7 +1,6 @@
 //! A handle on the WAL of one incarnation.
 
 use crate::archive::{Archive, Identity};
-use crate::object::ObjectError;
 use holdfast_postgres::{SegmentSize, SegmentSizeError, SystemIdentifier};
 
 /// The WAL of one incarnation of an archive. Cheap to clone.
@@ -71,23 +70,5 @@ impl WalStore {
     /// Of the server that wrote it.
     pub fn major(&self) -> u32 {
         self.major
-    }
-}
-
-/// Runs work that keeps a processor busy where it holds up nobody.
-pub(super) async fn blocking<T, E>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E>
-where
-    T: Send + 'static,
-    E: From<ObjectError> + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(failed) => match failed.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only while the program ends.
-            Err(failed) => Err(ObjectError::Cipher(failed.to_string()).into()),
-        },
     }
 }

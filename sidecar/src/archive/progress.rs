@@ -1,5 +1,6 @@
 //! How archiving goes, for reports.
 
+use super::NotArchived;
 use holdfast_postgres::{Lsn, SegmentName, SegmentSize, TimelineId};
 use holdfast_repository::wal::StoredThrough;
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ pub struct ArchiveProgress {
     pub failed: u64,
     /// The last file that was archived, and when.
     pub last_archived: Option<(String, Timestamp)>,
-    /// The last file that was not, why, and when. None once a later call went well.
+    /// The last file that was not, or could not be until now, why, and when. None once a later call went well.
     pub last_failure: Option<(String, String, Timestamp)>,
     /// How far it has come; none before the first segment.
     pub through: Option<Through>,
@@ -49,6 +50,12 @@ impl Through {
 }
 
 impl ArchiveProgress {
+    /// An attempt at a file went wrong.
+    pub(super) fn fails(&mut self, name: &str, why: &NotArchived) {
+        let name = name.chars().take(80).collect();
+        self.last_failure = Some((name, why.to_string(), Timestamp::now()));
+    }
+
     /// What is archived again, or out of turn, is no progress.
     pub(super) fn advance(&mut self, to: Through) {
         let before = self.through;

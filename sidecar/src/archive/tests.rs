@@ -296,11 +296,21 @@ async fn trouble_that_passes_is_waited_for() {
     half_written[100] ^= 1;
     fs::write(&control, half_written).unwrap();
     let segment = bench.segment(1, 3, Fill::Whole);
+    let name = segment.0.clone();
     let (archived, ()) = futures::join!(archive(&archiver, segment), async {
-        sleep(Duration::from_secs(1)).await;
+        // Told at once, though nothing has been answered yet.
+        while archiver.progress().last_failure.is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let progress = archiver.progress();
+        assert_eq!(
+            (progress.failed, progress.last_failure.unwrap().0),
+            (0, name)
+        );
         fs::write(&control, &good).unwrap();
     });
     archived.unwrap();
+    assert_eq!(archiver.progress().last_failure, None);
 }
 
 #[tokio::test]

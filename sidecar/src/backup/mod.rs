@@ -20,12 +20,12 @@ use holdfast_postgres::backup_label::{self, BackupFrom, BackupLabel, BackupLabel
 use holdfast_postgres::server::{
     BackupStop, ConnectOptions, LockError, Server, ServerError, Settings as ServerSettings,
 };
-use holdfast_postgres::{
-    ControlFile, Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier,
-};
-use holdfast_repository::backup::{BackupId, BackupWriter, Root, WriterSettings, blocking};
+use holdfast_postgres::{ControlFile, SegmentName, SystemIdentifier};
+use holdfast_repository::backup::{BackupId, BackupWriter, Root, WriterSettings};
 use holdfast_repository::facts::{BackupFacts, RecoverySettings, TablespaceFacts};
-use holdfast_repository::{Archive, Compression, ObjectError, ObjectKind, OpenError, layout};
+use holdfast_repository::{
+    Archive, Compression, ObjectError, ObjectKind, OpenError, blocking, layout,
+};
 use read::Source;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -407,20 +407,6 @@ impl Drop for Alive {
     }
 }
 
-/// The segments that hold WAL from `start` to `stop`.
-pub fn segments_between(
-    start: Lsn,
-    stop: Lsn,
-    size: SegmentSize,
-) -> impl Iterator<Item = SegmentNumber> {
-    let last = if stop > start {
-        Lsn(stop.0 - 1).segment(size)
-    } else {
-        start.segment(size)
-    };
-    (start.segment(size).0..=last.0).map(SegmentNumber)
-}
-
 async fn wait_for_wal(
     order: &Order,
     facts: &BackupFacts,
@@ -429,7 +415,7 @@ async fn wait_for_wal(
 ) -> Result<(), BackupError> {
     let begun = Instant::now();
     let mut told = None;
-    for number in segments_between(facts.start, facts.stop, facts.segment_size) {
+    for number in facts.segments() {
         let segment = SegmentName::new(facts.timeline, number, facts.segment_size);
         let key = layout::segment(facts.system, segment);
         loop {
@@ -513,28 +499,5 @@ fn status(repository: &str, root: &Root) -> BackupStatus {
             complete(),
         ],
         ..BackupStatus::default()
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_backup_needs_every_segment_that_its_wal_touches() {
-        let size = SegmentSize::new(16 << 20).unwrap();
-        let mb = 1u64 << 20;
-        for (start, stop, want) in [
-            (16 * mb + 40, 32 * mb, 1..=1),
-            (16 * mb + 40, 32 * mb + 1, 1..=2),
-            (16 * mb, 16 * mb, 1..=1),
-            (17 * mb, 80 * mb, 1..=4),
-        ] {
-            let got: Vec<u64> = segments_between(Lsn(start), Lsn(stop), size)
-                .map(|n| n.0)
-                .collect();
-            assert_eq!(got, want.collect::<Vec<_>>(), "{start}..{stop}");
-        }
     }
 }

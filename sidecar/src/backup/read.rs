@@ -204,3 +204,6 @@ impl Source {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,6 +58,14 @@ pub enum WalkError {
     /// A link where Postgres keeps data.
     #[error("{} is a symbolic link, and what it leads to would be missing from the backup: move that directory back; only pg_wal and tablespaces may lie elsewhere", .0.display())]
     Link(PathBuf),
+    /// A tablespace's link leads to where nothing is.
+    #[error("the tablespace {oid} lies in {}, which can't be seen from here, and would be missing from the backup: put it on a volume that is mounted here, too, at the same path (on Kubernetes a persistent volume of Postgres' container), or drop it", .location.display())]
+    Tablespace {
+        /// As the link is named.
+        oid: String,
+        /// Where the link leads.
+        location: PathBuf,
+    },
     /// The receiver has gone.
     #[error("the backup was given up")]
     Stopped,
@@ -174,7 +182,12 @@ impl Walk {
         };
         match meta {
             Ok(meta) => Ok(Some(meta)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                match relative.strip_prefix("pg_tblspc/") {
+                    Some(oid) if followed => hidden(oid, on_disk),
+                    _ => Ok(None),
+                }
+            }
             Err(source) => Err(WalkError::Read {
                 path: on_disk.to_owned(),
                 source,
@@ -238,6 +251,17 @@ impl Walk {
                 return Ok(());
             }
         }
+    }
+}
+
+/// A tablespace whose link is still there has not vanished: it lies where only the server sees it.
+fn hidden(oid: &str, link: &Path) -> Result<Option<Metadata>, WalkError> {
+    match fs::read_link(link) {
+        Ok(location) => Err(WalkError::Tablespace {
+            oid: oid.to_owned(),
+            location,
+        }),
+        Err(_) => Ok(None),
     }
 }
 
@@ -306,6 +330,34 @@ mod tests {
         })
         .unwrap();
         tasks
+    }
+
+    #[test]
+    fn a_tablespace_that_only_the_server_sees_is_no_vanished_one() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("pg_tblspc")).unwrap();
+        for oid in ["7", "8"] {
+            std::os::unix::fs::symlink("/nowhere/at/all", dir.path().join("pg_tblspc").join(oid))
+                .unwrap();
+        }
+        let walk = |tablespaces: &[u32]| {
+            let walk = Walk {
+                root: dir.path().to_owned(),
+                major: 17,
+                relation_segment_blocks: 131_072,
+                tablespaces: tablespaces.iter().copied().collect(),
+            };
+            walk.run(&mut |_| Ok(()))
+        };
+        // Begun after the backup: its WAL makes it.
+        walk(&[]).unwrap();
+        // Dropped since it was listed.
+        walk(&[9]).unwrap();
+        let error = walk(&[8]).unwrap_err().to_string();
+        assert!(
+            error.contains("tablespace 8 lies in /nowhere/at/all"),
+            "{error}"
+        );
     }
 
     #[test]

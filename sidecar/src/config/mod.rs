@@ -7,7 +7,6 @@ mod files;
 mod live;
 mod overrides;
 mod problem;
-mod quantity;
 mod secrets;
 mod time;
 mod validate;

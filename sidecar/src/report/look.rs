@@ -7,6 +7,7 @@ use crate::exit::{ExitClass, Failure};
 use crate::queue::Queue;
 use holdfast_postgres::server::{ConnectOptions, Server, ServerError, Settings as ServerSettings};
 use holdfast_postgres::{ControlFile, Lsn, TimelineId};
+use holdfast_repository::blocking;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -42,15 +43,13 @@ pub struct Answer {
 pub(super) async fn look(settings: &Arc<Settings>) -> Found {
     let local = {
         let settings = settings.clone();
-        tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let directory = &settings.postgres.data_directory;
             let control = data_directory::control_file(directory).map_err(|e| e.to_string());
             (control, Queue::look(directory, MOST_READY).ok())
         })
     };
-    let (local, server) = tokio::join!(local, ask(settings));
-    let (control, queue) =
-        local.unwrap_or_else(|_| (Err("the program is ending".to_owned()), None));
+    let ((control, queue), server) = tokio::join!(local, ask(settings));
     let server = match (&control, server) {
         (Ok(control), Ok(answer))
             if answer.settings.system_identifier != control.system_identifier =>

@@ -9,12 +9,14 @@ use crate::origin::{ORIGIN_FILE, Origin, OriginError, RESTORE_FILE, RestoreOrder
 use crate::progress::Counters;
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use holdfast_postgres::backup_manifest;
-use holdfast_repository::backup::{BackupReader, ScanSettings, blocking, scan};
+use holdfast_repository::backup::{BackupReader, ScanSettings, scan};
+use holdfast_repository::blocking;
 use std::fs::{self, File, Permissions};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// How long a fetch is tried again while the store is in trouble.
@@ -38,24 +40,19 @@ pub struct Work {
     pub parallelism: usize,
 }
 
-/// Writes everything. After an error the directory can't be started.
-pub async fn apply(work: Work, counters: &Arc<Counters>) -> Result<(), WriteError> {
+/// Writes everything, and counts the bytes. After an error the directory can't be started.
+pub async fn apply(work: Work, counters: &Counters) -> Result<(), WriteError> {
     let work = Arc::new(work);
     let writer = {
-        let work = work.clone();
-        blocking(move || begin(&work)).await?
+        let (work, written) = (work.clone(), counters.bytes());
+        blocking(move || begin(&work, written)).await?
     };
     let writer = Arc::new(writer);
-    let shown = tokio::spawn(show(writer.clone(), counters.clone()));
     let settings = ScanSettings {
         parallelism: work.parallelism,
         patience: PATIENCE,
     };
-    let scanned = scan(work.reader.clone(), writer.clone(), settings).await;
-    shown.abort();
-    // Cancelled, as asked; its handle on the writer is gone then.
-    let _ = shown.await;
-    scanned?;
+    scan(work.reader.clone(), writer.clone(), settings).await?;
     let Some(writer) = Arc::into_inner(writer) else {
         return Err(WriteError::Repository {
             file: "backup_manifest".into(),
@@ -65,17 +62,7 @@ pub async fn apply(work: Work, counters: &Arc<Counters>) -> Result<(), WriteErro
     blocking(move || finish(&work, writer)).await
 }
 
-async fn show(writer: Arc<Writer>, counters: Arc<Counters>) {
-    let mut seen = 0;
-    loop {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let now = writer.written();
-        counters.add_bytes(now - seen);
-        seen = now;
-    }
-}
-
-fn begin(work: &Work) -> Result<Writer, WriteError> {
+fn begin(work: &Work, written: Arc<AtomicU64>) -> Result<Writer, WriteError> {
     let root = &work.destination.root;
     let owner = owner(root);
     clear(&work.destination).map_err(WriteError::os(root))?;
@@ -93,7 +80,7 @@ fn begin(work: &Work) -> Result<Writer, WriteError> {
     };
     let manifest = ManifestWriter::new(BufWriter::new(file), version, system)
         .map_err(WriteError::os(&path))?;
-    Writer::begin(&work.destination, owner, manifest, &REWRITTEN)
+    Writer::begin(&work.destination, owner, manifest, &REWRITTEN, written)
 }
 
 fn finish(work: &Work, writer: Writer) -> Result<(), WriteError> {
@@ -228,3 +215,6 @@ fn list<W: Write>(
         Some(crc),
     )
 }
+
+#[cfg(test)]
+mod tests;

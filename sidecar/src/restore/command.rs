@@ -4,6 +4,7 @@ use super::apply::{Work, apply};
 use super::check::{Wish, check};
 use super::destination::Destination;
 use super::recovery::{self, Recovery};
+use super::stored::Stored;
 use super::write::WriteError;
 use crate::cli::{self, RestoreArgs};
 use crate::commands;
@@ -12,16 +13,13 @@ use crate::exit::{ExitClass, Failure};
 use crate::open;
 use crate::origin::{RestoreOrder, Source};
 use crate::progress::{Counters, Progress};
+use crate::reading::Reader;
 use crate::socket;
 use crate::status::{Condition, ConditionStatus, RestoreDurations, RestorePlan, RestoreStatus};
 use crate::wal_command::WalCommand;
-use holdfast_postgres::SystemIdentifier;
-use holdfast_repository::backup::{BackupId, BackupReader};
-use holdfast_repository::catalogue::Catalogue;
+use holdfast_repository::backup::BackupId;
 use holdfast_repository::facts::BackupFacts;
-use holdfast_repository::reach::{self, Plan, Request, Target, TimelineChoice};
-use holdfast_repository::wal::WalStore;
-use holdfast_repository::{Archive, ObjectError, OpenError};
+use holdfast_repository::reach::{self, Plan, Refusal, Request, Target, TimelineChoice};
 use indicatif::HumanBytes;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,17 +35,36 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
         .transpose()
         .map_err(Failure::usage)?;
     let (repository, archive) = open::first(&settings, open::Create::Never).await?;
-    let (system, wal, catalogue) = incarnation(&archive, wanted.as_ref()).await?;
-    let plan = reach::plan(&catalogue, &wal, &request(args))
-        .await
-        .map_err(|e| {
-            let class = if e.could_not_tell() {
-                ExitClass::Unknown
-            } else {
-                ExitClass::Refused
-            };
-            Failure::from_error(class, &e)
-        })?;
+    let incarnations = archive.incarnations().await;
+    let stored = Stored {
+        repository,
+        archive,
+        incarnations: incarnations.map_err(|e| open::open_failure(&e))?,
+        wanted,
+    };
+    let (archive, systems) = (&stored.archive, stored.systems());
+    let mut reader = if args.dry_run {
+        Reader::silent(archive, &systems).await?
+    } else {
+        let what = format!("a restore into {}", args.to.display());
+        Reader::begin(archive, &systems, &what).await?
+    };
+    let restored = restore(&settings, args, &stored, &mut reader).await;
+    reader.end().await;
+    restored
+}
+
+async fn restore(
+    settings: &Settings,
+    args: &RestoreArgs,
+    stored: &Stored,
+    reader: &mut Reader,
+) -> Result<(), Failure> {
+    let (system, wal, catalogue) = stored.incarnation(reader).await?;
+    let plan = reach::plan(&catalogue, &wal, &request(args)).await;
+    let plan = plan.map_err(|e| refused(&e, !reader.announced(system).is_empty()))?;
+    let id: BackupId = plan.backup.id.parse().map_err(Failure::failed)?;
+    reader.only(system, &id).await;
     let root = absolute(&args.to)?;
     let destination = Destination {
         root,
@@ -60,10 +77,9 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
         named: &named,
         in_place,
     };
-    check(&settings, &wish, &plan.backup, &destination).map_err(Failure::refused)?;
-    let id: BackupId = plan.backup.id.parse().map_err(Failure::failed)?;
-    let reader = open_backup(&archive, system, &id).await?;
-    let mut status = planned(&repository, args, &plan);
+    check(settings, &wish, &plan.backup, &destination).map_err(Failure::refused)?;
+    let backup = stored.open_backup(system, &id).await?;
+    let mut status = planned(&stored.repository, args, &plan);
     if args.dry_run {
         return print(
             args,
@@ -85,11 +101,12 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
             cli::Action::Pause => recovery::Action::Pause,
             cli::Action::Shutdown => recovery::Action::Shutdown,
         },
-        restore_command: restore_command(&settings, in_place).await?,
+        restore_command: restore_command(settings, in_place).await?,
         minimum: plan.minimum_settings,
     };
+    let archive = &stored.archive;
     let order = RestoreOrder::new(
-        repository,
+        stored.repository.clone(),
         settings.archive.clone(),
         archive.id(),
         system,
@@ -110,7 +127,7 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
     };
     let begun = Instant::now();
     let work = Work {
-        reader: Arc::new(reader),
+        reader: Arc::new(backup),
         destination: destination.clone(),
         recovery,
         order,
@@ -158,65 +175,20 @@ fn print(args: &RestoreArgs, status: &RestoreStatus, text: &str) -> Result<(), F
     }
 }
 
-/// Opens a backup, and sees that everything it is made of is there, while nothing has been touched yet.
-async fn open_backup(
-    archive: &Archive,
-    system: SystemIdentifier,
-    id: &BackupId,
-) -> Result<BackupReader, Failure> {
-    let fail = |e: ObjectError| {
-        let class = if e.is_damage() || e.is_not_found() {
-            ExitClass::Refused
-        } else {
-            ExitClass::Unknown
-        };
-        let mut failure = Failure::from_error(class, &e);
-        failure.message = format!(
-            "backup {id} can't be restored: {}; nothing was written",
-            failure.message
-        );
-        failure
+/// `left_out`: something was left out that is announced to go.
+fn refused(refusal: &Refusal, left_out: bool) -> Failure {
+    let class = if refusal.could_not_tell() {
+        ExitClass::Unknown
+    } else {
+        ExitClass::Refused
     };
-    let reader = BackupReader::open(archive.clone(), system, id)
-        .await
-        .map_err(fail)?;
-    reader.preflight().await.map_err(fail)?;
-    Ok(reader)
-}
-
-/// The incarnation that holds the wanted backup, else the newest.
-async fn incarnation(
-    archive: &Archive,
-    wanted: Option<&BackupId>,
-) -> Result<(SystemIdentifier, WalStore, Catalogue), Failure> {
-    let fail = |e: OpenError| open::open_failure(&e);
-    let mut incarnations = archive.incarnations().await.map_err(fail)?;
-    let mut newest = None;
-    while let Some((system, identity)) = incarnations.pop() {
-        let catalogue = Catalogue::load(archive, system).await.map_err(|e| {
-            let class = if e.is_permanent() {
-                ExitClass::Failed
-            } else {
-                ExitClass::Unknown
-            };
-            Failure::from_error(class, &e)
-        })?;
-        let wal =
-            WalStore::of_identity(archive.clone(), system, &identity).map_err(Failure::failed)?;
-        let here =
-            wanted.is_none_or(|id| catalogue.backups.iter().any(|b| b.facts.id == id.as_str()));
-        if here {
-            return Ok((system, wal, catalogue));
-        }
-        newest.get_or_insert((system, wal, catalogue));
+    let mut failure = Failure::from_error(class, refusal);
+    if left_out {
+        failure
+            .message
+            .push_str("; what is about to be deleted was left out of account");
     }
-    // Planning says what is missing.
-    newest.ok_or_else(|| {
-        Failure::refused(format!(
-            "the archive at {} holds no database yet: nothing was archived or backed up",
-            archive.store().description()
-        ))
-    })
+    failure
 }
 
 fn request(args: &RestoreArgs) -> Request {

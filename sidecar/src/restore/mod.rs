@@ -5,4 +5,5 @@ pub mod clear;
 pub mod command;
 pub mod destination;
 pub mod recovery;
+mod stored;
 pub mod write;

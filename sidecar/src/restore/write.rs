@@ -12,7 +12,7 @@ use std::io::{self, BufWriter};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
 /// A restore that failed in the writing.
@@ -66,8 +66,8 @@ pub type ManifestWriter = backup_manifest::Writer<BufWriter<File>>;
 pub struct Writer {
     root: PathBuf,
     owner: Option<(u32, u32)>,
-    /// Bytes written so far.
-    written: AtomicU64,
+    /// Counts bytes.
+    written: Arc<AtomicU64>,
     /// Files of which regions are missing, with the CRC-32C of those that are there.
     open: Mutex<HashMap<String, Vec<Option<u32>>>>,
     manifest: Mutex<ManifestWriter>,
@@ -82,11 +82,12 @@ impl Writer {
         owner: Option<(u32, u32)>,
         manifest: ManifestWriter,
         left_out: &'static [&'static str],
+        written: Arc<AtomicU64>,
     ) -> Result<Self, WriteError> {
         let this = Self {
             root: destination.root.clone(),
             owner,
-            written: AtomicU64::new(0),
+            written,
             open: Mutex::default(),
             manifest: Mutex::new(manifest),
             left_out,
@@ -100,11 +101,6 @@ impl Writer {
             symlink(location, &link).map_err(WriteError::os(&link))?;
         }
         Ok(this)
-    }
-
-    /// Bytes written so far.
-    pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
     }
 
     /// Gives the `backup_manifest` back, once every file is whole.

@@ -159,6 +159,35 @@ async fn what_cannot_be_proven_is_not_absent() {
 }
 
 #[tokio::test]
+async fn every_required_repository_must_say_that_it_is_absent() {
+    for (mode, required) in [("Required", true), ("BestEffort", false)] {
+        let (bench, _) = archived(&[3]).await;
+        let spare = format!(
+            "- name: spare\n  mode: {mode}\n  filesystem: {{path: {}}}\n",
+            bench.path("spare").display()
+        );
+        let settings = bench.settings_with("shop/orders", &spare);
+        let archiver = Archiver::new(settings.clone());
+        let (name, path) = bench.segment(1, 2, Fill::Whole);
+        archiver.archive(&name, &path).await.unwrap();
+        let restorer = Restorer::new(settings.clone());
+        let missing = bench.name(2, 9).to_string();
+        assert_eq!(ask(&restorer, &missing).await, A::Absent);
+        fs::rename(bench.path("spare/shop"), bench.path("away")).unwrap();
+        // One that was opened has to be given up first.
+        let opened = required.then_some(restorer);
+        for restorer in opened.into_iter().chain([Restorer::new(settings)]) {
+            let answer = ask(&restorer, &missing).await;
+            let told = matches!(answer, A::Trouble(_));
+            assert_eq!(told, required, "{mode}: {answer:?}");
+            // What another one has is served all the same.
+            let there = ask(&restorer, &bench.name(2, 3).to_string()).await;
+            assert!(matches!(there, A::Found(_)), "{there:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn damage_is_never_served() {
     let (bench, restorer) = archived(&[]).await;
     let object = bench.segment_object(1, 2);
@@ -300,6 +329,7 @@ async fn a_standby_hears_at_once_and_knows_the_histories() {
     fs::create_dir(&secret).unwrap();
     fs::write(secret.join("00000002.history"), "1\t0/380000\tx\n").unwrap();
     fs::write(secret.join("00000003.history"), "nonsense").unwrap();
+    fs::write(secret.join("histories-of"), SYSTEM.to_string()).unwrap();
     let line = format!("historyDirectory: {}\n", secret.display());
     let informed = Restorer::new(bench.settings_with("shop/orders", &line));
     assert_eq!(

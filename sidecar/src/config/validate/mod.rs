@@ -4,15 +4,15 @@ mod endpoints;
 mod repositories;
 
 use super::problem::Problem;
-use super::{Overrides, Settings, file, quantity};
+use super::{Overrides, Settings, file};
 use holdfast_postgres::SystemIdentifier;
+use holdfast_protocol::memory::{self, LEAST_MEMORY};
 use holdfast_repository::Compression;
 use serde_saphyr::{Location, Spanned};
 use std::path::Path;
 
 const DEFAULT_SOCKET: &str = "/holdfast/run/wal.sock";
 const DEFAULT_MEMORY: u64 = 256 << 20;
-const LEAST_MEMORY: u64 = 64 << 20;
 const DEFAULT_PARALLELISM: u32 = 2;
 const MOST_PARALLELISM: u32 = 64;
 
@@ -197,7 +197,7 @@ fn check_memory_override(problems: &mut Problems, memory: &str) -> u64 {
 }
 
 fn amount_of_memory(text: &str) -> Result<u64, String> {
-    match quantity::parse(text) {
+    match memory::bytes(text) {
         Some(bytes) if bytes >= LEAST_MEMORY => Ok(bytes),
         Some(_) => Err(format!("memory is {text}, and at least 64Mi are needed")),
         None => Err(format!(
