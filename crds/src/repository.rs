@@ -77,8 +77,8 @@ pub struct S3 {
     #[x_kube(validation = Rule::new(r"self.matches('^[^\\x00-\\x1f\\x7f]*$')")
         .message("a prefix has no control characters"))]
     pub prefix: Option<String>,
-    /// The bucket's region, such as `eu-central-1`. Default: what the environment says; most stores other than AWS
-    /// don't mind.
+    /// The bucket's region, such as `eu-central-1`. Default: `us-east-1`, or, where credentials is left out, what the
+    /// pods' environment says; most stores other than AWS don't mind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub region: Option<String>,

@@ -20,6 +20,11 @@ pub struct Cli {
 pub enum Command {
     /// Runs the operator
     Run(RunArgs),
+    /// Says whether an installation works: 0 it does, 1 something is wrong, 2 something could not be seen
+    Check(CheckArgs),
+    /// Before the operator is uninstalled: has no replica act any more, and takes the finalizers off Backups, so that
+    /// nothing waits for an operator that is gone. Stored data stays
+    Retire(RetireArgs),
     /// Prints the CustomResourceDefinitions, or writes them
     Crds(CrdsArgs),
 }
@@ -33,8 +38,13 @@ pub struct RunArgs {
     /// The name of the operator's own pod
     #[arg(long, env = "POD_NAME", default_value = "holdfast-operator")]
     pub pod_name: String,
-    /// The image of the sidecars
-    #[arg(long, env = "HOLDFAST_IMAGE")]
+    /// The image of the sidecars. Default: that of the operator's own pod
+    #[arg(
+        long,
+        env = "HOLDFAST_IMAGE",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub image: String,
     /// When a node pulls that image: Always, IfNotPresent or Never
     #[arg(long, default_value_t)]
@@ -69,6 +79,40 @@ pub struct RunArgs {
     pub upkeep_seconds: u64,
 }
 
+/// Which installation is looked at.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// The namespace that the operator runs in
+    #[arg(long, env = "POD_NAMESPACE", default_value = "holdfast-system")]
+    pub namespace: String,
+    /// The operator's ServiceAccount and Deployment there
+    #[arg(long, default_value = "holdfast")]
+    pub service_account: String,
+    /// The MutatingWebhookConfiguration that the operator fills; empty where somebody else does
+    #[arg(long, default_value = "holdfast")]
+    pub webhook_configuration: Option<String>,
+    /// The namespaces that the operator looks after, separated by commas. Default: all
+    #[arg(long, env = "HOLDFAST_WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+    /// For how long to look again while something is not well, in seconds
+    #[arg(long, default_value_t = 0)]
+    pub wait_seconds: u64,
+    /// Prints JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which installation is retired.
+#[derive(Debug, Clone, Args)]
+pub struct RetireArgs {
+    /// The namespace that the operator runs in
+    #[arg(long, env = "POD_NAMESPACE", default_value = "holdfast-system")]
+    pub namespace: String,
+    /// The namespaces that the operator looks after, separated by commas. Default: all
+    #[arg(long, env = "HOLDFAST_WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+}
+
 /// Where definitions go.
 #[derive(Debug, Clone, Args)]
 pub struct CrdsArgs {
@@ -89,7 +133,7 @@ mod tests {
                 .chain(more);
             match Cli::try_parse_from(words).unwrap().command {
                 Command::Run(args) => args,
-                Command::Crds(_) => panic!(),
+                other => panic!("{other:?}"),
             }
         };
         assert!(run(&[]).watch_namespaces.is_empty());

@@ -1,26 +1,23 @@
 //! What every controller has at hand.
 
-use crate::archive::{Reports, StoredArchives};
+use crate::archive::{Reports, StoredArchives, WatchedPod};
 use crate::authority::Authority;
 use crate::backup::Phase;
 use crate::cli::RunArgs;
+use crate::controller::Waker;
 use crate::events::Events;
-use crate::inject::names::{CONTAINER_ANNOTATION, SHARED_VOLUME};
 use crate::metrics::Metrics;
 use crate::names::{
-    ARCHIVE_LABEL, GENERATION_ANNOTATION, INJECT_ANNOTATION, Key, MANAGED_BY, MANAGED_BY_LABEL,
-    SIDECAR_CONTAINER, SYSTEM_ANNOTATION,
+    ARCHIVE_LABEL, GENERATION_ANNOTATION, Key, MANAGED_BY, MANAGED_BY_LABEL, SYSTEM_ANNOTATION,
 };
 use crate::objects::{Objects, Watches};
 use crate::secrets::UserSecrets;
 use crate::sidecar_client::SidecarClient;
 use crate::status::StatusWriter;
-use crate::work::Waker;
 use holdfast_crds::{Archive, Backup, Repository, ScheduledBackup};
+use holdfast_protocol::status::BackupStatus;
 use holdfast_repository::owner::InstallationId;
-use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, Namespace, Pod, PodSpec, PodStatus, Secret,
-};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::Api;
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
@@ -31,6 +28,9 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Objects in one page of a list: a page is in memory whole, as text and as objects, before the first is made small.
+const PAGE: u32 = 100;
 
 /// What the operator was told on its command line.
 #[derive(Debug, Clone)]
@@ -94,8 +94,8 @@ pub struct WatchedObjects {
     pub backups: Objects<Backup>,
     /// All ScheduledBackups.
     pub schedules: Objects<ScheduledBackup>,
-    /// The pods with our label, without what nobody here needs.
-    pub pods: Objects<Pod>,
+    /// The pods with our label.
+    pub pods: Objects<WatchedPod>,
     /// The Secrets that we rendered.
     pub rendered: Objects<Secret>,
 }
@@ -122,6 +122,8 @@ pub struct Context {
     pub watched: WatchedObjects,
     /// Wakes controllers.
     pub wakers: Wakers,
+    /// Of Backups, whose status two controllers write.
+    pub backup_status: StatusWriter<BackupStatus>,
     /// What the sidecars said last.
     pub reports: Reports,
     /// What the archives hold, as far as it was read.
@@ -187,6 +189,7 @@ impl Context {
         let context = Arc::new(Self {
             sidecars: SidecarClient::new(authority.subscribe(), metrics.clone()),
             secrets: UserSecrets::new(client.clone()),
+            backup_status: StatusWriter::new(client.clone(), metrics.clone(), events.clone()),
             reports: Reports::default(),
             stored: StoredArchives::default(),
             client,
@@ -243,7 +246,7 @@ fn archives_in(archives: &Objects<Archive>, repository: &Key) -> Vec<Arc<Archive
 
 /// Who hears of what.
 fn watch(watches: &Watches<'_>, wakers: &Wakers) -> WatchedObjects {
-    let config = watcher::Config::default;
+    let config = || watcher::Config::default().page_size(PAGE);
     let backups = watches.begin(config(), |_| {}, {
         let wakers = wakers.clone();
         move |backup: &Backup| {
@@ -285,16 +288,12 @@ fn watch(watches: &Watches<'_>, wakers: &Wakers) -> WatchedObjects {
             wakers.repositories.wake(key);
         }
     });
-    let of_label = |namespace: Option<String>,
-                    labels: &std::collections::BTreeMap<String, String>| {
-        Some(Key::new(namespace?, labels.get(ARCHIVE_LABEL)?.clone()))
-    };
-    let pods = watches.begin(config().labels(ARCHIVE_LABEL), slim_pod, {
+    let pods = watches.begin(config().labels(ARCHIVE_LABEL), |_| {}, {
         let wakers = wakers.clone();
-        move |pod: &Pod| {
-            if let Some(key) = of_label(pod.namespace(), pod.labels()) {
+        move |pod: &WatchedPod| {
+            if let Some(key) = pod.archive() {
                 wakers.orphans.wake(key.clone());
-                wakers.archives.wake(key);
+                wakers.archives.wake(key.clone());
             }
         }
     });
@@ -302,7 +301,9 @@ fn watch(watches: &Watches<'_>, wakers: &Wakers) -> WatchedObjects {
     let rendered = watches.begin(config().labels(&ours), slim_secret, {
         let wakers = wakers.clone();
         move |secret: &Secret| {
-            if let Some(key) = of_label(secret.namespace(), secret.labels()) {
+            let archive = secret.labels().get(ARCHIVE_LABEL);
+            if let (Some(namespace), Some(archive)) = (secret.namespace(), archive) {
+                let key = Key::new(namespace, archive.clone());
                 wakers.orphans.wake(key.clone());
                 wakers.archives.wake(key);
             }
@@ -343,53 +344,6 @@ fn wake_waiting(
     }
 }
 
-/// Thousands of pods are kept: of each only what [`crate::archive::Member`] reads.
-fn slim_pod(pod: &mut Pod) {
-    pod.annotations_mut()
-        .retain(|name, _| name == INJECT_ANNOTATION || name == CONTAINER_ANNOTATION);
-    pod.labels_mut().retain(|name, _| name == ARCHIVE_LABEL);
-    let slim = |container: &mut Container| {
-        *container = Container {
-            name: std::mem::take(&mut container.name),
-            image: container.image.take(),
-            volume_mounts: container.volume_mounts.take().map(|mut mounts| {
-                mounts.retain(|mount| mount.name == SHARED_VOLUME);
-                mounts
-            }),
-            ..Default::default()
-        };
-    };
-    if let Some(spec) = pod.spec.take() {
-        let mut kept = PodSpec {
-            containers: spec.containers,
-            init_containers: spec.init_containers,
-            ..Default::default()
-        };
-        kept.containers.iter_mut().for_each(slim);
-        kept.init_containers.iter_mut().flatten().for_each(slim);
-        pod.spec = Some(kept);
-    }
-    if let Some(status) = pod.status.take() {
-        let mut statuses = status.init_container_statuses;
-        if let Some(statuses) = &mut statuses {
-            statuses.retain(|status| status.name == SIDECAR_CONTAINER);
-            for status in statuses {
-                *status = ContainerStatus {
-                    name: std::mem::take(&mut status.name),
-                    started: status.started,
-                    ..Default::default()
-                };
-            }
-        }
-        pod.status = Some(PodStatus {
-            phase: status.phase,
-            pod_ip: status.pod_ip,
-            init_container_statuses: statuses,
-            ..Default::default()
-        });
-    }
-}
-
 fn slim_secret(secret: &mut Secret) {
     secret
         .annotations_mut()
@@ -418,7 +372,6 @@ fn installation_name(system: &str, namespace: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn an_installation_is_named_by_its_cluster_and_namespace() {
@@ -429,44 +382,5 @@ mod tests {
         assert_ne!(one, installation_name("uid-1", "other"));
         let long = installation_name("uid-1", &"x".repeat(63));
         assert!(long.parse::<InstallationId>().is_ok(), "{long}");
-    }
-
-    #[test]
-    fn of_a_pod_only_what_is_needed_is_kept() {
-        let mut pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "p", "annotations": {"holdfast.dev/inject": "false", "big": "x"},
-                "labels": {"holdfast.dev/archive": "a", "app": "x"}},
-            "spec": {"nodeName": "n", "containers": [{"name": "postgres", "image": "i", "env": [{"name": "A"}],
-                "volumeMounts": [{"name": "data", "mountPath": "/d"}, {"name": "holdfast", "mountPath": "/holdfast"}]}],
-                "initContainers": [{"name": "holdfast", "image": "h"}], "volumes": [{"name": "v"}]},
-            "status": {"phase": "Running", "podIP": "10.0.0.1", "message": "m",
-                "initContainerStatuses": [{"name": "holdfast", "started": true, "image": "i", "imageID": "i", "ready": true, "restartCount": 3},
-                    {"name": "other", "image": "i", "imageID": "i", "ready": true, "restartCount": 3}]},
-        }))
-        .unwrap();
-        slim_pod(&mut pod);
-        let kept = serde_json::to_value(&pod).unwrap();
-        assert_eq!(
-            kept["metadata"]["annotations"],
-            json!({"holdfast.dev/inject": "false"})
-        );
-        assert_eq!(
-            kept["metadata"]["labels"],
-            json!({"holdfast.dev/archive": "a"})
-        );
-        assert_eq!(
-            kept["spec"]["containers"],
-            json!([{"name": "postgres", "image": "i",
-            "volumeMounts": [{"name": "holdfast", "mountPath": "/holdfast"}]}])
-        );
-        assert_eq!(kept["spec"].get("volumes"), None);
-        assert_eq!(kept["status"]["podIP"], "10.0.0.1");
-        assert_eq!(
-            kept["status"]["initContainerStatuses"]
-                .as_array()
-                .unwrap()
-                .len(),
-            1
-        );
     }
 }

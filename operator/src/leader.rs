@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The Lease.
-const LEASE: &str = "holdfast-operator";
+pub(crate) const LEASE: &str = "holdfast-operator";
 
 /// Another may take over when so long nothing was heard of the leader.
 const DURATION: Duration = Duration::from_secs(15);

@@ -2,9 +2,10 @@
 
 use crate::names::Key;
 use holdfast_protocol::status::{Condition, ConditionStatus};
+use holdfast_repository::store::{Operation, Requests, requests};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
@@ -16,6 +17,9 @@ use std::time::Duration;
 
 /// In seconds: most looks find nothing to do, a few wait for a store.
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0, 15.0, 60.0];
+
+/// What people write, and may write in a shape that can't be read.
+const WRITTEN: [&str; 4] = ["Repository", "Archive", "Backup", "ScheduledBackup"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
@@ -115,12 +119,17 @@ impl Metrics {
             "Objects seen that could not be read and were left alone, by kind",
             metrics.invalid.clone(),
         );
+        // From the first on, an increase is seen.
+        for kind in WRITTEN {
+            drop(metrics.invalid.get_or_create(&KindLabels { kind }));
+        }
         registry.register(
             "leader",
             "1 on the replica that acts",
             metrics.leader.clone(),
         );
         registry.register_collector(Box::new(Counted(metrics.conditions.clone())));
+        registry.register_collector(Box::new(StoreRequests));
         Self {
             registry,
             ..metrics
@@ -247,13 +256,45 @@ impl Collector for Counted {
         let gauge = ConstGauge::new(0u64);
         let mut encoder = encoder.encode_descriptor(
             "objects",
-            "Objects by kind, condition and its status",
+            "Objects by kind, condition and its status.",
             None,
             gauge.metric_type(),
         )?;
         for (labels, count) in counts {
             let one = encoder.encode_family(&labels)?;
             ConstGauge::new(count).encode(one)?;
+        }
+        Ok(())
+    }
+}
+
+/// This process' requests to object stores, counted where they are made.
+#[derive(Debug)]
+struct StoreRequests;
+
+impl Collector for StoreRequests {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let requests = requests();
+        let families: [(_, _, fn(&_, _) -> u64); 2] = [
+            (
+                "store_requests",
+                "Requests to object stores, tries of one request counted as one.",
+                Requests::made,
+            ),
+            (
+                "store_request_errors",
+                "Requests to object stores that have failed after all tries.",
+                Requests::failed,
+            ),
+        ];
+        for (name, help, count) in families {
+            let kind = ConstCounter::new(0u64).metric_type();
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for operation in Operation::ALL {
+                let labels = [("operation", operation.name())];
+                let one = family.encode_family(&labels)?;
+                ConstCounter::new(count(requests, operation)).encode(one)?;
+            }
         }
         Ok(())
     }
@@ -290,6 +331,9 @@ mod tests {
             "holdfast_operator_leader 1",
             r#"holdfast_operator_objects{kind="Archive",condition="Ready",status="True"} 1"#,
             "holdfast_operator_build_info",
+            r#"holdfast_operator_invalid_objects_total{kind="Archive"} 0"#,
+            r#"holdfast_operator_store_requests_total{operation="list"}"#,
+            r#"holdfast_operator_store_request_errors_total{operation="list"}"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

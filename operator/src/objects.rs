@@ -262,7 +262,8 @@ impl<K: Watched, F: Fn(&K) + Send> Follower<K, F> {
     async fn open(&self, guarded: DeserializeGuard<K>) -> Option<K> {
         match guarded.0 {
             Ok(mut object) => {
-                object.managed_fields_mut().clear();
+                // An empty list would keep the room of what was in it.
+                object.meta_mut().managed_fields = None;
                 (self.slim)(&mut object);
                 Some(object)
             }

@@ -6,6 +6,7 @@ use crate::backup::Backups;
 use crate::catalogue::Catalogue;
 use crate::cli::{CrdsArgs, RunArgs};
 use crate::context::{Context, Parts, Settings};
+use crate::controller::{self, Controller, Waker};
 use crate::inject::InjectSettings;
 use crate::leader;
 use crate::metrics::Metrics;
@@ -14,8 +15,9 @@ use crate::probes::{self, Readiness};
 use crate::repository::Repositories;
 use crate::schedule::Schedules;
 use crate::webhook::{self, Webhook};
-use crate::work::{self, Controller, Waker};
 use anyhow::{Context as _, bail};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
 use rustls::ServerConfig;
 use std::io::Write;
 use std::sync::Arc;
@@ -28,6 +30,9 @@ use tokio_util::task::TaskTracker;
 
 /// A replica that goes is still asked for a moment, until every node knows that it goes.
 const LAST_CALLS: Duration = Duration::from_secs(3);
+
+/// The operator's container in its own pod.
+const CONTAINER: &str = "operator";
 
 /// For all that runs when the program ends.
 const GRACE: Duration = Duration::from_secs(15);
@@ -66,11 +71,14 @@ pub async fn operator(args: RunArgs) -> anyhow::Result<()> {
     running.await
 }
 
-async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
+async fn run(mut args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "begins");
     let client = kube::Client::try_default()
         .await
         .context("can't find the API server")?;
+    if args.image.is_empty() {
+        args.image = own_image(&client, &args).await?;
+    }
     let metrics = Arc::new(Metrics::new());
     let authority = Authority::open(client.clone(), &args.namespace).await?;
     let serving = match &args.webhook_certificates {
@@ -228,7 +236,7 @@ fn begin<C: Controller>(
     controller: C,
     waker: &Waker,
 ) {
-    running.spawn(work::run(
+    running.spawn(controller::run(
         Arc::new(controller),
         waker.clone(),
         context.metrics.clone(),
@@ -300,6 +308,24 @@ async fn listen(address: std::net::SocketAddr, what: &str) -> anyhow::Result<Tcp
     TcpListener::bind(address)
         .await
         .with_context(|| format!("can't listen on {address} for {what}"))
+}
+
+/// Operator and sidecar are one image: whoever says which for the operator's pod has said it for the sidecars.
+///
+/// Verbs on pods in the operator's namespace: get.
+async fn own_image(client: &kube::Client, args: &RunArgs) -> anyhow::Result<String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &args.namespace);
+    let pod = pods.get(&args.pod_name).await.with_context(|| {
+        format!(
+            "can't read the operator's own pod {}/{}: say by --image which image the sidecars get",
+            args.namespace, args.pod_name
+        )
+    })?;
+    let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
+    let own = containers.into_iter().find(|own| own.name == CONTAINER);
+    own.and_then(|own| own.image).with_context(|| {
+        format!("the operator's own pod has no container {CONTAINER}: say by --image which image the sidecars get")
+    })
 }
 
 /// A container that was killed and started again in one pod is somebody else.

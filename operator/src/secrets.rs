@@ -1,8 +1,8 @@
 //! The Secrets of users: fetched by name when they are needed, never watched. What was fetched is remembered for a
 //! little while, for many archives use one.
 
+use crate::controller::ReconcileError;
 use crate::names::Key;
-use crate::work::ReconcileError;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::Api;

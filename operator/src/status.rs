@@ -1,11 +1,11 @@
 //! Writes status: what is not there yet, and nothing else.
 
 use crate::conditions::Finding;
+use crate::controller::ReconcileError;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::names::FIELD_MANAGER;
 use crate::objects::Watched;
-use crate::work::ReconcileError;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde::Serialize;
@@ -14,20 +14,32 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Writes the status of objects of one kind, by server-side apply, and remembers what it wrote until the watch has
-/// shown it: what follows from a status must not follow from an old one.
+/// shown it: what follows from a status must not follow from an old one. Clones remember together, so that of several
+/// who write one kind each knows what the others wrote, and whoever is woken by the watch forgets it for all.
 ///
 /// Verbs on the kind's `status`: patch.
 pub struct StatusWriter<S> {
     client: Client,
     metrics: Arc<Metrics>,
     events: Events,
-    written: Mutex<HashMap<String, Written<S>>>,
+    written: Arc<Mutex<HashMap<String, Written<S>>>>,
 }
 
 struct Written<S> {
     /// The version of the object that it was written over.
     over: Option<String>,
     status: S,
+}
+
+impl<S> Clone for StatusWriter<S> {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            metrics: self.metrics.clone(),
+            events: self.events.clone(),
+            written: self.written.clone(),
+        }
+    }
 }
 
 impl<S: Clone + PartialEq + Serialize> StatusWriter<S> {
@@ -37,7 +49,7 @@ impl<S: Clone + PartialEq + Serialize> StatusWriter<S> {
             client,
             metrics,
             events,
-            written: Mutex::default(),
+            written: Arc::default(),
         }
     }
 

@@ -111,6 +111,15 @@ impl Member {
         self.report()?.postgres.role
     }
 
+    /// How many WAL files wait in a primary whose sidecar has tried none yet: whether they can be stored is not known.
+    pub fn untried(&self) -> Option<u64> {
+        let wal = &self.report()?.wal;
+        let tried = wal.last_archived.is_some() || wal.last_failure.is_some();
+        let of_a_primary = self.role() == Some(Role::Primary);
+        wal.ready_count
+            .filter(|count| of_a_primary && !tried && *count > 0)
+    }
+
     /// Whose data it has.
     pub fn system(&self) -> Option<SystemIdentifier> {
         self.report()?

@@ -15,6 +15,7 @@ mod reports;
 mod secret;
 mod stored;
 mod validate;
+mod watched_pod;
 
 pub use figures::{is_due, status};
 pub use histories::Histories;
@@ -28,12 +29,13 @@ pub use render::{Entries, Loaded, Own, Present, RenderError, render};
 pub use reports::{Reports, Said};
 pub use stored::{Incarnation, Known, Stored, StoredArchives};
 pub use validate::{Fault, Repositories, Wanted, WantedRepository, validate};
+pub use watched_pod::WatchedPod;
 
 use crate::conditions::settle;
 use crate::context::Context;
-use crate::names::{ARCHIVE_LABEL, Key, rendered_secret};
+use crate::controller::{Controller, Outcome, ReconcileError};
+use crate::names::{Key, rendered_secret};
 use crate::status::StatusWriter;
-use crate::work::{Controller, Outcome, ReconcileError};
 use holdfast_crds::{Archive, ArchiveStatus, Backup, Repository, RepositoryMode};
 use holdfast_protocol::control::Role;
 use jiff::Timestamp;
@@ -54,14 +56,10 @@ pub struct Archives {
 
 /// The pods that carry an archive's label, by name, with what their sidecars said last.
 pub fn members(context: &Context, archive: &Key) -> Vec<Member> {
-    let pods = context.watched.pods.filter(&archive.namespace, |pod| {
-        pod.labels().get(ARCHIVE_LABEL) == Some(&archive.name)
-    });
+    let pods = &context.watched.pods;
+    let pods = pods.filter(&archive.namespace, |pod| pod.archive() == Some(archive));
     let said = |uid: &str| context.reports.said(archive, uid);
-    let mut members: Vec<Member> = pods
-        .iter()
-        .filter_map(|pod| Member::of(pod, said))
-        .collect();
+    let mut members: Vec<Member> = pods.iter().filter_map(|pod| pod.member(said)).collect();
     members.sort_by(|a, b| a.name.cmp(&b.name));
     members
 }
@@ -118,6 +116,7 @@ impl Archives {
             bundle: keyring.bundle(),
             signed: &signed,
             histories: &histories,
+            system,
         };
         let content = match render(key, wanted, &own, present.as_ref(), loaded(members)) {
             Ok(content) => content,
@@ -140,7 +139,11 @@ impl Archives {
             client, metrics, ..
         } = self.context.as_ref();
         match secret::write(client, metrics, key, &content, system, seen.as_deref()).await? {
-            Written::Done => Ok(Rendering::Stands(content.generation)),
+            Written::Done => {
+                // Another key, other credentials: whether they open what is stored is seen now and not in ten minutes.
+                self.context.stored.stale(&self.context, key);
+                Ok(Rendering::Stands(content.generation))
+            }
             Written::Taken => {
                 let why = format!(
                     "a Secret {name} that Holdfast did not make stands where the pods look for theirs: rename it, or give the Archive another name"
@@ -190,7 +193,11 @@ impl Controller for Archives {
             })
             .collect();
         let names = validate::wanted_secrets(&archive.spec, &repositories);
-        let found = context.secrets.get(&key.namespace, names).await?;
+        let found = match archive.status {
+            Some(_) => context.secrets.get(&key.namespace, names).await?,
+            // Who has just made it has often just made its Secrets, too.
+            None => context.secrets.get_now(&key.namespace, names).await?,
+        };
         let mut members = members(context, key);
         let everybody = context.watched.pods.count();
         let next_report = context

@@ -4,9 +4,10 @@
 use super::member::Member;
 use super::reports::Said;
 use super::secret::is_ours;
+use super::watched_pod::WatchedPod;
 use crate::context::Context;
+use crate::controller::{Controller, Outcome, ReconcileError};
 use crate::names::{ARCHIVE_LABEL, Key, rendered_secret};
-use crate::work::{Controller, Outcome, ReconcileError};
 use holdfast_crds::Archive;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, DeleteParams, ListParams, Preconditions};
@@ -60,7 +61,7 @@ impl Orphans {
         }
     }
 
-    async fn warn(&self, pods: &[Arc<Pod>], archive: &Key) {
+    async fn warn(&self, pods: &[Arc<WatchedPod>], archive: &Key) {
         for pod in pods {
             let uid = pod.uid().unwrap_or_default();
             let is_new = self
@@ -139,12 +140,11 @@ impl Controller for Orphans {
 
     async fn reconcile(&self, key: &Key) -> Result<Outcome, ReconcileError> {
         let watched = &self.context.watched;
-        let pods = watched.pods.filter(&key.namespace, |pod| {
-            pod.labels().get(ARCHIVE_LABEL) == Some(&key.name)
-        });
+        let pods = &watched.pods;
+        let pods = pods.filter(&key.namespace, |pod| pod.archive() == Some(key));
         let members: Vec<Member> = pods
             .iter()
-            .filter_map(|pod| Member::of(pod, |_| Said::Nothing))
+            .filter_map(|pod| pod.member(|_| Said::Nothing))
             .collect();
         let secret = watched
             .rendered
@@ -156,7 +156,7 @@ impl Controller for Orphans {
         ) {
             Step::Leave => Ok(Outcome::Done),
             Step::Warn(users) => {
-                let users: Vec<Arc<Pod>> = pods
+                let users: Vec<Arc<WatchedPod>> = pods
                     .into_iter()
                     .filter(|pod| users.contains(&pod.name_any()))
                     .collect();

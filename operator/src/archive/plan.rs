@@ -3,7 +3,7 @@
 use super::identity::Identity;
 use super::member::Member;
 use super::reports::Said;
-use super::stored::{Known, Stored};
+use super::stored::{Known, Stored, UNUSABLE};
 use super::validate::Fault;
 use crate::conditions::{Finding, Tone, find};
 use crate::repository::lines;
@@ -189,7 +189,7 @@ impl Observed<'_> {
             failure.filter(|failure| last.is_none_or(|last| last.time < failure.time))
         {
             let message = format!(
-                "{name} can't store {}: {}",
+                "{name} can't store {}: {}; Postgres keeps it and hands it over again",
                 text::line(&failure.name),
                 text::line(&failure.reason)
             );
@@ -198,6 +198,17 @@ impl Observed<'_> {
         if let Some(why) = &report.postgres.unreachable {
             let message = format!("the server in {name} can't be asked: {}", text::line(why));
             return Finding::unknown(ARCHIVING, "ServerUnreachable", message);
+        }
+        if let Some(waiting) = member.untried() {
+            // What was wrong before the sidecar's start is no better for that.
+            return Finding::as_before(ARCHIVING, self.before)
+                .filter(|before| before.status == ConditionStatus::False)
+                .unwrap_or_else(|| {
+                    let message = format!(
+                        "the sidecar of {name} has started, and has not tried yet to store what waits: {waiting} files"
+                    );
+                    Finding::unknown(ARCHIVING, "Starting", message)
+                });
         }
         let message = format!("{name} is the primary, and its WAL is stored as it is written");
         Finding::good(ARCHIVING, "Archiving", message)
@@ -209,6 +220,9 @@ impl Observed<'_> {
                 return Finding::as_before(RECOVERABLE, self.before).unwrap_or_else(|| {
                     Finding::unknown(RECOVERABLE, "NotRead", "the repository is being read")
                 });
+            }
+            Known::Trouble { reason, why, .. } if *reason == UNUSABLE => {
+                return Finding::bad(RECOVERABLE, UNUSABLE, why.clone());
             }
             Known::Trouble { reason, why, .. } => {
                 return Finding::unknown(RECOVERABLE, reason, why.clone());
@@ -515,6 +529,11 @@ pub(super) mod tests {
                 "starting up",
             ),
             (
+                vec![primary(json!({"wal": {"readyCount": 7}}))],
+                "Starting",
+                "7 files",
+            ),
+            (
                 vec![primary(
                     json!({"postgres": {"role": null, "unreachable": "no"}}),
                 )],
@@ -525,6 +544,35 @@ pub(super) mod tests {
             let finding = one(ARCHIVING, &members, &STANDS, &stored(Some(7)));
             assert_eq!(finding.reason, reason, "{members:?}");
             assert!(finding.message.contains(words), "{}", finding.message);
+        }
+    }
+
+    #[test]
+    fn a_sidecar_that_starts_does_not_mend_what_fails() {
+        let bad = Finding::bad(ARCHIVING, "ArchivingFails", "the bucket is gone");
+        let good = Finding::good(ARCHIVING, "Archiving", "it is stored");
+        for (before, waiting, reason) in [
+            (&bad, 7, "ArchivingFails"),
+            (&good, 7, "Starting"),
+            (&bad, 0, "Archiving"),
+        ] {
+            let before = settle(&[], vec![before.clone()], None, Timestamp::UNIX_EPOCH).conditions;
+            let members = [primary(json!({"wal": {"readyCount": waiting}}))];
+            let known = stored(Some(7));
+            let identity = Identity::of(&known, &members, "");
+            let findings = Observed {
+                namespace: "shop",
+                name: "orders",
+                repositories: &[],
+                members: &members,
+                rendering: &STANDS,
+                stored: &known,
+                identity: &identity,
+                before: &before,
+            }
+            .findings();
+            let archiving = findings.iter().find(|f| f.kind == ARCHIVING).unwrap();
+            assert_eq!(archiving.reason, reason, "{waiting}");
         }
     }
 
@@ -636,18 +684,24 @@ pub(super) mod tests {
                 ownership: Ok(Ownership::None),
             }))
         };
-        let trouble = Known::Trouble {
-            reason: "StoreUnreachable",
-            why: "no route".into(),
+        let trouble = |reason, why: &str| Known::Trouble {
+            reason,
+            why: why.into(),
             last: None,
         };
         for (known, status, reason, words) in [
             (Known::NotYet, ConditionStatus::Unknown, "NotRead", "read"),
             (
-                trouble,
+                trouble("StoreUnreachable", "no route"),
                 ConditionStatus::Unknown,
                 "StoreUnreachable",
                 "no route",
+            ),
+            (
+                trouble(UNUSABLE, "another key"),
+                ConditionStatus::False,
+                UNUSABLE,
+                "another key",
             ),
             (
                 stored(None),

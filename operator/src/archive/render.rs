@@ -10,9 +10,11 @@ use crate::authority::Signed;
 use crate::names::{CONTROL_PORT, Key, MONITORING_PORT};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use holdfast_crds::SslMode;
+use holdfast_postgres::SystemIdentifier;
 use holdfast_protocol::settings::{
-    Backup, Compression, Control, Credentials, Encryption, Monitoring, Postgres, Repository, S3,
-    SettingsFile, Wal,
+    Backup, Compression, Control, Credentials, Encryption, HISTORIES_OF, Monitoring, Postgres,
+    Repository, S3, SettingsFile, Wal,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -81,6 +83,8 @@ pub struct Own<'a> {
     pub signed: &'a Signed,
     /// The history files that are known.
     pub histories: &'a Histories,
+    /// Whose they are; none while that is not known.
+    pub system: Option<SystemIdentifier>,
 }
 
 /// How far the instances are.
@@ -119,6 +123,7 @@ pub fn render(
         bundle,
         signed,
         histories,
+        system,
     } = own;
     for (name, text) in [
         (CA, *bundle),
@@ -128,6 +133,9 @@ pub fn render(
         entries.insert(name.to_owned(), text.as_bytes().to_vec());
     }
     entries.extend(histories.iter().map(|(n, c)| (n.clone(), c.clone())));
+    if let Some(system) = system.filter(|_| !histories.is_empty()) {
+        entries.insert(HISTORIES_OF.to_owned(), system.to_string().into_bytes());
+    }
 
     let write = |settings: &SettingsFile| {
         serde_saphyr::to_string(settings)
@@ -174,7 +182,7 @@ pub fn render(
 /// Histories go when they are another cluster's: an instance of this one must not take them for its own.
 fn keep_stale(entries: &mut Entries, present: &Present) {
     for (name, content) in &present.entries {
-        if !histories::is_name(name) {
+        if !histories::is_name(name) && name != HISTORIES_OF {
             entries
                 .entry(name.clone())
                 .or_insert_with(|| content.clone());
@@ -189,6 +197,7 @@ fn settings(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFi
         port,
         user,
         password,
+        ssl_mode,
         wal,
         backup,
         parallelism,
@@ -212,6 +221,14 @@ fn settings(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFi
             password_file: password
                 .as_ref()
                 .map(|password| file(PASSWORD.to_owned(), password.clone())),
+            ssl_mode: Some(
+                match ssl_mode {
+                    SslMode::Disable => "disable",
+                    SslMode::Prefer => "prefer",
+                    SslMode::Require => "require",
+                }
+                .to_owned(),
+            ),
             ..Postgres::default()
         },
         repositories: repositories
@@ -325,6 +342,7 @@ mod tests {
             bundle: "bundle",
             signed: &signed,
             histories: &Histories::from([("00000002.history".into(), b"1".to_vec())]),
+            system: Some(SystemIdentifier(7)),
         };
         let archive = Key::new("shop", "orders");
         render(&archive, &wanted(changes, keys), &own, present, loaded).unwrap()
@@ -338,6 +356,7 @@ mod tests {
             "00000002.history",
             "ca.crt",
             "config.yaml",
+            "histories-of",
             "postgres-password",
             "s3.access-key-id",
             "s3.key.k1",
@@ -352,7 +371,7 @@ mod tests {
         assert_eq!(config["generation"], 1);
         assert_eq!(
             config["postgres"],
-            json!({"host": "localhost", "port": 5432, "user": "postgres", "passwordFile": "postgres-password"})
+            json!({"host": "localhost", "port": 5432, "user": "postgres", "passwordFile": "postgres-password", "sslMode": "prefer"})
         );
         assert_eq!(
             config["repositories"],
@@ -363,6 +382,11 @@ mod tests {
         assert_eq!(config["control"]["listen"], "[::]:9643");
         assert!(!text.contains("hunter"), "{text}");
         assert_eq!(first.entries["s3.key.k1"], MASTER.trim().as_bytes());
+        assert_eq!(first.entries["histories-of"], b"7");
+        let require = json!({"postgres": {"auth": {"sslMode": "require"}}});
+        let require = rendered(require, ONE, None, NOBODY).unwrap();
+        let text = String::from_utf8(require.entries[CONFIG].clone()).unwrap();
+        assert!(text.contains("sslMode: require"), "{text}");
     }
 
     #[test]
@@ -433,5 +457,22 @@ mod tests {
         let next = rendered(json!({"postgres": {"port": 1}}), ONE, Some(&one), all(1)).unwrap();
         assert!(!names(&next).contains("00000009.history"));
         assert!(names(&next).contains("00000002.history"));
+
+        // And whose they were goes with the last of them.
+        let signed = Signed {
+            certificate: "certificate".into(),
+            key: "key".into(),
+        };
+        let own = Own {
+            bundle: "bundle",
+            signed: &signed,
+            histories: &Histories::new(),
+            system: Some(SystemIdentifier(8)),
+        };
+        let archive = Key::new("shop", "orders");
+        let wanted = wanted(json!({"postgres": {"port": 2}}), ONE);
+        let last = render(&archive, &wanted, &own, Some(&next), all(2));
+        let last = last.unwrap().unwrap();
+        assert!(!names(&last).contains("histories-of"));
     }
 }

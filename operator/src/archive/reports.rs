@@ -168,7 +168,7 @@ fn retry(failures: u32) -> Duration {
 
 /// So that thousands are not asked in the same moment.
 fn spread(duration: Duration) -> Duration {
-    duration.mul_f64(0.9 + crate::work::jitter() / 5.0)
+    duration.mul_f64(0.9 + crate::controller::jitter() / 5.0)
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! The rendered Secret in the cluster.
 
 use super::render::{Entries, Present};
+use crate::controller::ReconcileError;
 use crate::metrics::Metrics;
 use crate::names::{
     ARCHIVE_LABEL, FIELD_MANAGER, GENERATION_ANNOTATION, Key, MANAGED_BY, MANAGED_BY_LABEL,
     SYSTEM_ANNOTATION, rendered_secret,
 };
-use crate::work::ReconcileError;
 use holdfast_postgres::SystemIdentifier;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;

@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Read at once, of all archives.
 const TOGETHER: usize = 4;
 
+/// Why an archive that is there can't be read, whoever asks however often: its key is another, or it is damaged.
+pub const UNUSABLE: &str = "ArchiveUnusable";
+
 /// What one archive holds in the repository that is read from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
@@ -220,7 +223,7 @@ impl StoredArchives {
             }
         };
         let pause = if entry.again { LEAST } else { pause };
-        entry.due = Instant::now() + pause.mul_f64(0.9 + crate::work::jitter() / 5.0);
+        entry.due = Instant::now() + pause.mul_f64(0.9 + crate::controller::jitter() / 5.0);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Entry>> {
@@ -257,7 +260,7 @@ impl ReadError {
                 lacks.first().map_or("SecretInvalid", |lack| lack.reason())
             }
             Self::Open(OpenFailure::Open(OpenError::Store(_))) => "StoreUnreachable",
-            Self::Open(OpenFailure::Open(_)) => "ArchiveUnusable",
+            Self::Open(OpenFailure::Open(_)) => UNUSABLE,
             Self::Catalogue(_) | Self::Object(_) | Self::Late | Self::Open(OpenFailure::Api(_)) => {
                 "StoreUnreachable"
             }

@@ -3,7 +3,7 @@
 use crate::repository::{Lack, Resolved, one_entry, resolve, secrets};
 use crate::secrets::Found;
 use holdfast_crds::{
-    AccessMode, ArchiveSpec, Compression, CompressionAlgorithm, Repository, RepositoryMode,
+    AccessMode, ArchiveSpec, Compression, CompressionAlgorithm, Repository, RepositoryMode, SslMode,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -79,6 +79,8 @@ pub struct Wanted {
     pub user: String,
     /// None: none is sent.
     pub password: Option<Vec<u8>>,
+    /// Whether connections are encrypted.
+    pub ssl_mode: SslMode,
     /// Of WAL: algorithm and level.
     pub wal: (String, Option<i32>),
     /// Of backups.
@@ -174,6 +176,7 @@ pub fn validate(
         port: spec.postgres.port,
         user: spec.postgres.auth.user.clone(),
         password,
+        ssl_mode: spec.postgres.auth.ssl_mode,
         wal: compression(&spec.wal.compression),
         backup: compression(&spec.backup.compression),
         parallelism: spec.backup.parallelism,

@@ -34,6 +34,7 @@ pub fn is_for_a_server(reason: &str) -> bool {
             | "ServerUnreachable"
             | "ArchivingOff"
             | "ArchivingFails"
+            | "ArchivingNotTried"
             | "ConfigurationNotApplied"
             | "ServerBusy"
             | "SeveralPrimaries"
@@ -230,6 +231,14 @@ fn able(server: &Member, needs: Needs<'_>) -> Result<(), NoServer> {
             format!("{name} can't archive {file}: {why}"),
         ));
     }
+    if let Some(waiting) = server.untried() {
+        return Err(NoServer::new(
+            "ArchivingNotTried",
+            format!(
+                "the sidecar of {name} has started, and has not tried yet to store what waits: {waiting} files"
+            ),
+        ));
+    }
     if let Some(running) = &report.running_backup
         && !needs.ended.contains(running)
     {
@@ -291,6 +300,7 @@ mod tests {
         let fails = json!({"wal": {"lastFailure": {"name": "x", "reason": "away", "time": "2026-11-20T10:00:00Z"}}});
         let mut mended = fails.clone();
         mended["wal"]["lastArchived"] = json!({"name": "x", "time": "2026-11-20T10:00:05Z"});
+        let waits = json!({"wal": {"readyCount": 2}});
         let old = json!({"configurationGeneration": 2});
         let never = json!({"configurationGeneration": null});
         let busy = json!({"runningBackup": "b"});
@@ -341,6 +351,17 @@ mod tests {
                 Err("ArchivingFails"),
             ),
             (Primary, vec![server(0, "Primary", mended)], Ok("orders-0")),
+            (
+                Primary,
+                vec![server(0, "Primary", waits.clone())],
+                Err("ArchivingNotTried"),
+            ),
+            // What waits in a standby is nobody's to archive.
+            (
+                PreferStandby,
+                vec![primary(), server(1, "Standby", waits)],
+                Ok("orders-1"),
+            ),
             (
                 PreferStandby,
                 vec![primary(), server(1, "Standby", fails)],

@@ -2,8 +2,8 @@
 
 use super::phase::Phase;
 use super::{Backups, Look};
+use crate::controller::ReconcileError;
 use crate::names::FIELD_MANAGER;
-use crate::work::ReconcileError;
 use holdfast_crds::{Backup, DeletionPolicy};
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};

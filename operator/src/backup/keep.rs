@@ -2,8 +2,8 @@
 
 use super::report::{State, is_kept, settle_into};
 use super::{Backups, Look};
+use crate::controller::ReconcileError;
 use crate::repository::{Access, open_archive};
-use crate::work::ReconcileError;
 use holdfast_crds::BackupKeep;
 use holdfast_repository::catalogue::incarnation_of;
 use holdfast_repository::expiry::set_keep;

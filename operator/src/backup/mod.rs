@@ -16,6 +16,7 @@ mod report;
 mod turn;
 
 pub use choose::{Needs, NoServer, choose};
+pub(crate) use finalizer::FINALIZER;
 pub use follow::{Asked, Heard, Step, by_repository, by_sidecar};
 pub use phase::{COMPLETE, EXPIRED, FAILED, KEPT, Phase, STARTED};
 pub use report::{State, is_kept, of_facts, settle_into};
@@ -23,9 +24,9 @@ pub use turn::{InLine, before};
 
 use crate::conditions::{Finding, find};
 use crate::context::Context;
+use crate::controller::{Controller, Outcome, ReconcileError};
 use crate::names::Key;
 use crate::status::StatusWriter;
-use crate::work::{Controller, Outcome, ReconcileError};
 use holdfast_crds::{Archive, Backup};
 use holdfast_protocol::status::BackupStatus;
 use holdfast_repository::backup::BackupId;
@@ -111,7 +112,7 @@ impl Backups {
     /// Nothing is remembered but what the objects say.
     pub fn new(context: Arc<Context>) -> Self {
         Self {
-            status: context.status_writer(),
+            status: context.backup_status.clone(),
             context,
             paces: Mutex::default(),
             turns: Mutex::default(),

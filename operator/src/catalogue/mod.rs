@@ -11,9 +11,9 @@ pub use sync::{About, Actions, New, Object, Stored, plan};
 
 use crate::backup::{Phase, State, of_facts, settle_into};
 use crate::context::Context;
+use crate::controller::{Controller, Outcome, ReconcileError, jitter};
 use crate::names::{ARCHIVE_LABEL, Key, MANAGED_BY, MANAGED_BY_LABEL};
 use crate::status::StatusWriter;
-use crate::work::{Controller, Outcome, ReconcileError, jitter};
 use holdfast_crds::{Archive, ArchiveReference, Backup, BackupKeep, BackupSpec, DeletionPolicy};
 use holdfast_protocol::status::BackupStatus;
 use jiff::Timestamp;
@@ -63,7 +63,7 @@ impl Catalogue {
     /// Nothing was looked at yet.
     pub fn new(context: Arc<Context>) -> Self {
         Self {
-            status: context.status_writer(),
+            status: context.backup_status.clone(),
             context,
             due: Mutex::default(),
             told: Mutex::default(),

@@ -1,13 +1,14 @@
 //! Pods that another operator runs. It writes Postgres' configuration itself and would undo what we set, or we what it
 //! sets; until one is tested, its pods are refused.
 
-use super::pod::{Container, Pod};
+use super::pod::{Container, Metadata, Pod};
 use super::reference::Reference;
 use super::refusal::{Quoted, Refusal};
-use std::collections::BTreeMap;
 
 /// What an operator writes on its pods.
 enum Mark {
+    /// The pod belongs to an object of this API group, without a StatefulSet between them.
+    Owner(&'static str),
     /// A label of any value.
     Label(&'static str),
     /// A label whose name starts so.
@@ -23,11 +24,15 @@ const OPERATORS: &[(&str, &[Mark])] = &[
         &[
             Mark::Prefix("cnpg.io/"),
             Mark::Prefix("postgresql.cnpg.io/"),
+            Mark::Owner("postgresql.cnpg.io"),
         ],
     ),
     (
         "EDB Postgres for Kubernetes",
-        &[Mark::Prefix("k8s.enterprisedb.io/")],
+        &[
+            Mark::Prefix("k8s.enterprisedb.io/"),
+            Mark::Owner("postgresql.k8s.enterprisedb.io"),
+        ],
     ),
     (
         "Percona's operator for PostgreSQL",
@@ -70,9 +75,8 @@ const OPERATORS: &[(&str, &[Mark])] = &[
 
 /// Refuses what others run.
 pub(super) fn check(pod: &Pod) -> Result<(), Refusal> {
-    let labels = &pod.metadata.labels;
     for (operator, marks) in OPERATORS {
-        if marks.iter().any(|mark| mark.is_on(labels)) {
+        if marks.iter().any(|mark| mark.is_on(&pod.metadata)) {
             return Err(Refusal::OtherOperator(operator));
         }
     }
@@ -101,8 +105,13 @@ fn runs_patroni(container: &Container) -> bool {
 }
 
 impl Mark {
-    fn is_on(&self, labels: &BTreeMap<String, String>) -> bool {
+    fn is_on(&self, metadata: &Metadata) -> bool {
+        let labels = &metadata.labels;
         match *self {
+            Self::Owner(group) => metadata.owner_references.iter().any(|owner| {
+                let own = owner.api_version.split_once('/');
+                own.is_some_and(|(own, _)| own == group)
+            }),
             Self::Label(name) => labels.contains_key(name),
             Self::Prefix(start) => labels.keys().any(|name| name.starts_with(start)),
             Self::Value(name, value) => labels.get(name).is_some_and(|v| v == value),
@@ -153,6 +162,26 @@ mod tests {
             let sentence = refused(labels, json!({"name": "db", "image": "x"})).unwrap();
             assert!(sentence.contains(says), "{sentence}");
             assert!(sentence.contains("holdfast.dev/archive"), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn the_owner_tells_where_labels_do_not() {
+        for (api_version, says) in [
+            ("postgresql.cnpg.io/v1", Some("CloudNativePG")),
+            ("postgresql.k8s.enterprisedb.io/v1", Some("EDB")),
+            ("apps/v1", None),
+            ("v1", None),
+        ] {
+            let owner =
+                json!({"apiVersion": api_version, "kind": "Cluster", "name": "a", "uid": "u"});
+            let raw = json!({"metadata": {"ownerReferences": [owner]}, "spec": {"containers": [{"name": "db"}]}});
+            let refusal = check(&Pod::read(&raw).unwrap()).err();
+            let sentence = refusal.map(|refusal| refusal.to_string());
+            match says {
+                Some(says) => assert!(sentence.unwrap().contains(says)),
+                None => assert_eq!(sentence, None),
+            }
         }
     }
 

@@ -19,6 +19,15 @@ pub(super) struct Metadata {
     pub(super) labels: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "nullable")]
     pub(super) annotations: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) owner_references: Vec<Owner>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Owner {
+    #[serde(default)]
+    pub(super) api_version: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -16,10 +16,10 @@ pub use resolve::{AccessKey, KeySet, Lack, Resolved, one_entry, resolve, secrets
 
 use crate::conditions::settle;
 use crate::context::Context;
+use crate::controller::{Controller, Outcome, ReconcileError};
 use crate::names::Key;
 use crate::secrets::Found;
 use crate::status::StatusWriter;
-use crate::work::{Controller, Outcome, ReconcileError};
 use holdfast_crds::{Repository, RepositoryStatus};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -85,7 +85,9 @@ impl Repositories {
                 None => Look::NoCredentials,
                 Some(store) => {
                     let uid = repository.uid().unwrap_or_default();
-                    Look::Probed(probe(&resolved, &store, &uid).await, resolved.mode)
+                    let credentials = repository.spec.credentials.as_ref();
+                    let secret = credentials.map(|c| c.secret_ref.name.as_str());
+                    Look::Probed(probe(&resolved, &store, &uid, secret).await, resolved.mode)
                 }
             },
         };

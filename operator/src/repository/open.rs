@@ -2,9 +2,9 @@
 
 use super::resolve::{Lack, Resolved, resolve, secrets};
 use crate::context::Context;
+use crate::controller::ReconcileError;
 use crate::names::Key;
 use crate::repository::lines;
-use crate::work::ReconcileError;
 use holdfast_repository::{Archive, OpenError, StoreError};
 use thiserror::Error;
 

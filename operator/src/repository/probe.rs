@@ -34,12 +34,18 @@ pub struct Trouble {
     pub message: String,
 }
 
-/// Looks. `uid` is the Repository's: each has an object of its own, which is written once and stays.
-pub async fn probe(resolved: &Resolved, store: &StoreSettings, uid: &str) -> Probe {
+/// Looks. `uid` is the Repository's: each has an object of its own, which is written once and stays. `secret` is where
+/// the credentials stand.
+pub async fn probe(
+    resolved: &Resolved,
+    store: &StoreSettings,
+    uid: &str,
+    secret: Option<&str>,
+) -> Probe {
     let looked = async {
         let (access, keeps_objects) = match look(store, resolved.mode, uid).await {
             Ok(keeps_objects) => (Ok(()), keeps_objects),
-            Err(error) => (Err(trouble(&error)), None),
+            Err(error) => (Err(trouble(&error, secret)), None),
         };
         let maintenance = match (&resolved.maintenance, resolved.mode) {
             (Some(_), AccessMode::ReadWrite) => match resolved.maintenance_store() {
@@ -114,7 +120,7 @@ async fn may_delete(settings: &StoreSettings, uid: &str) -> Result<(), Trouble> 
     })
 }
 
-fn trouble(error: &StoreError) -> Trouble {
+fn trouble(error: &StoreError, secret: Option<&str>) -> Trouble {
     let message = error.to_string();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
     let wrong_key = [
@@ -143,9 +149,15 @@ fn trouble(error: &StoreError) -> Trouble {
             "; check s3.endpoint, and whether the operator's pod may reach it",
         ),
     };
+    let place = match (reason, secret) {
+        ("WrongCredentials" | "AccessDenied", Some(secret)) => {
+            format!("; they stand in the Secret {secret}")
+        }
+        _ => String::new(),
+    };
     Trouble {
         reason,
-        message: format!("{message}{advice}"),
+        message: format!("{message}{advice}{place}"),
     }
 }
 
@@ -174,11 +186,11 @@ mod tests {
         let store = StoreSettings::Filesystem {
             path: folder.path().to_owned(),
         };
-        let found = probe(&resolved(AccessMode::ReadOnly), &store, "uid").await;
+        let found = probe(&resolved(AccessMode::ReadOnly), &store, "uid", None).await;
         assert_eq!((&found.access, found.keeps_objects), (&Ok(()), None));
         assert_eq!(objects(folder.path()), 0);
         for _ in 0..2 {
-            let found = probe(&resolved(AccessMode::ReadWrite), &store, "uid").await;
+            let found = probe(&resolved(AccessMode::ReadWrite), &store, "uid", None).await;
             assert_eq!((&found.access, found.keeps_objects), (&Ok(()), Some(true)));
             assert_eq!(objects(folder.path()), 1);
         }
@@ -189,7 +201,7 @@ mod tests {
         let store = StoreSettings::Filesystem {
             path: "/nowhere/at/all".into(),
         };
-        let found = probe(&resolved(AccessMode::ReadWrite), &store, "uid").await;
+        let found = probe(&resolved(AccessMode::ReadWrite), &store, "uid", None).await;
         assert!(found.access.is_err() && found.keeps_objects.is_none());
     }
 }

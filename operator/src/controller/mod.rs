@@ -1,10 +1,10 @@
 //! Controllers: which objects have to be looked at, and a bounded number of looks at a time.
 
-mod controller;
 mod queue;
+mod running;
 mod waker;
 
-pub(crate) use controller::jitter;
-pub use controller::{Controller, ReconcileError, run};
 pub use queue::{Outcome, WorkQueue};
+pub(crate) use running::jitter;
+pub use running::{Controller, ReconcileError, run};
 pub use waker::Waker;
