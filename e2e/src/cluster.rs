@@ -124,6 +124,8 @@ impl Cluster {
             "--create-namespace".into(),
             "--wait".into(),
             "--timeout=3m".into(),
+            // What scenarios scale by kubectl is the chart's again.
+            "--force-conflicts".into(),
             "--set".into(),
             format!("image.repository={repository},image.tag={tag}"),
         ];

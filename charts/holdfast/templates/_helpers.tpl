@@ -32,24 +32,61 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end -}}
 
-{{/* What the operator may do where archives are: in a ClusterRole, or in a Role of each watched namespace. */}}
+{{/* Of pods that run once: no Service, budget or policy of the operator's own pods may take them for one. */}}
+{{- define "holdfast.onceLabels" -}}
+app.kubernetes.io/name: {{ include "holdfast.name" . }}-{{ .once }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/part-of: holdfast
+{{- end -}}
+
+{{/* How all pods run. */}}
+{{- define "holdfast.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "holdfast.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* Where it runs. */}}
+{{- define "holdfast.scheduling" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 0 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end -}}
+
+{{/*
+What the operator may do where archives are: in a ClusterRole, or in a Role of each watched namespace.
+`holdfast-operator check` asks for each of these: operator/src/check/rights.rs.
+*/}}
 {{- define "holdfast.rules" -}}
 # The resources themselves.
 - apiGroups: [holdfast.dev]
   resources: [repositories, archives, backups, scheduledbackups]
   verbs: [get, list, watch]
-# Finalizers: a running backup is ended before its object goes.
-- apiGroups: [holdfast.dev]
-  resources: [archives, backups]
-  verbs: [patch, update]
-# Schedules and the catalogue make Backup objects, and remove those beyond the history limits.
+# Schedules and the catalogue make Backup objects, and remove those beyond the history limits; patch: the finalizer that
+# lets a running backup be ended before its object goes.
 - apiGroups: [holdfast.dev]
   resources: [backups]
-  verbs: [create, delete]
+  verbs: [create, patch, delete]
 # Only the operator writes status.
 - apiGroups: [holdfast.dev]
   resources: [repositories/status, archives/status, backups/status, scheduledbackups/status]
-  verbs: [get, patch, update]
+  verbs: [patch]
 # The pods that carry the label, to reach their sidecars.
 - apiGroups: [""]
   resources: [pods]
@@ -58,7 +95,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 # by their label: rights know no labels, so list and watch can't be narrower here.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, list, watch, create, patch, update, delete]
+  verbs: [get, list, watch, create, patch, delete]
 # What happened, told to people.
 - apiGroups: [events.k8s.io]
   resources: [events]
