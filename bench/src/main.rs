@@ -1,4 +1,5 @@
-//! Holdfast next to pgBackRest and next to what plain tools need, in one run.
+//! `peers`: Holdfast next to pgBackRest and next to what plain tools need, in one run. `operator`: the operator with many
+//! Archives ([`operator`]).
 //!
 //! Rounds are interleaved, and who goes first alternates, so that what the machine does besides hits all alike. Nothing
 //! is asserted about time.
@@ -6,11 +7,12 @@
 mod database;
 mod holdfast;
 mod measure;
+mod operator;
 mod pgbackrest;
 mod plain;
 mod report;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use holdfast_e2e::{Minio, World};
 use measure::Samples;
 
@@ -62,6 +64,14 @@ fn number(name: &str, default: u32) -> Result<u32> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        Some("peers") => peers().await,
+        Some("operator") => operator::run().await,
+        _ => bail!("usage: holdfast-bench peers|operator; start it with bench/run"),
+    }
+}
+
+async fn peers() -> Result<()> {
     let programs = std::env::var("BENCH_PROGRAMS").unwrap_or("holdfast pgbackrest".to_owned());
     let plan = Plan {
         holdfast: programs.contains("holdfast"),

@@ -145,11 +145,27 @@ impl Watch {
     }
 }
 
-struct Process {
+/// A process, as the kernel tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
     /// VmHWM, bytes.
-    peak: u64,
-    /// User and system time, of ended children too.
+    pub peak: u64,
+    /// VmRSS, bytes.
+    pub resident: u64,
+    /// User and system time.
     ticks: u64,
+}
+
+impl Process {
+    /// User and system time. The kernel counts in hundredths, whatever its own clock is (USER_HZ).
+    pub fn processor_seconds(&self) -> f64 {
+        self.ticks as f64 / 100.0
+    }
+}
+
+/// None if it has ended.
+pub fn look(pid: u32) -> Option<Process> {
+    look_at(Path::new(&format!("/proc/{pid}")))
 }
 
 fn processes(user: Option<u32>, word: &str) -> BTreeMap<u32, Process> {
@@ -175,7 +191,7 @@ fn processes(user: Option<u32>, word: &str) -> BTreeMap<u32, Process> {
         if !holds(&command, word) {
             continue;
         }
-        if let Some(process) = look(&path) {
+        if let Some(process) = look_at(&path) {
             found.insert(pid, process);
         }
     }
@@ -190,20 +206,20 @@ fn holds(command: &[u8], word: &str) -> bool {
         .any(|argument| Path::new(&*String::from_utf8_lossy(argument)).ends_with(word))
 }
 
-fn look(path: &Path) -> Option<Process> {
+fn look_at(path: &Path) -> Option<Process> {
     let status = std::fs::read_to_string(path.join("status")).ok()?;
-    let peak: u64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))?
-        .trim()
-        .parse()
-        .ok()?;
+    let kib = |name: &str| {
+        let mut values = status.lines().filter_map(|line| line.strip_prefix(name));
+        let value = values.next()?.trim().strip_suffix(" kB")?;
+        value.trim().parse::<u64>().ok()
+    };
     let stat = std::fs::read_to_string(path.join("stat")).ok()?;
     // Fields 14 and 15; the name in parentheses may hold blanks.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let field = |n: usize| fields.get(n - 3)?.parse::<u64>().ok();
     Some(Process {
-        peak: peak * 1024,
+        peak: kib("VmHWM:")? * 1024,
+        resident: kib("VmRSS:")? * 1024,
         ticks: field(14)? + field(15)?,
     })
 }
