@@ -5,6 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Scenarios side by side. Each may run several servers: more than three only slows two cores down.
 TEST_THREADS ?= 2
+CLUSTER_THREADS ?= 3
 # make cluster CLUSTER=mine
 CLUSTER ?= dev
 # cargo test's filter: make test TESTS=harness
@@ -15,12 +16,12 @@ names = $(patsubst %.rs,--test %,$(notdir $(wildcard $(addsuffix /tests/*.rs,$(1
 UNITS := --lib --bins $(call names,repository sidecar sidecar/wal-client)
 SCENARIOS ?= $(call names,e2e)
 
-.PHONY: help parts parts-cluster build image cluster cluster-down check deny test test-cluster demo demo-cluster bench clean
+.PHONY: help parts parts-cluster build image cluster cluster-down check deny test test-cluster demo demo-local bench clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-parts: ## Fetches or builds the real parts into .parts/ (ten minutes once, then nothing)
+parts: ## Fetches or builds the real parts of the engine into .parts/ (ten minutes once, then nothing)
 	@e2e/parts/all
 
 parts-cluster: parts ## And those of a local Kubernetes (fifteen minutes more, once)
@@ -53,25 +54,27 @@ deny: ## Licences, duplicates and sources of dependencies, by cargo-deny
 	@e2e/parts/cargo-deny
 	PATH="$${HOLDFAST_PARTS:-$(CURDIR)/.parts}/cargo-deny/bin:$$PATH" $(CARGO) deny check bans licenses sources
 
-test: parts check ## All tests: check, then every scenario on real Postgres and a real S3
-	@echo "== scenarios ($(TEST_THREADS) at a time)"
+test: parts-cluster check ## All tests: check, then every scenario on real Postgres, a real S3 and a real Kubernetes
+	@echo "== scenarios of the engine ($(TEST_THREADS) at a time)"
 	$(CARGO) build --workspace --bins
 	HOLDFAST_BIN="$(CURDIR)/target/debug/holdfast" HOLDFAST_WAL_BIN="$$(sidecar/wal-client/build.sh)" \
-	$(CARGO) test --workspace --no-fail-fast $(SCENARIOS) $(TESTS) -- --test-threads=$(TEST_THREADS)
+	$(CARGO) test --workspace --no-fail-fast $(SCENARIOS) $(TESTS) -- --test-threads=$(TEST_THREADS); engine=$$?; \
+	$(MAKE) --no-print-directory test-cluster && exit $$engine
 
-test-cluster: parts-cluster ## The scenarios on a real Kubernetes; KUBECONFIG=… IMAGE=… has them run on a cluster of yours
+test-cluster: parts-cluster ## Those on a real Kubernetes alone; KUBECONFIG=… IMAGE=… has them run on a cluster of yours
+	@echo "== scenarios on Kubernetes ($(CLUSTER_THREADS) at a time)"
 	$(CARGO) build --workspace --bins
 	@[ -n "$$KUBECONFIG" ] || HOLDFAST_PROFILE=debug e2e/images/holdfast
-	$(CARGO) test --workspace --no-fail-fast --test kubernetes $(TESTS) -- --test-threads=3
+	$(CARGO) test --workspace --no-fail-fast --test kubernetes $(TESTS) -- --test-threads=$(CLUSTER_THREADS)
 
-demo: parts build ## A backup under load, an accident, and a restore to just before it
-	@demo/local
-
-demo-cluster: parts-cluster build ## The same on a real Kubernetes, by one label and the resources
+demo: parts-cluster build ## On a real Kubernetes: one label, backups by themselves, an accident, the rows as they were
 	@[ -n "$$KUBECONFIG" ] || e2e/images/holdfast
 	@demo/cluster
 
-bench: parts build ## Backup, restore and archiving next to pgBackRest, as JSON
+demo-local: parts build ## The engine alone: a backup under load, an accident, and a restore to just before it
+	@demo/local
+
+bench: parts-cluster build ## Backup, restore and archiving next to pgBackRest; the operator with a thousand archives; as JSON
 	@bench/run
 
 clean: ## Removes what was built; the parts stay (rm -r .parts removes them)

@@ -42,6 +42,17 @@ spec: {{archiveRef: {{name: {archive}}}{more}}}
     )
 }
 
+/// Backups by the clock, the first at once.
+pub fn schedule(name: &str, archive: &str, more: &str) -> String {
+    format!(
+        "apiVersion: holdfast.dev/v1alpha1
+kind: ScheduledBackup
+metadata: {{name: {name}}}
+spec: {{archiveRef: {{name: {archive}}}, schedule: '0 2 * * *', timeZone: Europe/Berlin, immediate: true{more}}}
+"
+    )
+}
+
 /// A database as a StatefulSet.
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -65,6 +76,8 @@ pub struct Database {
     pub storage: &'static str,
     /// Seconds that Postgres gets to shut down.
     pub grace: u32,
+    /// Whether its containers see each other's processes.
+    pub shares_processes: bool,
 }
 
 impl Database {
@@ -81,6 +94,7 @@ impl Database {
             data_directory: "/var/lib/postgresql/data/pgdata",
             storage: "1Gi",
             grace: 30,
+            shares_processes: false,
         }
     }
 
@@ -100,6 +114,7 @@ impl Database {
             data_directory,
             storage,
             grace,
+            shares_processes,
             ..
         } = self;
         let label = self
@@ -177,6 +192,7 @@ spec:
       annotations: {{{annotations}}}
     spec:
       terminationGracePeriodSeconds: {grace}
+      shareProcessNamespace: {shares_processes}
       securityContext: {{fsGroup: 999}}
 {clone}      containers:
       - name: postgres
@@ -273,4 +289,75 @@ pub async fn backed_up(
     let object = format!("backup/{name}");
     space.wait_for(&object, "condition=Complete", 180).await?;
     space.get(&object).await
+}
+
+/// Waits for a condition that says all of this.
+pub async fn told(
+    space: &Space,
+    object: &str,
+    condition: &str,
+    status: &str,
+    says: &[&str],
+) -> Result<()> {
+    eventually(&format!("{object} tells {says:?}"), async || {
+        let (is, reason, message) = space.condition(object, condition).await?;
+        ensure!(
+            is == status && says.iter().all(|part| message.contains(part)),
+            "{condition} is {is}, {reason}: {message}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// Waits for an event about an object, such as `pod/orders-0`, that says all of this.
+pub async fn event(space: &Space, object: &str, says: &[&str]) -> Result<()> {
+    eventually(&format!("an event of {object} says {says:?}"), async || {
+        let about = format!("--for={object}");
+        let said = space.kubectl(&["events", &about]).await?.success()?;
+        ensure!(
+            said.lines()
+                .any(|line| says.iter().all(|part| line.contains(part))),
+            "{said}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// Asks the cluster's store as its owner, with curl in a pod of its own: the store is inside.
+pub async fn ask_store(space: &Space, pod: &str, path: &str, more: &[&str]) -> Result<()> {
+    let url = format!("http://minio.minio.svc:9000/{path}");
+    let mut words = vec![
+        "run",
+        pod,
+        "--image=tools:dev",
+        "--image-pull-policy=IfNotPresent",
+        "--restart=Never",
+        "--command",
+        "--",
+        "curl",
+        "-sS",
+        "--fail-with-body",
+        "--max-time",
+        "20",
+        "--aws-sigv4",
+        "aws:amz:us-east-1:s3",
+        "--user",
+        "holdfast:holdfast-secret",
+        &url,
+    ];
+    words.extend(more);
+    space.kubectl(&words).await?.success()?;
+    let object = format!("pod/{pod}");
+    space
+        .wait_for(&object, "jsonpath={.status.phase}=Succeeded", 120)
+        .await
+}
+
+/// The containers of a pod, the init containers first.
+pub fn containers(pod: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
+    ["initContainers", "containers"]
+        .into_iter()
+        .flat_map(|list| pod["spec"][list].as_array().into_iter().flatten())
 }
