@@ -3,9 +3,8 @@
 
 SHELL := /bin/bash
 CARGO ?= cargo
-# Scenarios side by side. Each may run several servers: more than three only slows two cores down.
+# Scenarios of the engine side by side. Each may run several servers: more than three only slows two cores down.
 TEST_THREADS ?= 2
-CLUSTER_THREADS ?= 3
 # make cluster CLUSTER=mine
 CLUSTER ?= dev
 # cargo test's filter: make test TESTS=harness
@@ -62,10 +61,10 @@ test: parts-cluster check ## All tests: check, then every scenario on real Postg
 	$(MAKE) --no-print-directory test-cluster && exit $$engine
 
 test-cluster: parts-cluster ## Those on a real Kubernetes alone; KUBECONFIG=… IMAGE=… has them run on a cluster of yours
-	@echo "== scenarios on Kubernetes ($(CLUSTER_THREADS) at a time)"
+	@echo "== scenarios on Kubernetes (they take turns by themselves, whatever the number of threads)"
 	$(CARGO) build --workspace --bins
 	@[ -n "$$KUBECONFIG" ] || HOLDFAST_PROFILE=debug e2e/images/holdfast
-	$(CARGO) test --workspace --no-fail-fast --test kubernetes $(TESTS) -- --test-threads=$(CLUSTER_THREADS)
+	$(CARGO) test --workspace --no-fail-fast --test kubernetes $(TESTS) -- --test-threads=16
 
 demo: parts-cluster build ## On a real Kubernetes: one label, backups by themselves, an accident, the rows as they were
 	@[ -n "$$KUBECONFIG" ] || e2e/images/holdfast

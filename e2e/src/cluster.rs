@@ -1,6 +1,7 @@
 //! A real Kubernetes for tests: the local node of `e2e/cluster`, or the one that KUBECONFIG names.
 //!
-//! One cluster serves all tests of a program; each test has a namespace of its own, a [`Space`].
+//! One cluster serves all tests of a program; each test has a namespace of its own, a [`Space`]. Tests that take the
+//! operator away have a second one, one at a time; where there is only the user's, they have it for themselves.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,16 +11,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tokio::process::Command;
-use tokio::sync::{OnceCell, RwLock};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 use crate::parts;
 
 /// Where the operator is installed.
 pub const SYSTEM: &str = "holdfast-system";
 
+/// So many scenarios at a time in the shared cluster: most of their time is waiting.
+const TOGETHER: u32 = 4;
+
 static SHARED: OnceCell<Cluster> = OnceCell::const_new();
-/// Scenarios that take the operator away have it for themselves.
-static OPERATOR: RwLock<()> = RwLock::const_new(());
+/// For scenarios that take the operator away.
+static ALONE: OnceCell<Cluster> = OnceCell::const_new();
+static SHARED_TURN: Semaphore = Semaphore::const_new(TOGETHER as usize);
+static ALONE_TURN: Mutex<()> = Mutex::const_new(());
 
 /// A cluster with Holdfast installed by its chart.
 #[derive(Debug)]
@@ -60,15 +66,20 @@ impl Said {
 }
 
 impl Cluster {
-    /// The cluster of this test program: brought up, and Holdfast installed, by the first who asks.
+    /// The cluster that this test program's scenarios share: brought up, and Holdfast installed, by the first who asks.
     ///
     /// # Errors
     /// With what the scripts said.
     pub async fn shared() -> Result<&'static Self> {
-        SHARED.get_or_try_init(Self::begin).await
+        SHARED.get_or_try_init(|| Self::begin("e2e")).await
     }
 
-    async fn begin() -> Result<Self> {
+    /// Whether there is the user's cluster only.
+    fn is_users() -> bool {
+        std::env::var_os("KUBECONFIG").is_some()
+    }
+
+    async fn begin(prefix: &str) -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let cluster = match std::env::var_os("KUBECONFIG") {
             Some(kubeconfig) => Self {
@@ -79,7 +90,7 @@ impl Cluster {
             },
             None => {
                 // Its own process ends it, however this one ends.
-                let name = format!("e2e-{}", std::process::id());
+                let name = format!("{prefix}-{}", std::process::id());
                 let up = Command::new(root.join("e2e/cluster/up"))
                     .arg(&name)
                     .arg("--with-parent")
@@ -155,6 +166,17 @@ impl Cluster {
     /// If it can't be run, or does not end within five minutes.
     pub async fn kubectl<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> Result<Said> {
         self.run(&parts::kubectl()?, words, None).await
+    }
+
+    /// A field of an object where Holdfast is installed, by a JSONPath such as `{.metadata.generation}`.
+    ///
+    /// # Errors
+    /// If the object is not there.
+    pub async fn field(&self, object: &str, path: &str) -> Result<String> {
+        let path = format!("jsonpath={path}");
+        self.kubectl(&["--namespace", SYSTEM, "get", object, "-o", &path])
+            .await?
+            .success()
     }
 
     async fn run<S: AsRef<std::ffi::OsStr>>(
@@ -294,11 +316,11 @@ impl Space {
     where
         F: AsyncFnOnce(&Space) -> Result<()>,
     {
-        let _together = OPERATOR.read().await;
-        Self::run(name, scenario).await
+        let _turn = SHARED_TURN.acquire().await?;
+        Self::run(Cluster::shared().await?, name, scenario).await
     }
 
-    /// As [`Space::scenario`], while no other scenario runs: it may do to the operator what it likes.
+    /// As [`Space::scenario`], in a cluster where no other scenario runs: it may do to the operator what it likes.
     ///
     /// # Errors
     /// The scenario's.
@@ -306,17 +328,24 @@ impl Space {
     where
         F: AsyncFnOnce(&Space) -> Result<()>,
     {
-        let _alone = OPERATOR.write().await;
-        let result = Self::run(name, scenario).await;
-        Cluster::shared().await?.scale_operator(2).await?;
+        let _turn = ALONE_TURN.lock().await;
+        let (cluster, _all) = if Cluster::is_users() {
+            let all = SHARED_TURN.acquire_many(TOGETHER).await?;
+            (Cluster::shared().await?, Some(all))
+        } else {
+            let cluster = ALONE.get_or_try_init(|| Cluster::begin("e2e-alone"));
+            (cluster.await?, None)
+        };
+        let result = Self::run(cluster, name, scenario).await;
+        cluster.scale_operator(2).await?;
         result
     }
 
-    async fn run<F>(name: &str, scenario: F) -> Result<()>
+    async fn run<F>(cluster: &'static Cluster, name: &str, scenario: F) -> Result<()>
     where
         F: AsyncFnOnce(&Space) -> Result<()>,
     {
-        let space = Cluster::shared().await?.space(name).await?;
+        let space = cluster.space(name).await?;
         let result = scenario(&space).await;
         if result.is_err() {
             space.print().await;

@@ -10,6 +10,9 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<ExitCode> {
+    // Otherwise whole huge pages are resident, and count against the limit, for the few KiB in them that are in use.
+    // An error leaves it so.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     // One for all that speaks TLS in this process; nobody can have been faster.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse().command {

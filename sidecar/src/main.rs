@@ -15,6 +15,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const RECOVERY_TROUBLE: u8 = 200;
 
 fn main() -> ExitCode {
+    // Otherwise whole huge pages are resident, and count against the limit, for the few KiB in them that are in use.
+    // An error leaves it so.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let words: Vec<OsString> = std::env::args_os().collect();
     let is_restore_command = words.iter().any(|word| word == cli::WAL_RESTORE);
     // In a thread of its own, so that even a bug ends in a code that Postgres reads as trouble.

@@ -3,6 +3,7 @@
 use crate::fixtures::{Database, ask_store, backed_up, event, shop, told};
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Space, eventually};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -64,27 +65,85 @@ async fn a_new_database_is_archived_once_it_is_accepted() -> Result<()> {
     Space::scenario("incarnation", async |space| {
         // A new major by dump and restore: the volume is new, the label is the same.
         let old = Database::new("orders", 16);
-        shop(space, &old).await?;
-        old.archive_rows(space, 0).await?;
-        backed_up(space, "before", "orders", "").await?;
-        let first = system_identifier(space, "orders-0").await?;
-        let before = stored(space, "list-before").await?;
+        let before = Before::begin(space, &old).await?;
+        for words in [
+            &["delete", "statefulset", "orders"][..],
+            &["wait", "pod/orders-0", "--for=delete", "--timeout=120s"],
+            &["delete", "pvc", "data-orders-0"],
+        ] {
+            space.kubectl(words).await?.success()?;
+        }
+        let new = Database::new("orders", 17);
+        new.begin(space).await?;
+        before.followed_by(space, &new).await
+    })
+    .await
+}
+
+/// What people run in a pod on the volume of a database that is shut down.
+const UPGRADE: &str = "set -ex; cd /var/lib/postgresql/data
+initdb -D new -U postgres --auth=trust --no-data-checksums
+pg_upgrade -U postgres -b /usr/lib/postgresql/17/bin -B /usr/lib/postgresql/18/bin -d pgdata -D new --socketdir /tmp
+cp pgdata/pg_hba.conf new/pg_hba.conf
+mv pgdata old; mv new pgdata";
+
+#[tokio::test]
+async fn an_upgraded_database_is_archived_once_it_is_accepted() -> Result<()> {
+    Space::scenario("upgraded", async |space| {
+        let before = Before::begin(space, &Database::new("orders", 17)).await?;
         space
-            .kubectl(&["delete", "statefulset", "orders"])
+            .kubectl(&["scale", "statefulset/orders", "--replicas=0"])
             .await?
             .success()?;
         space
             .kubectl(&["wait", "pod/orders-0", "--for=delete", "--timeout=120s"])
             .await?
             .success()?;
+        let job = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "upgrade"}, "spec": {
+            "restartPolicy": "Never",
+            "securityContext": {"fsGroup": 999},
+            "containers": [{
+                "name": "upgrade", "image": "pg-upgrade:dev", "imagePullPolicy": "IfNotPresent", "workingDir": "/tmp",
+                "command": ["bash", "-c", UPGRADE],
+                "volumeMounts": [{"name": "data", "mountPath": "/var/lib/postgresql/data"}],
+            }],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data-orders-0"}}],
+        }});
+        space.apply(&job.to_string()).await?;
         space
-            .kubectl(&["delete", "pvc", "data-orders-0"])
-            .await?
-            .success()?;
-        let new = Database::new("orders", 17);
+            .wait_for("pod/upgrade", "jsonpath={.status.phase}=Succeeded", 120)
+            .await?;
+        let new = Database::new("orders", 18);
         new.begin(space).await?;
+        let rows = space.sql("orders-0", "SELECT count(*) FROM rows").await?;
+        ensure!(rows == "1000", "{rows}");
+        before.followed_by(space, &new).await
+    })
+    .await
+}
+
+/// A database that is archived and backed up, and gives way to another.
+struct Before {
+    system: String,
+    stored: BTreeMap<String, String>,
+}
+
+impl Before {
+    async fn begin(space: &Space, database: &Database) -> Result<Self> {
+        shop(space, database).await?;
+        database.archive_rows(space, 0).await?;
+        backed_up(space, "before", "orders", "").await?;
+        Ok(Self {
+            system: system_identifier(space, "orders-0").await?,
+            stored: stored(space, "list-before").await?,
+        })
+    }
+
+    /// Its successor is held until it is accepted; then it goes on in an incarnation of its own.
+    async fn followed_by(&self, space: &Space, new: &Database) -> Result<()> {
+        let first = &self.system;
         let second = system_identifier(space, "orders-0").await?;
-        ensure!(first != second, "initdb was not run");
+        ensure!(*first != second, "it is the same database");
 
         // It is held, and told with the line that accepts it.
         let accept = format!("\"acceptSystemIdentifier\":\"{second}\"");
@@ -117,7 +176,7 @@ async fn a_new_database_is_archived_once_it_is_accepted() -> Result<()> {
         ensure!(ready == "False" && why.contains(&second), "{ready}: {why}");
         let held = stored(space, "list-held").await?;
         ensure!(of(&held, &second).is_empty(), "{held:#?}");
-        for (key, state) in &of(&before, &first) {
+        for (key, state) in &of(&self.stored, first) {
             ensure!(held.get(key) == Some(state), "{key} has changed: {held:#?}");
         }
 
@@ -132,22 +191,20 @@ async fn a_new_database_is_archived_once_it_is_accepted() -> Result<()> {
         space
             .wait_for("archive/orders", "condition=IdentityAccepted", 120)
             .await?;
-        new.archive_rows(space, 0).await?;
+        let segment = new.archive_rows(space, 0).await?;
+        let segment = format!("wal/{}/{}/{segment}", &segment[..8], &segment[8..16]);
         let after = backed_up(space, "after", "orders", "").await?;
         ensure!(after["status"]["timeline"] == 1, "{:#}", after["status"]);
         let all = stored(space, "list-all").await?;
-        ensure!(of(&all, &first) == of(&held, &first), "{held:#?}\n{all:#?}");
-        for part in [
-            "identity.json",
-            "wal/00000001/00000000/000000010000000000000001",
-            "backups/",
-        ] {
+        ensure!(of(&all, first) == of(&held, first), "{held:#?}\n{all:#?}");
+        for part in ["identity.json", segment.as_str(), "backups/"] {
             let part = format!("/{second}/{part}");
             ensure!(
                 all.keys().any(|key| key.contains(&part)),
                 "no {part}: {all:#?}"
             );
         }
+        let (_, major) = new.image.rsplit_once(':').context("no version")?;
         eventually("the archive tells the new one", async || {
             let archive = space.get("archive/orders").await?;
             let status = &archive["status"];
@@ -155,7 +212,7 @@ async fn a_new_database_is_archived_once_it_is_accepted() -> Result<()> {
                 status["systemIdentifier"] == second.as_str()
                     && status["postgresVersion"]
                         .as_str()
-                        .is_some_and(|version| version.starts_with("17"))
+                        .is_some_and(|version| version.starts_with(major))
                     && status["lastBackup"]["name"] == "after"
                     && status["recoveryWindow"]["earliestLsn"] == after["status"]["stopLsn"],
                 "{status:#}"
@@ -170,6 +227,5 @@ async fn a_new_database_is_archived_once_it_is_accepted() -> Result<()> {
         space
             .wait_for("backup/before", "condition=Complete", 5)
             .await
-    })
-    .await
+    }
 }

@@ -57,19 +57,39 @@ async fn pods(space: &Space) -> Result<BTreeMap<String, String>> {
         .collect())
 }
 
-/// What was stored is as it was. Signs of life come and go.
-async fn nothing_is_lost(space: &Space, before: &BTreeMap<String, String>) -> Result<()> {
-    let now = stored(space, "stored-after").await?;
-    ensure!(before.len() > 5, "{before:?}");
-    for (name, state) in before {
-        let moves = name.contains("/markers/") || name.contains("/alive/");
-        ensure!(
-            moves || now.get(name) == Some(state),
-            "{name} was {state}, is {:?}",
-            now.get(name)
-        );
+/// A database and what is stored of it, before something is done with the installation.
+struct Before {
+    pods: BTreeMap<String, String>,
+    stored: BTreeMap<String, String>,
+}
+
+impl Before {
+    async fn look(space: &Space) -> Result<Self> {
+        let (pods, stored) = (pods(space).await?, stored(space, "stored-before").await?);
+        ensure!(stored.len() > 5, "{stored:?}");
+        Ok(Self { pods, stored })
     }
-    Ok(())
+
+    /// The pods are the same ones, all that was stored is as it was, and archiving and backups go on.
+    async fn stands(&self, space: &Space, database: &Database) -> Result<()> {
+        space
+            .wait_for("archive/orders", "condition=Ready", 120)
+            .await?;
+        database.archive_rows(space, 0).await?;
+        backed_up(space, "after", "orders", "").await?;
+        ensure!(pods(space).await? == self.pods, "{:?}", self.pods);
+        let now = stored(space, "stored-after").await?;
+        for (name, state) in &self.stored {
+            // Signs of life come and go.
+            let moves = name.contains("/markers/") || name.contains("/alive/");
+            ensure!(
+                moves || now.get(name) == Some(state),
+                "{name} was {state}, is {:?}",
+                now.get(name)
+            );
+        }
+        tested(space).await
+    }
 }
 
 /// helm in the operator's namespace.
@@ -226,28 +246,25 @@ async fn made_older(space: &Space) -> Result<()> {
 async fn an_upgrade_touches_neither_databases_nor_what_is_stored() -> Result<()> {
     installation("upgrade", async |space| {
         made_older(space).await?;
-        let names = [
-            "get",
-            "crd",
-            "archives.holdfast.dev",
-            "-o",
-            "jsonpath={.spec.names.shortNames[*]}",
-        ];
-        ensure!(space.cluster().kubectl(&names).await?.success()? == "hfold");
+        let cluster = space.cluster();
+        let short_names = async || {
+            cluster
+                .field("crd/archives.holdfast.dev", "{.spec.names.shortNames[*]}")
+                .await
+        };
+        ensure!(short_names().await? == "hfold");
 
         let database = Database::new("orders", 17);
         shop(space, &database).await?;
         backed_up(space, "before", "orders", "").await?;
-        let (pods_before, stored_before) =
-            (pods(space).await?, stored(space, "stored-before").await?);
-        let bundle = [
-            "get",
-            "mutatingwebhookconfiguration",
-            "holdfast",
-            "-o",
-            "jsonpath={.webhooks[0].clientConfig.caBundle}",
-        ];
-        let trusted = space.cluster().kubectl(&bundle).await?.success()?;
+        let before = Before::look(space).await?;
+        let bundle = async || {
+            let object = "mutatingwebhookconfiguration/holdfast";
+            cluster
+                .field(object, "{.webhooks[0].clientConfig.caBundle}")
+                .await
+        };
+        let trusted = bundle().await?;
 
         let settings = [
             "replicas=3",
@@ -255,7 +272,7 @@ async fn an_upgrade_touches_neither_databases_nor_what_is_stored() -> Result<()>
             "resources.limits.memory=160Mi",
             "sidecar.memory=128Mi",
         ];
-        let upgrade = space.cluster().install(&settings);
+        let upgrade = cluster.install(&settings);
         let archiving = async {
             for _ in 0..3 {
                 database.archive_rows(space, 0).await?;
@@ -267,36 +284,23 @@ async fn an_upgrade_touches_neither_databases_nor_what_is_stored() -> Result<()>
         tokio::try_join!(upgrade, archiving)?;
 
         ensure!(
-            space.cluster().kubectl(&names).await?.success()? == "hfa",
+            short_names().await? == "hfa",
             "the definitions are the old ones"
         );
+        ensure!(!trusted.is_empty() && bundle().await? == trusted);
         ensure!(
-            !trusted.is_empty() && space.cluster().kubectl(&bundle).await?.success()? == trusted
+            cluster
+                .field("deployment/holdfast", "{.status.readyReplicas}")
+                .await?
+                == "3"
         );
-        let deployment = [
-            "-n",
-            SYSTEM,
-            "get",
-            "deployment",
-            "holdfast",
-            "-o",
-            "jsonpath={.status.readyReplicas}",
-        ];
-        ensure!(space.cluster().kubectl(&deployment).await?.success()? == "3");
         // A replica that goes still answers for a moment.
         eventually("the new settings count", async || {
             ensure!(tried(space).await?.to_string().contains("128Mi"));
             Ok(())
         })
         .await?;
-        space
-            .wait_for("archive/orders", "condition=Ready", 120)
-            .await?;
-        database.archive_rows(space, 0).await?;
-        backed_up(space, "after", "orders", "").await?;
-        ensure!(pods(space).await? == pods_before, "{pods_before:?}");
-        nothing_is_lost(space, &stored_before).await?;
-        tested(space).await
+        before.stands(space, &database).await
     })
     .await
 }
@@ -316,8 +320,7 @@ async fn uninstalled_nothing_hangs_and_installed_again_it_goes_on() -> Result<()
             })
             .await?;
         }
-        let (pods_before, stored_before) =
-            (pods(space).await?, stored(space, "stored-before").await?);
+        let before = Before::look(space).await?;
 
         let (said, _) = tokio::try_join!(
             helm(space, &["uninstall", "holdfast", "--wait", "--timeout=4m"]),
@@ -352,19 +355,12 @@ async fn uninstalled_nothing_hangs_and_installed_again_it_goes_on() -> Result<()
         })
         .await?;
         space
-            .wait_for("archive/orders", "condition=Ready", 120)
-            .await?;
-        space
             .wait_for("archive/orders", "condition=Owner", 60)
             .await?;
         space
             .wait_for("backup/held", "condition=Complete", 60)
             .await?;
-        database.archive_rows(space, 0).await?;
-        backed_up(space, "after", "orders", "").await?;
-        ensure!(pods(space).await? == pods_before, "{pods_before:?}");
-        nothing_is_lost(space, &stored_before).await?;
-        tested(space).await
+        before.stands(space, &database).await
     })
     .await
 }

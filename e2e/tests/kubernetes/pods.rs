@@ -257,7 +257,7 @@ containers:
             "grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/1/status
             awk '$2 == \"/\" {{print \"root\", $4}}' /proc/1/mounts
             ls -A /proc/1/root{token} | sed 's/^/token /'
-            ls /proc/1/root/etc/holdfast/config.yaml"
+            cd /proc/1/root && ls etc/holdfast/config.yaml"
         );
         space
             .kubectl(&[
@@ -286,7 +286,7 @@ containers:
             &["NoNewPrivs:", "1"],
             &["Seccomp:", "2"],
             &["root", "ro"],
-            &["/proc/1/root/etc/holdfast/config.yaml"],
+            &["etc/holdfast/config.yaml"],
         ] {
             ensure!(has(line), "not {line:?}: {seen}");
         }

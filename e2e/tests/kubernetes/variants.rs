@@ -96,22 +96,17 @@ images: [{{name: holdfast, newName: {repository}, newTag: {tag}}}]' >{0}/kustomi
     database.archive_rows(space, 0).await?;
     backed_up(space, "held", "orders", ", deletionPolicy: Delete").await?;
     // Applied again it changes nothing, and takes nothing away that the operator has filled in.
-    let generation = [
-        "-n",
-        SYSTEM,
-        "get",
-        "deployment",
-        "holdfast",
-        "-o",
-        "jsonpath={.metadata.generation}",
-    ];
-    let before = space.cluster().kubectl(&generation).await?.success()?;
+    let generation = async || {
+        let deployment = "deployment/holdfast";
+        space
+            .cluster()
+            .field(deployment, "{.metadata.generation}")
+            .await
+    };
+    let before = generation().await?;
     let script = format!("kubectl apply -k {}", folder.path().display());
     space.shell(&script, &root()).await?.success()?;
-    ensure!(
-        space.cluster().kubectl(&generation).await?.success()? == before,
-        "{before}"
-    );
+    ensure!(generation().await? == before, "{before}");
     ensure!(has_sidecar(&tried(space).await?));
 
     // As docs/kubernetes.md says.
@@ -209,18 +204,7 @@ async fn certificate_of_others(space: &Space) -> Result<()> {
             "1",
         ),
     ] {
-        let said = space
-            .cluster()
-            .kubectl(&[
-                "-n",
-                SYSTEM,
-                "get",
-                object,
-                "-o",
-                &format!("jsonpath={field}"),
-            ])
-            .await?
-            .success()?;
+        let said = space.cluster().field(object, field).await?;
         ensure!(said == value, "{object}: {said}");
     }
     // A first certificate, and a second one, as after a renewal: neither needs a restart, and nobody else writes the bundle.
