@@ -81,9 +81,10 @@ async fn a_new_database_is_archived_once_it_is_accepted() -> Result<()> {
 }
 
 /// What people run in a pod on the volume of a database that is shut down.
-const UPGRADE: &str = "set -ex; cd /var/lib/postgresql/data
+const UPGRADE: &str = "set -ex; cd /var/lib/postgresql/data; chmod 700 pgdata
 initdb -D new -U postgres --auth=trust --no-data-checksums
-pg_upgrade -U postgres -b /usr/lib/postgresql/17/bin -B /usr/lib/postgresql/18/bin -d pgdata -D new --socketdir /tmp
+pg_upgrade -U postgres -b /usr/lib/postgresql/17/bin -B /usr/lib/postgresql/18/bin -d pgdata -D new --socketdir /tmp ||
+  { cat new/pg_upgrade_output.d/*/log/pg_upgrade_server.log; exit 1; }
 cp pgdata/pg_hba.conf new/pg_hba.conf
 mv pgdata old; mv new pgdata";
 
@@ -110,9 +111,11 @@ async fn an_upgraded_database_is_archived_once_it_is_accepted() -> Result<()> {
             "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data-orders-0"}}],
         }});
         space.apply(&job.to_string()).await?;
-        space
-            .wait_for("pod/upgrade", "jsonpath={.status.phase}=Succeeded", 120)
-            .await?;
+        let upgraded = space.wait_for("pod/upgrade", "jsonpath={.status.phase}=Succeeded", 60);
+        if let Err(error) = upgraded.await {
+            let said = space.kubectl(&["logs", "upgrade"]).await?;
+            return Err(error.context(said.out));
+        }
         let new = Database::new("orders", 18);
         new.begin(space).await?;
         let rows = space.sql("orders-0", "SELECT count(*) FROM rows").await?;
