@@ -1,6 +1,7 @@
 //! `Archive`: all that is kept of one database over its life.
 
 use crate::period::Period;
+use crate::recovery::{Nothing, RecoverySource, RecoveryTarget};
 use crate::reference::SecretKeyReference;
 use holdfast_protocol::status::{Condition, Instance, Lag, Moment, RecoveryWindow};
 use jiff::Timestamp;
@@ -54,6 +55,9 @@ pub struct ArchiveSpec {
     /// How long backups and WAL are kept. Default: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+    /// What happens before the first server starts. Default: it makes a new database, or goes on with the one it finds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<ArchiveBootstrap>,
     /// Consent to go on with another database cluster under this name, after pg_upgrade or initdb: the new cluster's
     /// system identifier, as the condition IdentityAccepted and pg_controldata print it, such as
     /// "7423518236458716201". Until then WAL of the new cluster waits. What was kept of the old one stays. Default: "".
@@ -164,6 +168,32 @@ pub enum SslMode {
     Prefer,
     /// Always.
     Require,
+}
+
+/// What happens before the first server starts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct ArchiveBootstrap {
+    /// An empty data directory is restored before Postgres starts on it: in the pod with the number 0 of its StatefulSet,
+    /// or in a pod of none, and only as long as this Archive holds nothing. So it never becomes a second primary, and may
+    /// stay here for good. The database is a copy, which is archived under this Archive and never into its source.
+    pub recovery: BootstrapRecovery,
+}
+
+/// What is restored into an empty data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct BootstrapRecovery {
+    /// From where.
+    pub source: RecoverySource,
+    /// To which moment. Default: latest.
+    #[serde(default = "latest")]
+    pub target: RecoveryTarget,
+}
+
+fn latest() -> RecoveryTarget {
+    RecoveryTarget {
+        latest: Some(Nothing {}),
+        ..RecoveryTarget::default()
+    }
 }
 
 /// How WAL is stored.

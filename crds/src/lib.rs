@@ -13,6 +13,7 @@ mod archive;
 mod backup;
 mod cel;
 mod period;
+mod recovery;
 mod reference;
 mod render;
 mod repository;
@@ -22,12 +23,13 @@ mod scheduled_backup;
 mod schema;
 
 pub use archive::{
-    Archive, ArchiveAuth, ArchiveBackup, ArchiveLastBackup, ArchivePostgres, ArchiveRepository,
-    ArchiveSpec, ArchiveStatus, ArchiveWal, BackupSource, Compression, CompressionAlgorithm,
-    RepositoryMode, Retention, SslMode,
+    Archive, ArchiveAuth, ArchiveBackup, ArchiveBootstrap, ArchiveLastBackup, ArchivePostgres,
+    ArchiveRepository, ArchiveSpec, ArchiveStatus, ArchiveWal, BackupSource, BootstrapRecovery,
+    Compression, CompressionAlgorithm, RepositoryMode, Retention, SslMode,
 };
 pub use backup::{Backup, BackupKeep, BackupSpec, DeletionPolicy};
 pub use period::{BadPeriod, Period};
+pub use recovery::{Nothing, RecoverySource, RecoveryTarget, RepositoryReference};
 pub use reference::{ArchiveReference, SecretKeyReference, SecretReference};
 pub use render::{all, files};
 pub use repository::{

@@ -1,6 +1,6 @@
 //! What every controller has at hand.
 
-use crate::archive::{Reports, StoredArchives, WatchedPod};
+use crate::archive::{Reports, StoredArchives, WatchedPod, wanted_repositories};
 use crate::authority::Authority;
 use crate::backup::Phase;
 use crate::cli::RunArgs;
@@ -239,8 +239,8 @@ impl Context {
 
 fn archives_in(archives: &Objects<Archive>, repository: &Key) -> Vec<Arc<Archive>> {
     archives.filter(&repository.namespace, |archive| {
-        let mut names = archive.spec.repositories.iter().map(|r| &r.name);
-        names.any(|name| *name == repository.name)
+        let mut names = wanted_repositories(&archive.spec);
+        names.any(|name| name == repository.name)
     })
 }
 

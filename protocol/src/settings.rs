@@ -21,6 +21,9 @@ pub struct SettingsFile {
     pub postgres: Postgres,
     /// One at least.
     pub repositories: Vec<Repository>,
+    /// Those that are only read from; their mode means nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Repository>,
     /// How WAL is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal: Option<Wal>,
@@ -39,7 +42,67 @@ pub struct SettingsFile {
     /// Consent to begin an incarnation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept_system_identifier: Option<String>,
+    /// What happens before the first server starts; left out: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
 }
+
+/// What happens before the first server starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bootstrap {
+    /// What an empty data directory is restored from.
+    pub recovery: Recovery,
+}
+
+/// A restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// One of the repositories or sources.
+    pub repository: String,
+    /// `namespace/name`.
+    pub archive: String,
+    /// To which moment.
+    pub target: RecoveryTarget,
+}
+
+/// A moment: exactly one of the first six.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryTarget {
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// As Postgres prints it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<String>,
+    /// As `pg_current_xact_id` prints it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xid: Option<String>,
+    /// Of a restore point.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// When the backup is consistent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub immediate: Option<Nothing>,
+    /// The end of what is archived.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Nothing>,
+    /// Just before it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
+    /// A number, `latest` or `current`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<String>,
+    /// To begin with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
+}
+
+/// Written `{}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Nothing {}
 
 /// The server. What is left out has a default, or comes from the pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

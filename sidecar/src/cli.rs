@@ -1,12 +1,13 @@
 //! The command line.
 
-use crate::config::parse_moment;
 use crate::exit::Failure;
+use crate::target::{may_be_exclusive, parse_name, parse_time, parse_timeline, parse_xid};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use holdfast_postgres::{Lsn, TimelineId};
+use holdfast_postgres::Lsn;
 use holdfast_protocol::control::BackupKind;
+use holdfast_repository::reach::{Request, Target, TimelineChoice};
 use jiff::Timestamp;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ pub struct Cli {
 pub enum Command {
     /// Serve the WAL socket and the control API until SIGTERM, which drains first.
     Sidecar(SidecarArgs),
-    /// Say what data directory there is, before Postgres starts on it. Changes nothing.
+    /// Runs before Postgres: says what data directory there is, and restores an empty one if the settings say so.
     Bootstrap,
     /// Look at the settings, the store, the key and Postgres: what is wrong, and the line that mends it.
     Check,
@@ -121,34 +122,6 @@ pub enum Action {
     Shutdown,
 }
 
-/// The timeline that recovery follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimelineChoice {
-    /// The newest.
-    Latest,
-    /// The backup's own.
-    Current,
-    /// This one.
-    Number(TimelineId),
-}
-
-/// Where recovery ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// The end of what is archived.
-    Latest,
-    /// The first moment at which the backup is consistent.
-    Immediate,
-    /// By commit time.
-    Time(Timestamp),
-    /// By position.
-    Lsn(Lsn),
-    /// By top-level transaction.
-    Xid(u32),
-    /// A named restore point.
-    Name(String),
-}
-
 /// `holdfast restore`
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
@@ -190,7 +163,7 @@ struct TargetArgs {
     #[arg(long = "target", value_enum, value_name = "latest|immediate")]
     word: Option<TargetWord>,
     /// A moment, with its zone: 2026-11-20T10:00:00Z, or 2026-11-20 10:00:00+01.
-    #[arg(long = "target-time", value_name = "T", value_parser = parse_moment)]
+    #[arg(long = "target-time", value_name = "T", value_parser = parse_time)]
     time: Option<Timestamp>,
     /// A position, such as 16/B374D848.
     #[arg(long = "target-lsn", value_name = "L")]
@@ -204,8 +177,18 @@ struct TargetArgs {
 }
 
 impl RestoreArgs {
+    /// Where recovery shall stop, and on which way.
+    pub fn request(&self) -> Request {
+        Request {
+            target: self.target(),
+            exclusive: self.exclusive,
+            timeline: self.timeline,
+            backup: self.backup.clone(),
+        }
+    }
+
     /// The one target that was given, or the end.
-    pub fn target(&self) -> Target {
+    fn target(&self) -> Target {
         let TargetArgs {
             word,
             time,
@@ -225,11 +208,7 @@ impl RestoreArgs {
 
     /// What clap's own rules don't say.
     fn check(&self) -> Result<(), String> {
-        let bounded = matches!(
-            self.target(),
-            Target::Time(_) | Target::Lsn(_) | Target::Xid(_)
-        );
-        if self.exclusive && !bounded {
+        if self.exclusive && !may_be_exclusive(&self.target()) {
             return Err(
                 "--exclusive means something only with --target-time, --target-lsn or --target-xid"
                     .into(),
@@ -247,39 +226,11 @@ impl RestoreArgs {
     }
 }
 
-fn parse_timeline(text: &str) -> Result<TimelineChoice, String> {
-    match text {
-        "latest" => Ok(TimelineChoice::Latest),
-        "current" => Ok(TimelineChoice::Current),
-        number => match number.parse() {
-            Ok(number @ 1..) => Ok(TimelineChoice::Number(TimelineId(number))),
-            _ => Err("a timeline is a number from 1, latest or current".to_owned()),
-        },
-    }
-}
-
 fn parse_tablespace(text: &str) -> Result<(u32, PathBuf), String> {
     text.split_once('=')
         .and_then(|(oid, folder)| Some((oid.parse().ok()?, PathBuf::from(folder))))
         .filter(|(oid, folder)| *oid > 0 && folder.is_absolute())
         .ok_or_else(|| "write OID=DIR with an absolute path, such as 16401=/data/fast".to_owned())
-}
-
-/// Postgres drops the epoch of a 64-bit transaction id as well (recovery_target_xid).
-fn parse_xid(text: &str) -> Result<u32, String> {
-    let wrong = || "a transaction is a number from 3, as pg_current_xact_id() prints it".to_owned();
-    let full: u64 = text.parse().map_err(|_| wrong())?;
-    let xid = (full & u64::from(u32::MAX)) as u32;
-    if xid < 3 { Err(wrong()) } else { Ok(xid) }
-}
-
-/// MAXFNAMELEN of Postgres is 64, with the zero at the end.
-fn parse_name(text: &str) -> Result<String, String> {
-    if (1..=63).contains(&text.len()) {
-        Ok(text.to_owned())
-    } else {
-        Err("a restore point's name has 1 to 63 bytes".to_owned())
-    }
 }
 
 /// What the command line asks for.
@@ -346,6 +297,7 @@ pub fn config_file(
 mod tests {
     use super::*;
     use crate::exit::ExitClass;
+    use holdfast_postgres::TimelineId;
 
     fn run(line: &str) -> Result<Parsed, Failure> {
         parse(

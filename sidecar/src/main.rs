@@ -55,16 +55,16 @@ fn run(words: Vec<OsString>) -> Result<Option<u8>, Failure> {
     // One provider of cryptography, whoever asks for it. An error means that it is set already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     logging::start(if serves { "info" } else { "warn" });
-    let file = || cli::config_file(cli.config, std::env::var_os("HOLDFAST_CONFIG"));
-    if matches!(cli.command, Command::Bootstrap) {
-        return bootstrap::run(file).map(|()| Some(ExitClass::Done.code()));
-    }
-    let file = file()?;
+    let file = || cli::config_file(cli.config.clone(), std::env::var_os("HOLDFAST_CONFIG"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("the program's threads can't be started: {e}")))?;
+    if matches!(cli.command, Command::Bootstrap) {
+        runtime.block_on(bootstrap::run(file))?;
+        return Ok(Some(ExitClass::Done.code()));
+    }
     runtime
-        .block_on(commands::run(&file, cli.command))
+        .block_on(commands::run(&file()?, cli.command))
         .map(Some)
 }

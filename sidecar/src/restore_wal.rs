@@ -408,7 +408,7 @@ impl Inner {
         let repositories = &settings.repositories;
         let places = match &order {
             Some(order) => {
-                let named = repositories.iter().find(|r| r.name == order.repository);
+                let named = settings.repository(&order.repository);
                 let named = named.ok_or_else(|| Trouble::NoRepository(order.repository.clone()))?;
                 vec![(named, order.archive.clone(), true)]
             }

@@ -7,6 +7,7 @@ mod admission;
 mod archiving;
 mod backups;
 mod bad_input;
+mod bootstrap;
 mod chart;
 mod docs;
 mod examples;

@@ -28,7 +28,7 @@ pub use plan::{
 pub use render::{Entries, Loaded, Own, Present, RenderError, render};
 pub use reports::{Reports, Said};
 pub use stored::{Incarnation, Known, Stored, StoredArchives};
-pub use validate::{Fault, Repositories, Wanted, WantedRepository, validate};
+pub use validate::{Fault, Repositories, Wanted, WantedRepository, validate, wanted_repositories};
 pub use watched_pod::WatchedPod;
 
 use crate::conditions::settle;
@@ -183,13 +183,10 @@ impl Controller for Archives {
             return Ok(Outcome::Done);
         };
         // Observe.
-        let repositories: Repositories = archive
-            .spec
-            .repositories
-            .iter()
-            .map(|one| {
-                let key = key.beside(&one.name);
-                (one.name.clone(), context.watched.repositories.get(&key))
+        let repositories: Repositories = wanted_repositories(&archive.spec)
+            .map(|name| {
+                let found = context.watched.repositories.get(&key.beside(name));
+                (name.to_owned(), found)
             })
             .collect();
         let names = validate::wanted_secrets(&archive.spec, &repositories);

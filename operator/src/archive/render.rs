@@ -10,11 +10,11 @@ use crate::authority::Signed;
 use crate::names::{CONTROL_PORT, Key, MONITORING_PORT};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use holdfast_crds::SslMode;
+use holdfast_crds::{BootstrapRecovery, RecoveryTarget, SslMode};
 use holdfast_postgres::SystemIdentifier;
 use holdfast_protocol::settings::{
-    Backup, Compression, Control, Credentials, Encryption, HISTORIES_OF, Monitoring, Postgres,
-    Repository, S3, SettingsFile, Wal,
+    self, Backup, Bootstrap, Compression, Control, Credentials, Encryption, HISTORIES_OF,
+    Monitoring, Postgres, Recovery, Repository, S3, SettingsFile, Wal,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -118,7 +118,7 @@ pub fn render(
     loaded: Loaded,
 ) -> Result<Option<Present>, RenderError> {
     let mut entries = Entries::new();
-    let mut settings = settings(archive, wanted, &mut entries);
+    let mut settings = file(archive, wanted, &mut entries);
     let Own {
         bundle,
         signed,
@@ -191,9 +191,11 @@ fn keep_stale(entries: &mut Entries, present: &Present) {
 }
 
 /// Adds the files that the settings name.
-fn settings(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFile {
+fn file(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFile {
     let Wanted {
         repositories,
+        source,
+        recovery,
         port,
         user,
         password,
@@ -235,6 +237,10 @@ fn settings(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFi
             .iter()
             .map(|wanted| repository(wanted, &mut file))
             .collect(),
+        sources: source
+            .iter()
+            .map(|wanted| repository(wanted, &mut file))
+            .collect(),
         wal: Some(Wal {
             compression: compression(wal),
         }),
@@ -253,6 +259,40 @@ fn settings(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFi
         }),
         history_directory: Some(".".to_owned()),
         accept_system_identifier: accepted.clone(),
+        bootstrap: recovery.as_ref().map(bootstrap),
+    }
+}
+
+fn bootstrap(recovery: &BootstrapRecovery) -> Bootstrap {
+    let BootstrapRecovery { source, target } = recovery;
+    let RecoveryTarget {
+        time,
+        lsn,
+        xid,
+        name,
+        immediate,
+        latest,
+        exclusive,
+        timeline,
+        backup,
+    } = target;
+    let archive = Key::new(source.namespace.clone(), source.archive.clone());
+    Bootstrap {
+        recovery: Recovery {
+            repository: source.repository_ref.name.clone(),
+            archive: archive.to_string(),
+            target: settings::RecoveryTarget {
+                time: time.clone(),
+                lsn: lsn.clone(),
+                xid: xid.map(|xid| xid.to_string()),
+                name: name.clone(),
+                immediate: immediate.map(|_| settings::Nothing {}),
+                latest: latest.map(|_| settings::Nothing {}),
+                exclusive: *exclusive,
+                timeline: timeline.clone(),
+                backup: backup.clone(),
+            },
+        },
     }
 }
 
@@ -387,6 +427,20 @@ mod tests {
         let require = rendered(require, ONE, None, NOBODY).unwrap();
         let text = String::from_utf8(require.entries[CONFIG].clone()).unwrap();
         assert!(text.contains("sslMode: require"), "{text}");
+    }
+
+    #[test]
+    fn the_source_of_a_recovery_is_given_along() {
+        let source =
+            json!({"repositoryRef": {"name": "s3"}, "namespace": "shop", "archive": "old"});
+        let target = json!({"xid": 741, "exclusive": true, "timeline": "2"});
+        let spec = json!({"bootstrap": {"recovery": {"source": source, "target": target}}});
+        let present = rendered(spec, ONE, None, NOBODY).unwrap();
+        let text = String::from_utf8(present.entries[CONFIG].clone()).unwrap();
+        let config: Value = serde_saphyr::from_str(&text).unwrap();
+        let expected = json!({"recovery": {"repository": "s3", "archive": "shop/old", "target": {"xid": "741", "exclusive": true, "timeline": "2"}}});
+        assert_eq!(config["bootstrap"], expected);
+        assert!(config.get("sources").is_none(), "{text}");
     }
 
     #[test]

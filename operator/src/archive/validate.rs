@@ -3,7 +3,8 @@
 use crate::repository::{Lack, Resolved, one_entry, resolve, secrets};
 use crate::secrets::Found;
 use holdfast_crds::{
-    AccessMode, ArchiveSpec, Compression, CompressionAlgorithm, Repository, RepositoryMode, SslMode,
+    AccessMode, ArchiveSpec, BootstrapRecovery, Compression, CompressionAlgorithm, Repository,
+    RepositoryMode, SslMode,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +25,11 @@ pub enum Fault {
         "the Repository {0} does not exist in this namespace: make it, or correct spec.repositories"
     )]
     NoRepository(String),
+    /// No such Repository to restore from.
+    #[error(
+        "the Repository {0} does not exist in this namespace: make it, or correct spec.bootstrap.recovery.source.repositoryRef"
+    )]
+    NoSource(String),
     /// Nothing may be archived there.
     #[error(
         "the Repository {0} is ReadOnly, so nothing can be archived there: name another in spec.repositories"
@@ -49,7 +55,7 @@ impl Fault {
     /// One word, for a condition.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::NoRepository(_) => "RepositoryNotFound",
+            Self::NoRepository(_) | Self::NoSource(_) => "RepositoryNotFound",
             Self::ReadOnly(_) => "RepositoryReadOnly",
             Self::Repositories(_) => "RepositoriesInvalid",
             Self::Repository { lack, .. } | Self::Password(lack) => lack.reason(),
@@ -73,6 +79,10 @@ pub struct WantedRepository {
 pub struct Wanted {
     /// In the Archive's order.
     pub repositories: Vec<WantedRepository>,
+    /// The Repository that is only read from, if the source of the recovery is none of the others.
+    pub source: Option<WantedRepository>,
+    /// What an empty data directory is restored from.
+    pub recovery: Option<BootstrapRecovery>,
     /// The server's port.
     pub port: u16,
     /// Who takes backups.
@@ -97,6 +107,19 @@ impl fmt::Debug for Wanted {
             .field("repositories", &self.repositories)
             .finish_non_exhaustive()
     }
+}
+
+/// The Repositories that an Archive names, each once.
+pub fn wanted_repositories(spec: &ArchiveSpec) -> impl Iterator<Item = &str> {
+    let archived = spec.repositories.iter().map(|r| r.name.as_str());
+    let source = recovery(spec).map(|recovery| recovery.source.repository_ref.name.as_str());
+    let unique: std::collections::BTreeSet<&str> = archived.chain(source).collect();
+    unique.into_iter()
+}
+
+fn recovery(spec: &ArchiveSpec) -> Option<&BootstrapRecovery> {
+    let bootstrap = spec.bootstrap.as_ref();
+    bootstrap.map(|bootstrap| &bootstrap.recovery)
 }
 
 /// The Secrets that an Archive and its Repositories name.
@@ -136,27 +159,47 @@ pub fn validate(
             "has none with mode Required: WAL would be dropped before it is stored",
         ));
     }
+    let known = |name: &str| repositories.get(name).and_then(Option::as_ref);
+    let open = |name: &str, required: bool, repository: &Repository| {
+        let lacking = |lack| Fault::Repository {
+            repository: name.to_owned(),
+            lack,
+        };
+        match resolve(&repository.spec, found) {
+            Ok(resolved) => Ok(WantedRepository {
+                name: name.to_owned(),
+                required,
+                resolved,
+            }),
+            Err(lacks) => Err(lacks.into_iter().map(lacking).collect::<Vec<_>>()),
+        }
+    };
     let mut wanted = Vec::new();
     for one in &spec.repositories {
-        let Some(repository) = repositories.get(&one.name).and_then(Option::as_ref) else {
+        let Some(repository) = known(&one.name) else {
             faults.push(Fault::NoRepository(one.name.clone()));
             continue;
         };
         if repository.spec.access_mode == AccessMode::ReadOnly {
             faults.push(Fault::ReadOnly(one.name.clone()));
         }
-        match resolve(&repository.spec, found) {
-            Ok(resolved) => wanted.push(WantedRepository {
-                name: one.name.clone(),
-                required: one.mode == RepositoryMode::Required,
-                resolved,
-            }),
-            Err(lacks) => faults.extend(lacks.into_iter().map(|lack| Fault::Repository {
-                repository: one.name.clone(),
-                lack,
-            })),
+        match open(&one.name, one.mode == RepositoryMode::Required, repository) {
+            Ok(repository) => wanted.push(repository),
+            Err(lacking) => faults.extend(lacking),
         }
     }
+    let recovery = recovery(spec);
+    let source = recovery.map(|recovery| recovery.source.repository_ref.name.as_str());
+    let source = source.filter(|source| !unique.contains(source));
+    let source = source.and_then(|source| match known(source) {
+        None => {
+            faults.push(Fault::NoSource(source.to_owned()));
+            None
+        }
+        Some(repository) => open(source, false, repository)
+            .map_err(|lacking| faults.extend(lacking))
+            .ok(),
+    });
     let password = spec.postgres.auth.password_secret_ref.as_ref();
     let password = password.and_then(|reference| {
         one_entry(
@@ -173,6 +216,8 @@ pub fn validate(
     }
     Ok(Wanted {
         repositories: wanted,
+        source,
+        recovery: recovery.cloned(),
         port: spec.postgres.port,
         user: spec.postgres.auth.user.clone(),
         password,
@@ -276,6 +321,29 @@ pub(super) mod tests {
             let told: Vec<_> = faults.iter().map(Fault::reason).collect();
             assert_eq!(told, reasons, "{changes}: {faults:?}");
         }
+        // The source of a recovery may be one that only reads, and need be none of those that are archived to.
+        let source = |name: &str| {
+            let source =
+                json!({"repositoryRef": {"name": name}, "namespace": "shop", "archive": "old"});
+            json!({"bootstrap": {"recovery": {"source": source}}})
+        };
+        let mut both = repositories("ReadWrite");
+        both.extend(
+            repositories("ReadOnly")
+                .into_values()
+                .map(|one| ("old".to_owned(), one)),
+        );
+        both.insert("gone".to_owned(), None);
+        let sourced = |name: &str| validate(&spec(source(name)), &both, &good);
+        assert_eq!(sourced("s3").unwrap().source, None);
+        assert_eq!(sourced("old").unwrap().source.unwrap().name, "old");
+        assert_eq!(
+            sourced("gone").unwrap_err(),
+            [Fault::NoSource("gone".into())]
+        );
+        let named = spec(source("old"));
+        let named: Vec<_> = wanted_repositories(&named).collect();
+        assert_eq!(named, ["old", "s3"]);
         let wanted = wanted(json!({"acceptSystemIdentifier": "7"}), keys);
         assert_eq!(wanted.accepted.as_deref(), Some("7"));
         assert!(!format!("{wanted:?}").contains("hunter"));

@@ -63,9 +63,14 @@ impl Parts<'_> {
     /// May write the data directory; usually exits at once.
     pub(super) fn bootstrap(&self) -> Value {
         let mut container = self.container(BOOTSTRAP_CONTAINER, &["bootstrap"]);
+        let mut variables = self.variables();
+        variables.push(field(
+            "HOLDFAST_POD_INDEX",
+            "metadata.labels['apps.kubernetes.io/pod-index']",
+        ));
         extend(
             &mut container,
-            json!({"env": self.variables(), "volumeMounts": self.mounts(false)}),
+            json!({"env": variables, "volumeMounts": self.mounts(false)}),
         );
         container
     }
@@ -118,7 +123,6 @@ impl Parts<'_> {
     }
 
     fn variables(&self) -> Vec<Value> {
-        let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
         let mut variables = self.data.variables.clone();
         variables.extend([
             json!({"name": "HOLDFAST_CONFIG", "value": format!("{CONFIGURATION_DIRECTORY}/config.yaml")}),
@@ -139,6 +143,11 @@ impl Parts<'_> {
         mounts.extend(self.data.mounts.iter().map(|m| mount(m, read_only)));
         mounts
     }
+}
+
+/// A variable that the kubelet fills in.
+fn field(name: &str, path: &str) -> Value {
+    json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}})
 }
 
 /// Where Postgres finds the program and the socket. It writes nothing there.

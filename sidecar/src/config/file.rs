@@ -15,6 +15,8 @@ pub(super) struct File {
     pub postgres: Spanned<Postgres>,
     pub repositories: Spanned<Vec<Spanned<Repository>>>,
     #[serde(default)]
+    pub sources: Vec<Spanned<Repository>>,
+    #[serde(default)]
     pub wal: Wal,
     #[serde(default)]
     pub backup: Backup,
@@ -24,7 +26,41 @@ pub(super) struct File {
     pub monitoring: Option<Monitoring>,
     pub history_directory: Option<PathBuf>,
     pub accept_system_identifier: Option<Spanned<String>>,
+    pub bootstrap: Option<Bootstrap>,
 }
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Bootstrap {
+    pub recovery: Spanned<Recovery>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Recovery {
+    pub repository: Spanned<String>,
+    pub archive: Spanned<String>,
+    pub target: Spanned<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Target {
+    pub time: Option<Spanned<String>>,
+    pub lsn: Option<Spanned<String>>,
+    pub xid: Option<Spanned<String>>,
+    pub name: Option<Spanned<String>>,
+    pub immediate: Option<Nothing>,
+    pub latest: Option<Nothing>,
+    #[serde(default)]
+    pub exclusive: bool,
+    pub timeline: Option<Spanned<String>>,
+    pub backup: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -23,6 +23,7 @@ pub(crate) use time::parse_moment;
 use holdfast_postgres::SystemIdentifier;
 use holdfast_postgres::server::SslMode;
 use holdfast_repository::Compression;
+use holdfast_repository::reach::Request;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub postgres: Postgres,
     /// At least one; names are unique.
     pub repositories: Vec<Repository>,
+    /// Those that are only read from. No name is one of `repositories`.
+    pub sources: Vec<Repository>,
     /// How WAL objects are compressed.
     pub wal_compression: Compression,
     /// How backups are compressed.
@@ -61,6 +64,19 @@ pub struct Settings {
     pub history_directory: Option<PathBuf>,
     /// Consent to begin an incarnation with this identifier.
     pub accept_system_identifier: Option<SystemIdentifier>,
+    /// What an empty data directory is restored from before Postgres starts on it for the first time.
+    pub recovery: Option<Recovery>,
+}
+
+/// A restore that stands in the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// One of the repositories or sources.
+    pub repository: String,
+    /// `namespace/name`.
+    pub archive: String,
+    /// Where it stops.
+    pub request: Request,
 }
 
 /// The database server and its files.
@@ -173,6 +189,12 @@ impl Settings {
     /// `control.sock`, beside the WAL socket.
     pub fn control_socket(&self) -> PathBuf {
         self.socket.with_file_name("control.sock")
+    }
+
+    /// A repository or source by its name.
+    pub fn repository(&self, name: &str) -> Option<&Repository> {
+        let mut all = self.repositories.iter().chain(&self.sources);
+        all.find(|repository| repository.name == name)
     }
 
     /// The repository that is read from. Settings hold at least one.

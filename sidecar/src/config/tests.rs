@@ -1,4 +1,6 @@
 use super::*;
+use holdfast_postgres::TimelineId;
+use holdfast_repository::reach::{Target, TimelineChoice};
 
 const ISSUE: &str = r#"
 archive: shop/orders
@@ -260,6 +262,66 @@ fn a_missing_file_is_told() {
     );
 }
 
+#[test]
+fn a_recovery_has_one_target_and_a_repository_that_is_there() {
+    let told = |recovery: &str| {
+        let text = format!("{SHORT}bootstrap: {{recovery: {recovery}}}\n");
+        let recovery = read(&text).map(|settings| settings.recovery.unwrap().request.target);
+        recovery.map_err(|problems| problems.to_string())
+    };
+    let to = |target: &str| {
+        told(&format!(
+            "{{repository: r, archive: a/b, target: {target}}}"
+        ))
+    };
+    for (target, expected) in [
+        ("{latest: {}}", Target::Latest),
+        ("{immediate: {}}", Target::Immediate),
+        ("{lsn: 0/1F}", Target::Lsn(holdfast_postgres::Lsn(0x1f))),
+        ("{name: before}", Target::Name("before".into())),
+        (
+            "{time: '2026-11-20T10:00:00+01:00', exclusive: true}",
+            Target::Time("2026-11-20T09:00:00Z".parse().unwrap()),
+        ),
+    ] {
+        assert_eq!(to(target), Ok(expected), "{target}");
+    }
+    for (recovery, expected) in [
+        (
+            "{repository: x, archive: a/b, target: {latest: {}}}",
+            "no repository named \"x\"",
+        ),
+        (
+            "{repository: r, archive: b, target: {latest: {}}}",
+            "namespace/name",
+        ),
+        ("{repository: r, archive: a/b, target: {}}", "0 targets"),
+        (
+            "{repository: r, archive: a/b, target: {latest: {}, name: x}}",
+            "2 targets",
+        ),
+        (
+            "{repository: r, archive: a/b, target: {time: '2026-11-20T10:00:00'}}",
+            "no time zone",
+        ),
+        (
+            "{repository: r, archive: a/b, target: {xid: '1'}}",
+            "from 3",
+        ),
+        (
+            "{repository: r, archive: a/b, target: {name: x, exclusive: true}}",
+            "exclusive means",
+        ),
+        (
+            "{repository: r, archive: a/b, target: {latest: {}, timeline: newest}}",
+            "latest or current",
+        ),
+    ] {
+        let problems = told(recovery).unwrap_err();
+        assert!(problems.contains(expected), "{recovery}: {problems}");
+    }
+}
+
 /// All that the operator may write is read, and means what it says.
 #[test]
 fn what_the_protocol_writes_is_read() {
@@ -268,6 +330,19 @@ fn what_the_protocol_writes_is_read() {
     let compression = |algorithm: &str, level| written::Compression {
         algorithm: algorithm.into(),
         level,
+    };
+    let source = written::Repository {
+        name: "prod".into(),
+        s3: written::S3 {
+            bucket: "prod".into(),
+            prefix: None,
+            region: None,
+            endpoint: None,
+            ca_file: None,
+        },
+        credentials: None,
+        encryption: None,
+        mode: "Required".into(),
     };
     let full = written::SettingsFile {
         archive: "shop/orders".into(),
@@ -300,6 +375,7 @@ fn what_the_protocol_writes_is_read() {
             }),
             mode: "Required".into(),
         }],
+        sources: vec![source],
         wal: Some(written::Wal {
             compression: compression("zstd", Some(2)),
         }),
@@ -318,6 +394,19 @@ fn what_the_protocol_writes_is_read() {
         }),
         history_directory: text("."),
         accept_system_identifier: text("7000000000000000001"),
+        bootstrap: Some(written::Bootstrap {
+            recovery: written::Recovery {
+                repository: "prod".into(),
+                archive: "shop/old".into(),
+                target: written::RecoveryTarget {
+                    xid: text("741"),
+                    exclusive: true,
+                    timeline: text("2"),
+                    backup: text("b"),
+                    ..written::RecoveryTarget::default()
+                },
+            },
+        }),
     };
     for file in [
         serde_saphyr::to_string(&full).unwrap(),
@@ -326,6 +415,20 @@ fn what_the_protocol_writes_is_read() {
         let settings = read(&file).unwrap_or_else(|problems| panic!("{problems}\n{file}"));
         let folder = Path::new("/etc/holdfast");
         assert_eq!(settings.generation, Some(7));
+        let recovery = settings.recovery.as_ref().unwrap();
+        assert_eq!(settings.sources.len(), 1);
+        assert_eq!(
+            settings.repository(&recovery.repository),
+            settings.sources.first()
+        );
+        assert_eq!(recovery.archive, "shop/old");
+        let request = Request {
+            target: Target::Xid(741),
+            exclusive: true,
+            timeline: TimelineChoice::Number(TimelineId(2)),
+            backup: text("b"),
+        };
+        assert_eq!(recovery.request, request);
         assert_eq!(settings.history_directory, Some(folder.join(".")));
         let postgres = &settings.postgres;
         assert_eq!(postgres.data_directory, Path::new("/data"));

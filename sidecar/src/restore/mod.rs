@@ -4,6 +4,7 @@ pub mod check;
 pub mod clear;
 pub mod command;
 pub mod destination;
+pub mod prepare;
 pub mod recovery;
 mod stored;
 pub mod write;

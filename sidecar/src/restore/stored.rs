@@ -11,7 +11,6 @@ use holdfast_repository::{Archive, Identity, ObjectError};
 
 /// What is stored, and what of it was asked for.
 pub(super) struct Stored {
-    pub(super) repository: String,
     pub(super) archive: Archive,
     /// The oldest first.
     pub(super) incarnations: Vec<(SystemIdentifier, Identity)>,

@@ -1,5 +1,6 @@
 //! From the file's shape to settings that can be used: a pure function that finds all problems.
 
+mod bootstrap;
 mod endpoints;
 mod repositories;
 
@@ -63,6 +64,7 @@ pub(super) fn validate(
         socket,
         postgres,
         repositories,
+        sources,
         wal,
         backup,
         limits,
@@ -70,10 +72,16 @@ pub(super) fn validate(
         monitoring,
         history_directory,
         accept_system_identifier,
+        bootstrap,
     } = file;
     if let Err(why) = check_archive(&archive.value) {
         problems.at(&archive, format!("the archive {:?} {why}", archive.value));
     }
+    let (repositories, sources) =
+        repositories::check_repositories(&mut problems, folder, repositories, sources);
+    let named = |name: &str| repositories.iter().chain(&sources).any(|r| r.name == name);
+    let recovery =
+        bootstrap.map(|bootstrap| bootstrap::check_recovery(&mut problems, bootstrap, named));
     let settings = Settings {
         file: path.to_owned(),
         archive: archive.value,
@@ -85,7 +93,8 @@ pub(super) fn validate(
             postgres,
             overrides.data_directory.as_deref(),
         ),
-        repositories: repositories::check_repositories(&mut problems, folder, repositories),
+        repositories,
+        sources,
         wal_compression: check_compression(&mut problems, wal.compression, 1),
         backup_compression: check_compression(&mut problems, backup.compression, 3),
         parallelism: check_parallelism(&mut problems, backup.parallelism) as usize,
@@ -98,6 +107,7 @@ pub(super) fn validate(
             .and_then(|monitoring| endpoints::check_listen(&mut problems, &monitoring.listen)),
         history_directory: history_directory.map(|directory| folder.join(directory)),
         accept_system_identifier: check_identifier(&mut problems, accept_system_identifier),
+        recovery: recovery.flatten(),
     };
     if problems.0.is_empty() {
         return Ok(settings);

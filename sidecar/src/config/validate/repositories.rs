@@ -12,14 +12,15 @@ pub(super) fn check_repositories(
     problems: &mut Problems,
     folder: &Path,
     repositories: Spanned<Vec<Spanned<file::Repository>>>,
-) -> Vec<Repository> {
+    sources: Vec<Spanned<file::Repository>>,
+) -> (Vec<Repository>, Vec<Repository>) {
     if repositories.value.is_empty() {
         problems.at(
             &repositories,
             "repositories is empty: at least one is needed to keep anything",
         );
     }
-    if repositories.value.len() > MOST_REPOSITORIES {
+    if repositories.value.len() + sources.len() > MOST_REPOSITORIES {
         problems.at(
             &repositories,
             format!("more than {MOST_REPOSITORIES} repositories"),
@@ -27,27 +28,31 @@ pub(super) fn check_repositories(
     }
     let place = repositories.referenced;
     let mut names = BTreeSet::new();
-    let mut checked = Vec::new();
-    for repository in repositories.value {
-        let name = &repository.value.name;
-        if !names.insert(name.value.clone()) {
-            problems.at(
-                name,
-                format!(
-                    "a second repository named {:?}: give each a name of its own",
-                    name.value
-                ),
-            );
+    let mut check = |repositories: Vec<Spanned<file::Repository>>| {
+        let mut checked = Vec::new();
+        for repository in repositories {
+            let name = &repository.value.name;
+            if !names.insert(name.value.clone()) {
+                problems.at(
+                    name,
+                    format!(
+                        "a second repository named {:?}: give each a name of its own",
+                        name.value
+                    ),
+                );
+            }
+            checked.extend(check_repository(problems, folder, repository));
         }
-        checked.extend(check_repository(problems, folder, repository));
-    }
+        checked
+    };
+    let (checked, sources) = (check(repositories.value), check(sources));
     if !checked.is_empty() && checked.iter().all(|r| r.mode == Mode::BestEffort) {
         problems.at_location(
             place,
             "no repository has mode Required: WAL would be dropped before it is stored".to_owned(),
         );
     }
-    checked
+    (checked, sources)
 }
 
 fn check_repository(

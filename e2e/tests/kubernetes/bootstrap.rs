@@ -1,0 +1,158 @@
+//! A database that is gone, with all its objects: an Archive in another namespace brings it back.
+
+use crate::chart::root;
+use crate::fixtures::{Database, backed_up, event, shop};
+use crate::incarnations::stored;
+use anyhow::{Context, Result, ensure};
+use holdfast_e2e::{Space, eventually};
+use std::collections::BTreeMap;
+
+/// As a cluster that knows nothing has it: the place, its key, and where in it the archive lies.
+fn objects(from: &Space, target: &str) -> Result<String> {
+    let mut archive = std::fs::read_to_string(root().join("examples/kubernetes/rebuilt.yaml"))?;
+    for (line, here) in [
+        (
+            "repositoryRef: {name: s3}",
+            "repositoryRef: {name: old}".to_owned(),
+        ),
+        ("namespace: shop", format!("namespace: {}", from.namespace)),
+        ("target: {latest: {}}", format!("target: {target}")),
+    ] {
+        ensure!(archive.matches(line).count() == 1, "{line}: {archive}");
+        archive = archive.replace(line, &here);
+    }
+    Ok(format!(
+        "apiVersion: holdfast.dev/v1alpha1
+kind: Repository
+metadata: {{name: old}}
+spec:
+  s3: {{bucket: holdfast, prefix: {0}, endpoint: \"http://minio.minio.svc:9000\"}}
+  credentials: {{secretRef: {{name: s3-writer}}}}
+  encryption: {{secretRef: {{name: backup-key}}}}
+  accessMode: ReadOnly
+---
+{archive}",
+        from.namespace
+    ))
+}
+
+/// All that is stored but what readers write.
+fn kept(stored: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let kept = stored
+        .into_iter()
+        .filter(|(name, _)| !name.contains("/markers/") && !name.contains("/alive/"));
+    kept.collect()
+}
+
+async fn rows(space: &Space, pod: &str) -> Result<String> {
+    space
+        .sql(pod, "SELECT count(*), pg_is_in_recovery() FROM rows")
+        .await
+}
+
+#[tokio::test]
+async fn all_is_rebuilt_from_the_bucket_and_the_key() -> Result<()> {
+    Space::scenario("gone", async |old| {
+        let mut database = Database::new("orders", 17);
+        shop(old, &database).await?;
+        database.archive_rows(old, 0).await?;
+        backed_up(old, "base", "orders", "").await?;
+        database.archive_rows(old, 0).await?;
+        let at = old.sql("orders-0", "SELECT now()").await?;
+        old.sql("orders-0", "DROP TABLE rows").await?;
+        database.archive_rows(old, 0).await?;
+        for words in [
+            &["delete", "statefulset,archive,repository,backup", "--all"][..],
+            &["delete", "pvc", "--all"],
+        ] {
+            old.kubectl(words).await?.success()?;
+        }
+        let before = kept(stored(old, "list-before").await?);
+
+        // To just before the accident, with a standby, which is cloned and not restored as well.
+        let space = old.cluster().space("rebuilt").await?;
+        let at = at.replacen(' ', "T", 1) + ":00";
+        database.replicas = 2;
+        space.apply(&crate::fixtures::repository(&space)).await?;
+        space
+            .apply(&objects(old, &format!("{{time: \"{at}\"}}"))?)
+            .await?;
+        database.begin(&space).await?;
+        ensure!(rows(&space, "orders-0").await? == "2000|f");
+        ensure!(rows(&space, "orders-1").await? == "2000|t");
+        let logs = ["logs", "orders-0", "-c", "holdfast-bootstrap"];
+        let said = space.kubectl(&logs).await?.success()?;
+        for words in ["stops ", "restored ", "promote"] {
+            ensure!(said.contains(words), "{words}: {said}");
+        }
+
+        // It goes on as an archive of its own, on a timeline of its own, and leaves its source alone.
+        space
+            .wait_for("archive/orders", "condition=Archiving", 120)
+            .await?;
+        let segment = database.archive_rows(&space, 0).await?;
+        ensure!(segment.starts_with("00000002"), "{segment}");
+        let backup = backed_up(&space, "first", "orders", "").await?;
+        ensure!(backup["status"]["timeline"] == 2, "{:#}", backup["status"]);
+        space
+            .wait_for("archive/orders", "condition=Ready", 120)
+            .await?;
+        let after = kept(stored(old, "list-after").await?);
+        ensure!(after == before, "{before:#?}\n{after:#?}");
+
+        // A lost volume is not restored a second time: the other pod has what came since.
+        for words in [
+            &["delete", "pvc", "data-orders-1", "--wait=false"][..],
+            &["delete", "pod", "orders-1"],
+        ] {
+            space.kubectl(words).await?.success()?;
+        }
+        database.rolled_out(&space).await?;
+        eventually("the standby is cloned again", async || {
+            let standby = rows(&space, "orders-1").await?;
+            ensure!(standby == "3000|t", "{standby}");
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_cant_be_reached_keeps_postgres_from_starting() -> Result<()> {
+    Space::scenario("unreachable", async |old| {
+        let database = Database::new("orders", 17);
+        shop(old, &database).await?;
+        database.archive_rows(old, 0).await?;
+        backed_up(old, "base", "orders", "").await?;
+        let space = old.cluster().space("unrestored").await?;
+        space.apply(&crate::fixtures::repository(&space)).await?;
+        let target = "{time: \"2020-01-01T00:00:00Z\"}";
+        space.apply(&objects(old, target)?).await?;
+        space.apply(&database.yaml()).await?;
+        eventually("the pod tells why", async || {
+            let pod = space.get("pod/orders-0").await?;
+            let statuses = pod["status"]["initContainerStatuses"].as_array();
+            let bootstrap = statuses.and_then(|all| {
+                let mut all = all.iter();
+                all.find(|one| one["name"] == "holdfast-bootstrap")
+            });
+            let bootstrap = bootstrap.context("no status yet")?.to_string();
+            let says = ["not restored", "2020-01-01"];
+            ensure!(
+                says.iter().all(|words| bootstrap.contains(words)),
+                "{bootstrap}"
+            );
+            Ok(())
+        })
+        .await?;
+        event(&space, "pod/orders-0", &["holdfast-bootstrap"]).await?;
+
+        // Mended without deleting anything.
+        space.apply(&objects(old, "{latest: {}}")?).await?;
+        database.rolled_out(&space).await?;
+        ensure!(rows(&space, "orders-0").await? == "1000|f");
+        Ok(())
+    })
+    .await
+}
