@@ -81,12 +81,26 @@ impl World {
         let to = dir.to_string_lossy();
         let mut words = vec!["restore", "--to", &to];
         words.extend_from_slice(arguments);
+        self.held_writer(holdfast, dir, &words, bytes).await
+    }
+
+    /// The same for any command that restores into a directory.
+    ///
+    /// # Errors
+    /// If it was never seen so; with its log.
+    pub async fn held_writer(
+        &self,
+        holdfast: &Holdfast,
+        dir: &Path,
+        words: &[&str],
+        bytes: u64,
+    ) -> Result<Daemon> {
         let existed = dir.exists();
         let command = || {
             if !existed && dir.exists() {
                 std::fs::remove_dir_all(dir)?;
             }
-            holdfast.command(&words)
+            holdfast.command(words)
         };
         let on_its_way =
             async || Ok(dir.join("holdfast.unfinished").exists() && folder_bytes(dir) >= bytes);
