@@ -10,7 +10,7 @@
 //!
 //! Ordering a backup twice with one id does it once. 409: not now; 412: the order is for another pod; 422: never.
 
-use crate::status::{Lag, Moment};
+use crate::status::{Lag, Moment, ProgressStatus};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +117,33 @@ pub struct InstanceReport {
     /// The backup that runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running_backup: Option<String>,
+    /// The restore that Postgres waits for; left out once it may start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<BootstrapReport>,
+}
+
+/// How a restore goes that Postgres waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BootstrapReport {
+    /// What is being done.
+    pub state: BootstrapState,
+    /// One sentence: what is restored, or why it is not.
+    pub message: String,
+    /// How far it is; left out where nothing is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ProgressStatus>,
+}
+
+/// What is being done about a data directory before Postgres starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BootstrapState {
+    /// It is restored.
+    Restoring,
+    /// It could not be, for now: it is tried again.
+    Waiting,
+    /// It can't be, until somebody changes something.
+    Refused,
 }
 
 /// What is known of the server beside the sidecar.

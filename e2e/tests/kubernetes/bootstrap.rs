@@ -1,7 +1,7 @@
 //! A database that is gone, with all its objects: an Archive in another namespace brings it back.
 
 use crate::chart::root;
-use crate::fixtures::{Database, backed_up, event, shop};
+use crate::fixtures::{Database, backed_up, event, shop, told};
 use crate::incarnations::stored;
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Space, eventually};
@@ -146,7 +146,12 @@ async fn what_cant_be_reached_keeps_postgres_from_starting() -> Result<()> {
             Ok(())
         })
         .await?;
-        event(&space, "pod/orders-0", &["holdfast-bootstrap"]).await?;
+        // And so does its Archive.
+        let says = ["orders-0: not restored", "2020-01-01"];
+        told(&space, "archive/orders", "Archiving", "False", &says).await?;
+        told(&space, "archive/orders", "Ready", "False", &says).await?;
+        let says = ["Warning", "RestoreRefused", "2020-01-01"];
+        event(&space, "archive/orders", &says).await?;
 
         // Mended without deleting anything.
         space.apply(&objects(old, "{latest: {}}")?).await?;

@@ -9,7 +9,7 @@ use crate::conditions::{Finding, Tone, find};
 use crate::repository::lines;
 use crate::text;
 use holdfast_crds::Repository;
-use holdfast_protocol::control::Role;
+use holdfast_protocol::control::{BootstrapState, Role};
 use holdfast_protocol::status::{Condition, ConditionStatus};
 use holdfast_repository::owner::Ownership;
 
@@ -176,7 +176,7 @@ impl Observed<'_> {
         let primary = injected.iter().find(|m| m.role() == Some(Role::Primary));
         let Some((member, report)) = primary.and_then(|member| Some((member, member.report()?)))
         else {
-            return no_primary(&injected);
+            return restoring(&injected).unwrap_or_else(|| no_primary(&injected));
         };
         let name = &member.name;
         if let Some(why) = &report.postgres.archiving_off {
@@ -342,6 +342,28 @@ impl Observed<'_> {
 }
 
 /// No sidecar says that its server takes writes.
+/// Postgres waits for a restore.
+fn restoring(injected: &[&Member]) -> Option<Finding> {
+    let (name, bootstrap) = injected
+        .iter()
+        .find_map(|member| Some((&member.name, member.report()?.bootstrap.as_ref()?)))?;
+    let why = text::line(&bootstrap.message);
+    Some(match bootstrap.state {
+        BootstrapState::Restoring => {
+            let percent = bootstrap.progress.map_or(0, |progress| progress.percent);
+            let tens = percent / 10 * 10;
+            let message = format!("{name}: {why}, {tens} % and more of it are there");
+            Finding::pending(ARCHIVING, "Restoring", message)
+        }
+        BootstrapState::Waiting => {
+            Finding::bad(ARCHIVING, "RestoreWaits", format!("{name}: {why}"))
+        }
+        BootstrapState::Refused => {
+            Finding::bad(ARCHIVING, "RestoreRefused", format!("{name}: {why}"))
+        }
+    })
+}
+
 fn no_primary(injected: &[&Member]) -> Finding {
     let silent = injected.iter().find_map(|member| match &member.said {
         Said::Silent(why) => Some((member, why)),
@@ -619,6 +641,44 @@ pub(super) mod tests {
             let finding = one(INJECTED, &members, &STANDS, &stored(Some(7)));
             assert_eq!(finding.reason, reason, "{members:?}");
             assert!(finding.message.contains(words), "{}", finding.message);
+        }
+    }
+
+    #[test]
+    fn a_restore_that_postgres_waits_for_is_told() {
+        let waits = |bootstrap: serde_json::Value| {
+            vec![reporting(
+                0,
+                json!({"bootstrap": bootstrap, "postgres": {"unreachable": "no server"}}),
+            )]
+        };
+        let half = json!({"bytesDone": 57, "bytesTotal": 100, "percent": 57});
+        for (bootstrap, status, reason, words) in [
+            (
+                json!({"state": "Restoring", "message": "it is restored", "progress": half}),
+                ConditionStatus::False,
+                "Restoring",
+                "orders-0: it is restored, 50 % and more",
+            ),
+            (
+                json!({"state": "Waiting", "message": "no route"}),
+                ConditionStatus::False,
+                "RestoreWaits",
+                "orders-0: no route",
+            ),
+            (
+                json!({"state": "Refused", "message": "no such time"}),
+                ConditionStatus::False,
+                "RestoreRefused",
+                "orders-0: no such time",
+            ),
+        ] {
+            let members = waits(bootstrap);
+            let finding = one(ARCHIVING, &members, &STANDS, &stored(None));
+            assert_eq!((finding.status, &*finding.reason), (status, reason));
+            assert!(finding.message.contains(words), "{}", finding.message);
+            let ready = one(READY, &members, &STANDS, &stored(None));
+            assert!(ready.message.contains(words), "{}", ready.message);
         }
     }
 

@@ -2,6 +2,9 @@
 //! nothing; an empty one it restores, where the settings say from what.
 
 mod decide;
+mod told;
+
+pub use told::reported;
 
 use crate::commands;
 use crate::config::{self, Overrides, Recovery, Settings};
@@ -16,6 +19,11 @@ use decide::{Decision, Held, Place, Seen, decide};
 use holdfast_repository::OpenError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use told::Told;
+
+/// Between two times that progress is told.
+const TOLD_EVERY: Duration = Duration::from_secs(2);
 
 /// Of the pod, by Kubernetes: its number in a StatefulSet; empty elsewhere.
 const INDEX_VARIABLE: &str = "HOLDFAST_POD_INDEX";
@@ -43,12 +51,20 @@ pub async fn run(file: impl Fn() -> Result<PathBuf, Failure>) -> Result<(), Fail
     };
     let mut decision = decide(&seen);
     if let (Decision::LookIntoArchive, Some(settings)) = (&decision, &settings) {
-        seen.held = Some(held(settings).await?);
+        match held(settings).await {
+            Ok(held) => seen.held = Some(held),
+            Err(failure) => return Told::beside(&settings.socket).ended(Err(failure)),
+        }
         decision = decide(&seen);
     }
     match (decision, &settings, recovery) {
         (Decision::Restore, Some(settings), Some(recovery)) => {
-            restore(settings, recovery, &directory).await
+            let told = Told::beside(&settings.socket);
+            let restored = restore(settings, recovery, &directory, &told).await;
+            told.ended(restored)
+        }
+        (Decision::Refuse(why), Some(settings), _) => {
+            Told::beside(&settings.socket).ended(Err(Failure::refused(why)))
         }
         (Decision::Refuse(why), ..) => Err(Failure::refused(why)),
         (Decision::LeaveIt(words), ..) => commands::print(&format!("holdfast: {words}\n")),
@@ -108,7 +124,12 @@ async fn held(settings: &Settings) -> Result<Held, Failure> {
     Ok(Held::Nothing)
 }
 
-async fn restore(settings: &Settings, recovery: &Recovery, to: &Path) -> Result<(), Failure> {
+async fn restore(
+    settings: &Settings,
+    recovery: &Recovery,
+    to: &Path,
+    told: &Told,
+) -> Result<(), Failure> {
     let repository = settings.repository(&recovery.repository).ok_or_else(|| {
         let name = &recovery.repository;
         Failure::refused(format!("the settings have no repository named {name:?}"))
@@ -138,7 +159,17 @@ async fn restore(settings: &Settings, recovery: &Recovery, to: &Path) -> Result<
         let counters = counters.clone();
         Progress::show(false, "restoring", move || counters.figures())
     };
-    let restored = prepared.carry_out(&counters).await;
+    let what = format!("{} is restored from {}", to.display(), recovery.archive);
+    let telling = async {
+        loop {
+            told.restoring(&what, counters.status());
+            tokio::time::sleep(TOLD_EVERY).await;
+        }
+    };
+    let restored = tokio::select! {
+        restored = prepared.carry_out(&counters) => restored,
+        () = telling => return Err(Failure::failed("telling how it goes does not end")),
+    };
     drop(progress);
     commands::print(&restored?.1)
 }

@@ -10,7 +10,8 @@ use crate::environment::Pod;
 use crate::status::{Lag, Moment};
 use crate::wal_command::WalCommand;
 use holdfast_protocol::control::{
-    ArchivedFile, FailedFile, HistoryFile, InstanceReport, PostgresReport, Role, WalReport,
+    ArchivedFile, BootstrapReport, FailedFile, HistoryFile, InstanceReport, PostgresReport, Role,
+    WalReport,
 };
 use jiff::Timestamp;
 
@@ -24,6 +25,7 @@ pub(super) struct Parts<'a> {
     pub progress: ArchiveProgress,
     pub histories: Vec<HistoryFile>,
     pub running_backup: Option<String>,
+    pub bootstrap: Option<BootstrapReport>,
     pub now: Timestamp,
 }
 
@@ -37,6 +39,7 @@ pub(super) fn report(parts: Parts<'_>) -> InstanceReport {
         progress,
         histories,
         running_backup,
+        bootstrap,
         now,
     } = parts;
     let postgres = postgres(found, &WalCommand::of(&settings.socket), not_configured);
@@ -73,6 +76,7 @@ pub(super) fn report(parts: Parts<'_>) -> InstanceReport {
             histories,
         },
         running_backup,
+        bootstrap,
     }
 }
 

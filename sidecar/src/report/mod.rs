@@ -10,6 +10,7 @@ mod look;
 pub use look::{Answer, Found, on_the_server};
 
 use crate::archive::Archiver;
+use crate::bootstrap;
 use crate::config::Live;
 use crate::control::{BackupFigures, Backups, Instance, OrderError, TakeBackup};
 use crate::environment::Pod;
@@ -118,6 +119,11 @@ impl<T: TakeBackup> Instance for Reporter<T> {
             progress: self.archiver.progress(),
             histories,
             running_backup: self.backups.figures().running,
+            // With pg_control it is over, whatever was told last.
+            bootstrap: match &found.control {
+                Ok(_) => None,
+                Err(_) => bootstrap::reported(&settings.socket),
+            },
             now: jiff::Timestamp::now(),
         })
     }

@@ -56,6 +56,8 @@ fn the_usual_pod_gets_all_that_is_promised() {
             "terminationMessagePolicy": "FallbackToLogsOnError",
         })
     );
+    let mut bootstrap = env.as_array().cloned().unwrap();
+    bootstrap.push(json!({"name": "HOLDFAST_POD_INDEX", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}}}));
     assert_eq!(
         container(&pod, "holdfast-bootstrap"),
         &json!({
@@ -63,7 +65,7 @@ fn the_usual_pod_gets_all_that_is_promised() {
             "image": "registry.example.com/holdfast:0.1",
             "imagePullPolicy": "IfNotPresent",
             "command": ["/usr/local/bin/holdfast", "bootstrap"],
-            "env": env,
+            "env": bootstrap,
             "volumeMounts": [
                 {"name": "holdfast", "mountPath": "/holdfast"},
                 {"name": "holdfast-config", "mountPath": "/etc/holdfast", "readOnly": true},

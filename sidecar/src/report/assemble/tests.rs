@@ -57,6 +57,7 @@ fn of(found: &Found, progress: ArchiveProgress, not_configured: Option<&str>) ->
         progress,
         histories: Vec::new(),
         running_backup: Some("b".into()),
+        bootstrap: None,
         now: Timestamp::from_second(1000).unwrap(),
     })
 }

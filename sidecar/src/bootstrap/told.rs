@@ -1,0 +1,102 @@
+//! How a restore goes that Postgres waits for, in a file beside the socket: the sidecar reports it. Losing it costs nothing
+//! else.
+
+use crate::exit::{ExitClass, Failure};
+use crate::status::ProgressStatus;
+use holdfast_protocol::control::{BootstrapReport, BootstrapState};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// It is one sentence and some figures, in bytes.
+const LARGEST: u64 = 64 << 10;
+
+/// The file, for who restores.
+#[derive(Debug)]
+pub(super) struct Told(PathBuf);
+
+fn file(socket: &Path) -> PathBuf {
+    socket.with_file_name("bootstrap.json")
+}
+
+/// What stands there; none where nothing is restored, or it can't be told.
+pub fn reported(socket: &Path) -> Option<BootstrapReport> {
+    let mut text = Vec::new();
+    let opened = fs::File::open(file(socket)).ok()?;
+    opened.take(LARGEST).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+impl Told {
+    pub(super) fn beside(socket: &Path) -> Self {
+        Self(file(socket))
+    }
+
+    /// It is on its way.
+    pub(super) fn restoring(&self, what: &str, progress: ProgressStatus) {
+        self.put(&BootstrapReport {
+            state: BootstrapState::Restoring,
+            message: what.to_owned(),
+            progress: Some(progress),
+        });
+    }
+
+    /// Postgres may start, or not: hands on what it was given.
+    pub(super) fn ended(&self, result: Result<(), Failure>) -> Result<(), Failure> {
+        match &result {
+            Ok(()) => {
+                let _ = fs::remove_file(&self.0);
+            }
+            Err(failure) => self.put(&BootstrapReport {
+                state: match failure.class {
+                    ExitClass::Refused | ExitClass::Usage => BootstrapState::Refused,
+                    _ => BootstrapState::Waiting,
+                },
+                message: failure.message.clone(),
+                progress: None,
+            }),
+        }
+        result
+    }
+
+    fn put(&self, report: &BootstrapReport) {
+        let new = self.0.with_extension("json.new");
+        let put = serde_json::to_vec(report)
+            .map_err(std::io::Error::from)
+            .and_then(|text| fs::write(&new, text))
+            .and_then(|()| fs::rename(&new, &self.0));
+        if let Err(error) = put {
+            tracing::warn!(%error, "the sidecar can't be told how the restore goes");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sidecar_reads_what_was_told_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("wal.sock");
+        let told = Told::beside(&socket);
+        assert_eq!(reported(&socket), None);
+        told.restoring("it is restored", ProgressStatus::new(1, 2));
+        let report = reported(&socket).unwrap();
+        assert_eq!(report.state, BootstrapState::Restoring);
+        assert_eq!(report.progress.map(|progress| progress.percent), Some(50));
+        for (failure, state) in [
+            (Failure::refused("never"), BootstrapState::Refused),
+            (Failure::failed("no room"), BootstrapState::Waiting),
+        ] {
+            let message = failure.message.clone();
+            assert!(told.ended(Err(failure)).is_err());
+            let report = reported(&socket).unwrap();
+            assert_eq!((report.state, report.message), (state, message));
+        }
+        fs::write(file(&socket), "half").unwrap();
+        assert_eq!(reported(&socket), None);
+        told.ended(Ok(())).unwrap();
+        assert!(!file(&socket).exists());
+    }
+}
