@@ -123,6 +123,17 @@ async fn an_empty_directory_is_restored_once() -> Result<()> {
     .await
 }
 
+async fn refuse(world: &World, holdfast: &Holdfast, says: &[&str]) -> Result<()> {
+    let refused = bootstrap(world, holdfast, "").await?.expect_code(3)?;
+    ensure!(
+        says.iter().all(|words| refused.stderr.contains(words)),
+        "{says:?}: {}",
+        refused.stderr
+    );
+    ensure!(refused.stderr.lines().count() == 1, "{}", refused.stderr);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_moment_that_cant_be_reached_leaves_it_empty() -> Result<()> {
     World::scenario("bootstrap-refused", async |world| {
@@ -150,15 +161,16 @@ async fn a_moment_that_cant_be_reached_leaves_it_empty() -> Result<()> {
             ),
         ] {
             let settings = source.also_for(&copy).archive("rebuilt/orders");
-            let holdfast = settings.line(&recovery).build()?;
-            let refused = bootstrap(world, &holdfast, "").await?.expect_code(3)?;
-            ensure!(
-                refused.stderr.contains("not restored") && refused.stderr.contains(says),
-                "{says}: {}",
-                refused.stderr
-            );
-            ensure!(refused.stderr.lines().count() == 1, "{}", refused.stderr);
+            refuse(
+                world,
+                &settings.line(&recovery).build()?,
+                &["not restored", says],
+            )
+            .await?;
         }
+        // A database that starts empty where one was to be restored would be the worst of it.
+        let itself = source.also_for(&copy).line(RECOVERY).build()?;
+        refuse(world, &itself, &["names this Archive itself"]).await?;
         nothing.ensure_unchanged()
     })
     .await

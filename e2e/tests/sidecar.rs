@@ -698,21 +698,26 @@ async fn sessions_are_encrypted_as_asked_for() -> Result<()> {
 }
 
 #[tokio::test]
-async fn bootstrap_says_what_it_finds_and_changes_nothing() -> Result<()> {
+async fn bootstrap_keeps_no_database_from_starting_and_makes_none_it_was_not_to() -> Result<()> {
     World::scenario("bootstrap", async |world| {
         let primary = world.postgres("primary", 17).create().await?;
         let system = primary.value("SELECT system_identifier FROM pg_control_system()").await?;
         let empty = world.make_dir("empty")?;
-        for (directory, expected) in [
-            (empty.as_path(), "is empty".to_owned()),
-            (&world.path("nowhere"), "is empty".to_owned()),
-            (primary.dir(), format!("is a data directory of Postgres 17 with system identifier {system}, in production, on timeline 1")),
-        ] {
+        // Settings that can't be read are the sidecar's to tell; but they may say that an empty directory is restored.
+        let run = async |directory: &Path| {
             let mut command = world.command(image(world)?);
-            // Settings that can't be read are the sidecar's to tell.
             command.arg("bootstrap").env("HOLDFAST_DATA_DIRECTORY", directory).env("HOLDFAST_CONFIG", "/nowhere");
-            let output = world.run(command).await?.success()?;
-            ensure!(output.stdout == format!("holdfast: {} {expected}\n", directory.display()), "{}", output.stdout);
+            world.run(command).await
+        };
+        let found = run(primary.dir()).await?.success()?;
+        let expected = format!(
+            "holdfast: {} is a data directory of Postgres 17 with system identifier {system}, in production, on timeline 1\n",
+            primary.dir().display()
+        );
+        ensure!(found.stdout == expected, "{}", found.stdout);
+        for directory in [&empty, &world.path("nowhere")] {
+            let refused = run(directory).await?.expect_code(3)?;
+            ensure!(refused.stderr.contains("/nowhere"), "{}", refused.stderr);
         }
         ensure!(std::fs::read_dir(&empty)?.next().is_none());
         Ok(())

@@ -36,6 +36,8 @@ pub(super) struct Seen<'a> {
     pub place: &'a Place,
     /// Whether the settings say from what an empty one is restored.
     pub recovers: bool,
+    /// Whether that is the pod's own archive.
+    pub from_itself: bool,
     /// Of the pod in its StatefulSet; none elsewhere.
     pub index: Option<u32>,
     /// None: not looked at yet.
@@ -73,6 +75,11 @@ pub(super) fn decide(seen: &Seen<'_>) -> Decision {
         Place::Empty if !first => Decision::LeaveIt(format!(
             "{directory} is empty, and only the pod with the number 0 is restored: this one is to be cloned"
         )),
+        Place::Empty | Place::Unfinished if seen.recovers && first && seen.from_itself => {
+            Decision::Refuse(
+                "bootstrap.recovery names this Archive itself, and a database that is restored from an archive never goes on in it as a copy: give the Archive another name, or make it in another namespace".to_owned(),
+            )
+        }
         Place::Unfinished if !seen.recovers || !first => Decision::Refuse(format!(
             "a restore into {directory} has begun and not ended: what is there can't be started; restore it again, or empty it"
         )),
@@ -139,6 +146,7 @@ mod tests {
                 directory: Path::new("/data"),
                 place,
                 recovers,
+                from_itself: false,
                 index,
                 held,
             };
@@ -150,6 +158,16 @@ mod tests {
             };
             assert_eq!(done, does, "{seen:?}: {said}");
             assert!(said.contains(says), "{seen:?}: {said}");
+            // Of itself nothing is ever restored.
+            let decision = decide(&Seen {
+                from_itself: true,
+                ..seen
+            });
+            let asked = matches!(does, "look" | "restore") || held == other;
+            assert_eq!(
+                matches!(decision, Decision::Refuse(_)),
+                asked || does == refuse
+            );
         }
     }
 }

@@ -46,6 +46,7 @@ pub async fn run(file: impl Fn() -> Result<PathBuf, Failure>) -> Result<(), Fail
         directory: &directory,
         place: &place,
         recovers: recovery.is_some(),
+        from_itself: settings.as_ref().is_some_and(restores_itself),
         index: index()?,
         held: None,
     };
@@ -102,6 +103,13 @@ fn index() -> Result<Option<u32>, Failure> {
     }
     let number = text.parse().map(Some);
     number.map_err(|_| Failure::refused(format!("{INDEX_VARIABLE} is {text:?}, and no number")))
+}
+
+fn restores_itself(settings: &Settings) -> bool {
+    settings.recovery.as_ref().is_some_and(|recovery| {
+        let mut own = settings.repositories.iter();
+        recovery.archive == settings.archive && own.any(|own| own.name == recovery.repository)
+    })
 }
 
 /// What the archive of this pod holds, in the repositories that an acknowledgement waits for.
