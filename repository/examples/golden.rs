@@ -1,0 +1,208 @@
+//! Writes the golden archives that `tests/golden.rs` reads: one object of each kind at least, plain and sealed.
+//!
+//! `cargo run -p holdfast-repository --features conformance --example golden` writes them anew; only a change of the format is a reason to.
+#![allow(clippy::unwrap_used, reason = "a generator that can't go on fails")]
+
+use futures::TryStreamExt;
+use holdfast_postgres::{
+    Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId, WalFileName,
+};
+use holdfast_repository::backup::{
+    self, BackupId, BackupWriter, FileFacts, PackedFrame, PackedSlice, WriterSettings,
+};
+use holdfast_repository::expiry::{Reading, ask_to_delete, set_keep};
+use holdfast_repository::facts::{BackupFacts, RecoverySettings};
+use holdfast_repository::owner::{self, InstallationId};
+use holdfast_repository::store::StoreSettings;
+use holdfast_repository::wal::sample::{self, Cluster, Fill};
+use holdfast_repository::{Archive, Compression, MasterKeys, WalStore};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+const SYSTEM: SystemIdentifier = SystemIdentifier(7_301_234_567_890_123_456);
+
+#[tokio::main]
+async fn main() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for (name, key) in [("plain", None), ("sealed", Some([7; 32]))] {
+        let to = folder.join(name);
+        let _ = std::fs::remove_dir_all(&to);
+        std::fs::create_dir_all(&to).unwrap();
+        let masters = key
+            .map(|key| MasterKeys::new("k1".into(), BTreeMap::from([("k1".into(), key)])).unwrap());
+        write(&to, masters.as_ref()).await;
+    }
+}
+
+fn size() -> SegmentSize {
+    SegmentSize::new(1 << 20).unwrap()
+}
+
+async fn write(to: &Path, masters: Option<&MasterKeys>) {
+    let store = StoreSettings::Filesystem {
+        path: to.to_owned(),
+    };
+    let store = store.open("shop/orders").unwrap();
+    let archive = Archive::open_or_create(store.clone(), masters)
+        .await
+        .unwrap();
+    archive.claim(SYSTEM, 17, size(), None).await.unwrap();
+    let installation: InstallationId = "ours".parse().unwrap();
+    owner::claim(&archive, &installation, "1").await.unwrap();
+
+    let mut expected = serde_json::Map::new();
+    let wal = wal(&archive).await;
+    expected.insert("wal".into(), serde_json::to_value(wal).unwrap());
+    let id = |text: &str| text.parse::<BackupId>().unwrap();
+    let files = backup(&archive, &id("kept")).await;
+    expected.insert("files".into(), serde_json::to_value(files).unwrap());
+    backup(&archive, &id("wished")).await;
+    set_keep(&archive, SYSTEM, &id("kept"), true).await.unwrap();
+    let wished = id("wished");
+    let wish = ask_to_delete(&archive, SYSTEM, &wished, &installation, "1", "wished");
+    wish.await.unwrap();
+    // Neither ends.
+    begin(&archive, &id("unfinished")).await;
+    let reading = Reading::begin(&archive, SYSTEM, "a golden restore").await;
+    std::mem::forget(reading.unwrap());
+
+    let objects: Vec<_> = store.list("").try_collect().await.unwrap();
+    let keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
+    println!("{}: {keys:#?}", to.display());
+    let text = serde_json::to_string_pretty(&expected).unwrap();
+    std::fs::write(to.join("expected.json"), text + "\n").unwrap();
+}
+
+/// Whole segments, a history file, a half segment: their names, and digests of what they hold.
+async fn wal(archive: &Archive) -> BTreeMap<String, String> {
+    let cluster = Cluster {
+        system: SYSTEM,
+        segment_size: size(),
+        major: 17,
+    };
+    let wal = WalStore::new(archive.clone(), SYSTEM, size(), 17);
+    let mut stored = BTreeMap::new();
+    let mut put = async |name: WalFileName, content: Vec<u8>| {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let (name, file) = (&name, Arc::new(file));
+        wal.put(name, file, Compression::Zstd(1)).await.unwrap();
+        stored.insert(
+            name.to_string(),
+            blake3::hash(&content).to_hex().to_string(),
+        );
+    };
+    for number in 1..=4 {
+        let name = SegmentName::new(TimelineId(1), SegmentNumber(number), size());
+        let content = sample::segment(cluster, name, Fill::SwitchAfter(3), 1);
+        put(WalFileName::Segment(name), content).await;
+    }
+    let history = b"1\t0/480000\tno recovery target specified\n";
+    put(WalFileName::History(TimelineId(2)), history.to_vec()).await;
+    let half = SegmentName::new(TimelineId(1), SegmentNumber(5), size());
+    let content = sample::segment(cluster, half, Fill::Pages(2), 1);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&content).unwrap();
+    let aside = WalFileName::Segment(half);
+    let put_aside = wal.put(&aside, Arc::new(file), Compression::Zstd(1));
+    put_aside.await.unwrap();
+    stored
+}
+
+/// What a backup holds: several leaves of a relation, a small file, an empty one.
+fn content() -> BTreeMap<String, Vec<u8>> {
+    let large = (0..5 * 8192u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    BTreeMap::from([
+        ("PG_VERSION".into(), b"17\n".to_vec()),
+        ("base/5/1".into(), large),
+        ("empty".into(), Vec::new()),
+    ])
+}
+
+async fn begin(archive: &Archive, id: &BackupId) -> BackupWriter {
+    let settings = WriterSettings {
+        compression: Compression::Zstd(1),
+        pack_bytes: 16 << 10,
+        uploads: 1,
+    };
+    let begun = BackupWriter::begin(archive.clone(), SYSTEM, id.clone(), settings);
+    begun.await.unwrap()
+}
+
+async fn backup(archive: &Archive, id: &BackupId) -> BTreeMap<String, String> {
+    let mut writer = begin(archive, id).await;
+    writer.directory("base".into(), 0o700).await.unwrap();
+    writer.directory("base/5".into(), 0o700).await.unwrap();
+    let mut files = BTreeMap::new();
+    for (path, bytes) in content() {
+        files.insert(path.clone(), blake3::hash(&bytes).to_hex().to_string());
+        let paged = path.starts_with("base");
+        let slice = PackedSlice {
+            file: Arc::new(FileFacts {
+                path,
+                mode: 0o600,
+                size: bytes.len() as u64,
+                modified: 1,
+                paged,
+            }),
+            region: 0,
+            offset: 0,
+            length: bytes.len() as u32,
+            digest: backup::digest(archive, &bytes),
+            sums: if paged {
+                backup::page_sums(&bytes)
+            } else {
+                Vec::new()
+            },
+        };
+        let packed = if bytes.is_empty() {
+            Vec::new()
+        } else {
+            Compression::Zstd(1).pack(&bytes)
+        };
+        let slices = vec![slice];
+        writer.frame(PackedFrame { packed, slices }).await.unwrap();
+    }
+    let time = "2026-11-20T10:00:00Z".parse().unwrap();
+    let segment = u64::from(size().bytes());
+    let facts = BackupFacts {
+        id: String::new(),
+        system: SYSTEM,
+        timeline: TimelineId(1),
+        start: Lsn(2 * segment + 40),
+        stop: Lsn(3 * segment + 100),
+        start_time: time,
+        stop_time: time,
+        postgres_major: 17,
+        segment_size: size(),
+        from_standby: false,
+        database_bytes: 0,
+        stored_bytes: 0,
+        files: 0,
+        data_checksums: true,
+        page_errors: 0,
+        tablespaces: Vec::new(),
+        settings: RecoverySettings::default(),
+    };
+    let cluster = Cluster {
+        system: SYSTEM,
+        segment_size: size(),
+        major: 17,
+    };
+    let control = sample::control_file(cluster, TimelineId(1), 6);
+    let label = b"START WAL LOCATION: 0/200028 (file 000000010000000000000002)
+CHECKPOINT LOCATION: 0/200060
+BACKUP METHOD: streamed
+BACKUP FROM: primary
+START TIME: 2026-11-20 10:00:00 UTC
+LABEL: holdfast
+START TIMELINE: 1
+";
+    let finished = writer.finish(facts, Vec::new(), control, label.to_vec(), 0o700);
+    finished.await.unwrap();
+    files
+}
