@@ -42,10 +42,16 @@ async fn an_empty_directory_is_restored_once() -> Result<()> {
         let settings = source.also_for(&copy).archive("rebuilt/orders");
         let plain = settings.clone().instance("plain").build()?;
         let holdfast = settings.line(RECOVERY).build()?;
+        let nothing = Snapshot::of(&world.path("rebuilt"))?;
+        let alone = bootstrap(world, &holdfast, "0").await?.expect_code(2)?;
+        ensure!(
+            alone.stderr.contains("no sidecar serves"),
+            "{}",
+            alone.stderr
+        );
         let sidecar = holdfast.sidecar().await?;
 
         // Not asked to, not the first pod, and where nothing can be told: nothing is made.
-        let nothing = Snapshot::of(&world.path("rebuilt"))?;
         for (settings, index, says) in [
             (&plain, "0", "is empty"),
             (&holdfast, "1", "only the pod with the number 0 is restored"),
@@ -145,6 +151,8 @@ async fn a_moment_that_cant_be_reached_leaves_it_empty() -> Result<()> {
         let dir = world.path("rebuilt/data");
         let copy = world.postgres_on("rebuilt", 17, &dir)?;
         let nothing = Snapshot::of(&world.path("rebuilt"))?;
+        let reader = source.also_for(&copy).archive("rebuilt/orders").build()?;
+        let sidecar = reader.sidecar().await?;
         for (recovery, says) in [
             (
                 RECOVERY.replace("{latest: {}}", "{time: '2020-01-01T00:00:00Z'}"),
@@ -171,6 +179,7 @@ async fn a_moment_that_cant_be_reached_leaves_it_empty() -> Result<()> {
         // A database that starts empty where one was to be restored would be the worst of it.
         let itself = source.also_for(&copy).line(RECOVERY).build()?;
         refuse(world, &itself, &["names this Archive itself"]).await?;
+        sidecar.stop().await?;
         nothing.ensure_unchanged()
     })
     .await

@@ -64,6 +64,10 @@ pub(super) fn decide(seen: &Seen<'_>) -> Decision {
     let first = seen.index.is_none_or(|index| index == 0);
     match seen.place {
         Place::Database(words) => Decision::LeaveIt(format!("{directory} is {words}")),
+        // Whoever can look there might find it empty, and make a new database.
+        Place::Unreadable(why) if seen.recovers && first => Decision::Refuse(format!(
+            "{why}; so it can't be told whether {directory} is empty, which bootstrap.recovery restores"
+        )),
         Place::Unreadable(why) => Decision::LeaveIt(why.clone()),
         Place::Foreign if seen.recovers && first => Decision::Refuse(format!(
             "{directory} holds files and no database, and bootstrap.recovery restores only into an empty directory: empty it, or take bootstrap.recovery out of the Archive"
@@ -110,7 +114,9 @@ mod tests {
         for (place, recovers, index, held, does, says) in [
             (&database, false, None, None, leave, "a data directory"),
             (&database, true, Some(0), None, leave, "a data directory"),
-            (&unreadable, true, None, None, leave, "can't be read"),
+            (&unreadable, false, None, None, leave, "can't be read"),
+            (&unreadable, true, Some(1), None, leave, "can't be read"),
+            (&unreadable, true, None, None, refuse, "can't be told"),
             (&Place::Foreign, false, None, None, leave, "holds files"),
             (&Place::Foreign, true, Some(1), None, leave, "holds files"),
             (&Place::Foreign, true, Some(0), None, refuse, "empty it"),

@@ -15,6 +15,7 @@ use crate::progress::{Counters, Progress};
 use crate::restore::destination::{self, State};
 use crate::restore::prepare::{Wanted, prepare};
 use crate::restore::recovery::Action;
+use crate::socket;
 use decide::{Decision, Held, Place, Seen, decide};
 use holdfast_repository::OpenError;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,8 @@ pub async fn run(file: impl Fn() -> Result<PathBuf, Failure>) -> Result<(), Fail
     };
     let place = look(&directory);
     let settings = match place {
-        Place::Database(_) | Place::Unreadable(_) => None,
+        Place::Database(_) => None,
+        Place::Unreadable(_) => load().ok(),
         Place::Empty | Place::Unfinished | Place::Foreign => Some(load()?),
     };
     let recovery = settings.as_ref().and_then(|s| s.recovery.as_ref());
@@ -47,7 +49,10 @@ pub async fn run(file: impl Fn() -> Result<PathBuf, Failure>) -> Result<(), Fail
         place: &place,
         recovers: recovery.is_some(),
         from_itself: settings.as_ref().is_some_and(restores_itself),
-        index: index()?,
+        index: match recovery {
+            Some(_) => index()?,
+            None => None,
+        },
         held: None,
     };
     let mut decision = decide(&seen);
@@ -138,6 +143,12 @@ async fn restore(
     to: &Path,
     told: &Told,
 ) -> Result<(), Failure> {
+    // Recovery gets its WAL from there: this program is not in Postgres' container.
+    if !socket::is_served(&settings.socket).await {
+        let socket = settings.socket.display();
+        let why = format!("not restored yet: no sidecar serves {socket}, which recovery will need");
+        return Err(Failure::unknown(why));
+    }
     let repository = settings.repository(&recovery.repository).ok_or_else(|| {
         let name = &recovery.repository;
         Failure::refused(format!("the settings have no repository named {name:?}"))
