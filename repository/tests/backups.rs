@@ -1,17 +1,20 @@
 //! Backups through a real store: what is written comes back, and what is damaged is named.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod collect;
+
+use collect::Collect;
 use holdfast_postgres::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use holdfast_repository::backup::{
-    self, BackupId, BackupReader, BackupWriter, FileFacts, Leaf, PackedFrame, PackedSlice,
-    ScanSettings, Slice, Visit, WriterSettings,
+    self, BackupId, BackupReader, BackupWriter, FileFacts, PackedFrame, PackedSlice, ScanSettings,
+    WriterSettings,
 };
 use holdfast_repository::facts::{BackupFacts, RecoverySettings};
 use holdfast_repository::store::StoreSettings;
 use holdfast_repository::{Archive, Compression, MasterKeys, ObjectError, layout, verify};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 const SYSTEM: SystemIdentifier = SystemIdentifier(7_301_234_567_890_123_456);
@@ -122,43 +125,6 @@ async fn write_with(
         .finish(facts, Vec::new(), vec![1; 8192], b"label".to_vec(), 0o700)
         .await
         .map(drop)
-}
-
-#[derive(Default)]
-struct Collect {
-    files: Mutex<BTreeMap<String, Vec<u8>>>,
-}
-
-impl Visit for Collect {
-    type Error = String;
-
-    fn leaf(&self, _: usize, leaf: &Leaf) -> Result<(), String> {
-        for entry in leaf.entries.iter().filter(|e| !e.directory) {
-            self.files
-                .lock()
-                .unwrap()
-                .entry(entry.path.clone())
-                .or_insert_with(|| vec![0; entry.size as usize]);
-        }
-        Ok(())
-    }
-
-    fn region(
-        &self,
-        leaf: &Leaf,
-        slice: &Slice,
-        content: Result<&[u8], &ObjectError>,
-    ) -> Result<(), String> {
-        let content = content.map_err(ToString::to_string)?;
-        let mut files = self.files.lock().unwrap();
-        let file = files.get_mut(&leaf.entries[slice.entry].path).unwrap();
-        file[(slice.region << 20) as usize..][..content.len()].copy_from_slice(content);
-        Ok(())
-    }
-
-    fn leaf_lost(&self, _: usize, error: ObjectError) -> Result<(), String> {
-        Err(error.to_string())
-    }
 }
 
 const SCAN: ScanSettings = ScanSettings {

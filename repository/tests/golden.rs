@@ -2,19 +2,22 @@
 //! written by `examples/golden.rs`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod collect;
+
+use collect::Collect;
 use futures::TryStreamExt;
 use holdfast_postgres::{SystemIdentifier, TimelineId, WalFileName};
-use holdfast_repository::backup::{self, BackupId, BackupReader, Leaf, ScanSettings, Slice, Visit};
+use holdfast_repository::backup::{self, BackupId, BackupReader, ScanSettings};
 use holdfast_repository::catalogue::Catalogue;
 use holdfast_repository::expiry::{announced, kept_for_ever};
 use holdfast_repository::owner::{self, InstallationId, Ownership};
 use holdfast_repository::reach::Standing;
 use holdfast_repository::store::{Store, StoreSettings};
-use holdfast_repository::{Archive, MasterKeys, ObjectError, WalStore, verify};
+use holdfast_repository::{Archive, MasterKeys, WalStore, verify};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 const SYSTEM: SystemIdentifier = SystemIdentifier(7_301_234_567_890_123_456);
@@ -30,6 +33,16 @@ struct Golden {
     expected: Expected,
     store: Store,
     masters: Option<MasterKeys>,
+}
+
+impl Golden {
+    async fn open(&self) -> (Archive, WalStore) {
+        let archive = Archive::open(self.store.clone(), self.masters.as_ref());
+        let archive = archive.await.unwrap();
+        let identity = archive.identity(SYSTEM).await.unwrap().unwrap();
+        let wal = WalStore::of_identity(archive.clone(), SYSTEM, &identity).unwrap();
+        (archive, wal)
+    }
 }
 
 fn golden() -> Vec<Golden> {
@@ -58,39 +71,6 @@ fn golden() -> Vec<Golden> {
 
 fn digest(content: &[u8]) -> String {
     blake3::hash(content).to_hex().to_string()
-}
-
-#[derive(Default)]
-struct Collect(Mutex<BTreeMap<String, Vec<u8>>>);
-
-impl Visit for Collect {
-    type Error = String;
-
-    fn leaf(&self, _: usize, leaf: &Leaf) -> Result<(), String> {
-        let mut files = self.0.lock().unwrap();
-        for entry in leaf.entries.iter().filter(|entry| !entry.directory) {
-            let empty = || vec![0; entry.size as usize];
-            files.entry(entry.path.clone()).or_insert_with(empty);
-        }
-        Ok(())
-    }
-
-    fn region(
-        &self,
-        leaf: &Leaf,
-        slice: &Slice,
-        content: Result<&[u8], &ObjectError>,
-    ) -> Result<(), String> {
-        let content = content.map_err(ToString::to_string)?;
-        let mut files = self.0.lock().unwrap();
-        let file = files.get_mut(&leaf.entries[slice.entry].path).unwrap();
-        file[(slice.region << 20) as usize..][..content.len()].copy_from_slice(content);
-        Ok(())
-    }
-
-    fn leaf_lost(&self, _: usize, error: ObjectError) -> Result<(), String> {
-        Err(error.to_string())
-    }
 }
 
 #[tokio::test]
@@ -131,15 +111,9 @@ async fn there_is_one_of_each_kind() {
 
 #[tokio::test]
 async fn wal_that_was_stored_is_read() {
-    for Golden {
-        expected,
-        store,
-        masters,
-    } in golden()
-    {
-        let archive = Archive::open(store, masters.as_ref()).await.unwrap();
-        let identity = archive.identity(SYSTEM).await.unwrap().unwrap();
-        let wal = WalStore::of_identity(archive, SYSTEM, &identity).unwrap();
+    for golden in golden() {
+        let (_, wal) = golden.open().await;
+        let expected = golden.expected;
         assert_eq!(expected.wal.len(), 5);
         let size = wal.segment_size();
         for (name, stored) in expected.wal {
@@ -161,13 +135,9 @@ async fn wal_that_was_stored_is_read() {
 
 #[tokio::test]
 async fn a_backup_that_was_stored_is_read() {
-    for Golden {
-        expected,
-        store,
-        masters,
-    } in golden()
-    {
-        let archive = Archive::open(store, masters.as_ref()).await.unwrap();
+    for golden in golden() {
+        let (archive, wal) = golden.open().await;
+        let expected = golden.expected;
         let catalogue = Catalogue::load(&archive, SYSTEM).await.unwrap();
         assert!(
             catalogue.unreadable.is_empty(),
@@ -179,8 +149,6 @@ async fn a_backup_that_was_stored_is_read() {
         ids.sort_unstable();
         assert_eq!(ids, ["kept", "wished"]);
         assert!(catalogue.backups.iter().all(|b| b.is_complete()));
-        let identity = archive.identity(SYSTEM).await.unwrap().unwrap();
-        let wal = WalStore::of_identity(archive.clone(), SYSTEM, &identity).unwrap();
         let standing = Standing::of(&catalogue, &wal).await.unwrap();
         assert!(standing.window.is_some() && standing.hole.is_none());
 
@@ -202,7 +170,7 @@ async fn a_backup_that_was_stored_is_read() {
         backup::scan(reader, collected.clone(), settings)
             .await
             .unwrap();
-        let files = collected.0.lock().unwrap();
+        let files = collected.files.lock().unwrap();
         let files: BTreeMap<_, _> = files
             .iter()
             .map(|(path, content)| (path.clone(), digest(content)))
@@ -213,8 +181,8 @@ async fn a_backup_that_was_stored_is_read() {
 
 #[tokio::test]
 async fn what_was_said_about_them_is_read() {
-    for Golden { store, masters, .. } in golden() {
-        let archive = Archive::open(store, masters.as_ref()).await.unwrap();
+    for golden in golden() {
+        let (archive, _) = golden.open().await;
         let ours: InstallationId = "ours".parse().unwrap();
         let owner = owner::present(&archive).await.unwrap();
         assert_eq!(owner::ownership(owner.as_ref(), &ours), Ownership::Ours);

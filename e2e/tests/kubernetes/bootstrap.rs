@@ -1,8 +1,8 @@
 //! A database that is gone, with all its objects: an Archive in another namespace brings it back.
 
 use crate::chart::root;
-use crate::fixtures::{Database, backed_up, event, shop, told};
-use crate::incarnations::stored;
+use crate::fixtures::{Database, backed_up, event, repository, shop, told};
+use crate::incarnations::{is_sign_of_life, stored};
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Space, eventually};
 use std::collections::BTreeMap;
@@ -21,27 +21,17 @@ fn objects(from: &Space, target: &str) -> Result<String> {
         ensure!(archive.matches(line).count() == 1, "{line}: {archive}");
         archive = archive.replace(line, &here);
     }
+    let repository = repository(from).replace("metadata: {name: s3}", "metadata: {name: old}");
     Ok(format!(
-        "apiVersion: holdfast.dev/v1alpha1
-kind: Repository
-metadata: {{name: old}}
-spec:
-  s3: {{bucket: holdfast, prefix: {0}, endpoint: \"http://minio.minio.svc:9000\"}}
-  credentials: {{secretRef: {{name: s3-writer}}}}
-  encryption: {{secretRef: {{name: backup-key}}}}
-  accessMode: ReadOnly
----
-{archive}",
-        from.namespace
+        "{repository}  accessMode: ReadOnly\n---\n{archive}"
     ))
 }
 
 /// All that is stored but what readers write.
 fn kept(stored: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let kept = stored
-        .into_iter()
-        .filter(|(name, _)| !name.contains("/markers/") && !name.contains("/alive/"));
-    kept.collect()
+    let mut kept = stored;
+    kept.retain(|key, _| !is_sign_of_life(key));
+    kept
 }
 
 async fn rows(space: &Space, pod: &str) -> Result<String> {
@@ -73,7 +63,7 @@ async fn all_is_rebuilt_from_the_bucket_and_the_key() -> Result<()> {
         let space = old.cluster().space("rebuilt").await?;
         let at = at.replacen(' ', "T", 1) + ":00";
         database.replicas = 2;
-        space.apply(&crate::fixtures::repository(&space)).await?;
+        space.apply(&repository(&space)).await?;
         space
             .apply(&objects(old, &format!("{{time: \"{at}\"}}"))?)
             .await?;
@@ -126,7 +116,7 @@ async fn what_cant_be_reached_keeps_postgres_from_starting() -> Result<()> {
         database.archive_rows(old, 0).await?;
         backed_up(old, "base", "orders", "").await?;
         let space = old.cluster().space("unrestored").await?;
-        space.apply(&crate::fixtures::repository(&space)).await?;
+        space.apply(&repository(&space)).await?;
         let target = "{time: \"2020-01-01T00:00:00Z\"}";
         space.apply(&objects(old, target)?).await?;
         space.apply(&database.yaml()).await?;

@@ -13,6 +13,11 @@ async fn system_identifier(space: &Space, pod: &str) -> Result<String> {
         .await
 }
 
+/// Whether an object is one that comes and goes with whoever reads or writes.
+pub fn is_sign_of_life(key: &str) -> bool {
+    key.contains("/markers/") || key.contains("/alive/")
+}
+
 /// All that is stored below the namespace's name, with what changes when an object does: its tag and its time. `pod` is a
 /// name for who asks.
 pub async fn stored(space: &Space, pod: &str) -> Result<BTreeMap<String, String>> {
@@ -100,7 +105,7 @@ async fn an_upgraded_database_is_archived_once_it_is_accepted() -> Result<()> {
             .kubectl(&["wait", "pod/orders-0", "--for=delete", "--timeout=120s"])
             .await?
             .success()?;
-        let job = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "upgrade"}, "spec": {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "upgrade"}, "spec": {
             "restartPolicy": "Never",
             "securityContext": {"fsGroup": 999},
             "containers": [{
@@ -110,7 +115,7 @@ async fn an_upgraded_database_is_archived_once_it_is_accepted() -> Result<()> {
             }],
             "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data-orders-0"}}],
         }});
-        space.apply(&job.to_string()).await?;
+        space.apply(&pod.to_string()).await?;
         let upgraded = space.wait_for("pod/upgrade", "jsonpath={.status.phase}=Succeeded", 60);
         if let Err(error) = upgraded.await {
             let said = space.kubectl(&["logs", "upgrade"]).await?;

@@ -2,7 +2,7 @@
 
 use crate::chart::root;
 use crate::fixtures::{Database, backed_up, shop};
-use crate::incarnations::stored;
+use crate::incarnations::{is_sign_of_life, stored};
 use anyhow::{Result, ensure};
 use holdfast_e2e::cluster::SYSTEM;
 use holdfast_e2e::{Space, eventually};
@@ -80,10 +80,8 @@ impl Before {
         ensure!(pods(space).await? == self.pods, "{:?}", self.pods);
         let now = stored(space, "stored-after").await?;
         for (name, state) in &self.stored {
-            // Signs of life come and go.
-            let moves = name.contains("/markers/") || name.contains("/alive/");
             ensure!(
-                moves || now.get(name) == Some(state),
+                is_sign_of_life(name) || now.get(name) == Some(state),
                 "{name} was {state}, is {:?}",
                 now.get(name)
             );

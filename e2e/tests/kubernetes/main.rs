@@ -1,7 +1,7 @@
 //! Holdfast on a real Kubernetes: what users do, by the commands that they type.
 //!
-//! One cluster for all of it; each scenario has a namespace of its own. Those that take the operator or the store away
-//! run alone.
+//! One cluster for all of it, and a second for those that take the operator away; each scenario has a namespace of its
+//! own.
 
 mod admission;
 mod archiving;

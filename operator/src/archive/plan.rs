@@ -341,7 +341,6 @@ impl Observed<'_> {
     }
 }
 
-/// No sidecar says that its server takes writes.
 /// Postgres waits for a restore.
 fn restoring(injected: &[&Member]) -> Option<Finding> {
     let (name, bootstrap) = injected
@@ -364,6 +363,7 @@ fn restoring(injected: &[&Member]) -> Option<Finding> {
     })
 }
 
+/// No sidecar says that its server takes writes.
 fn no_primary(injected: &[&Member]) -> Finding {
     let silent = injected.iter().find_map(|member| match &member.said {
         Said::Silent(why) => Some((member, why)),

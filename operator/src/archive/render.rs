@@ -12,9 +12,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_crds::{BootstrapRecovery, RecoveryTarget, SslMode};
 use holdfast_postgres::SystemIdentifier;
+use holdfast_protocol::settings as written;
 use holdfast_protocol::settings::{
-    self, Backup, Bootstrap, Compression, Control, Credentials, Encryption, HISTORIES_OF,
-    Monitoring, Postgres, Recovery, Repository, S3, SettingsFile, Wal,
+    Backup, Bootstrap, Compression, Control, Credentials, Encryption, HISTORIES_OF, Monitoring,
+    Postgres, Recovery, Repository, S3, SettingsFile, Wal,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -118,7 +119,7 @@ pub fn render(
     loaded: Loaded,
 ) -> Result<Option<Present>, RenderError> {
     let mut entries = Entries::new();
-    let mut settings = file(archive, wanted, &mut entries);
+    let mut settings = settings(archive, wanted, &mut entries);
     let Own {
         bundle,
         signed,
@@ -191,7 +192,7 @@ fn keep_stale(entries: &mut Entries, present: &Present) {
 }
 
 /// Adds the files that the settings name.
-fn file(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFile {
+fn settings(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFile {
     let Wanted {
         repositories,
         source,
@@ -281,13 +282,13 @@ fn bootstrap(recovery: &BootstrapRecovery) -> Bootstrap {
         recovery: Recovery {
             repository: source.repository_ref.name.clone(),
             archive: archive.to_string(),
-            target: settings::RecoveryTarget {
+            target: written::RecoveryTarget {
                 time: time.clone(),
                 lsn: lsn.clone(),
                 xid: xid.map(|xid| xid.to_string()),
                 name: name.clone(),
-                immediate: immediate.map(|_| settings::Nothing {}),
-                latest: latest.map(|_| settings::Nothing {}),
+                immediate: immediate.map(|_| written::Nothing {}),
+                latest: latest.map(|_| written::Nothing {}),
                 exclusive: *exclusive,
                 timeline: timeline.clone(),
                 backup: backup.clone(),

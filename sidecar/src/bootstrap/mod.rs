@@ -11,7 +11,7 @@ use crate::config::{self, Overrides, Recovery, Settings};
 use crate::data_directory::{self, DataDirectoryError};
 use crate::exit::{ExitClass, Failure};
 use crate::open::{self, ArchiveError};
-use crate::progress::{Counters, Progress};
+use crate::progress::Counters;
 use crate::restore::destination::{self, State};
 use crate::restore::prepare::{Wanted, prepare};
 use crate::restore::recovery::Action;
@@ -43,12 +43,20 @@ pub async fn run(file: impl Fn() -> Result<PathBuf, Failure>) -> Result<(), Fail
         Place::Unreadable(_) => load().ok(),
         Place::Empty | Place::Unfinished | Place::Foreign => Some(load()?),
     };
-    let recovery = settings.as_ref().and_then(|s| s.recovery.as_ref());
+    let acted = act(settings.as_ref(), &directory, &place).await;
+    match &settings {
+        Some(settings) => Told::beside(&settings.socket).ended(acted),
+        None => acted,
+    }
+}
+
+async fn act(settings: Option<&Settings>, directory: &Path, place: &Place) -> Result<(), Failure> {
+    let recovery = settings.and_then(|settings| settings.recovery.as_ref());
     let mut seen = Seen {
-        directory: &directory,
-        place: &place,
+        directory,
+        place,
         recovers: recovery.is_some(),
-        from_itself: settings.as_ref().is_some_and(restores_itself),
+        from_itself: settings.is_some_and(restores_itself),
         index: match recovery {
             Some(_) => index()?,
             None => None,
@@ -56,21 +64,13 @@ pub async fn run(file: impl Fn() -> Result<PathBuf, Failure>) -> Result<(), Fail
         held: None,
     };
     let mut decision = decide(&seen);
-    if let (Decision::LookIntoArchive, Some(settings)) = (&decision, &settings) {
-        match held(settings).await {
-            Ok(held) => seen.held = Some(held),
-            Err(failure) => return Told::beside(&settings.socket).ended(Err(failure)),
-        }
+    if let (Decision::LookIntoArchive, Some(settings)) = (&decision, settings) {
+        seen.held = Some(held(settings).await?);
         decision = decide(&seen);
     }
-    match (decision, &settings, recovery) {
+    match (decision, settings, recovery) {
         (Decision::Restore, Some(settings), Some(recovery)) => {
-            let told = Told::beside(&settings.socket);
-            let restored = restore(settings, recovery, &directory, &told).await;
-            told.ended(restored)
-        }
-        (Decision::Refuse(why), Some(settings), _) => {
-            Told::beside(&settings.socket).ended(Err(Failure::refused(why)))
+            restore(settings, recovery, directory).await
         }
         (Decision::Refuse(why), ..) => Err(Failure::refused(why)),
         (Decision::LeaveIt(words), ..) => commands::print(&format!("holdfast: {words}\n")),
@@ -137,12 +137,7 @@ async fn held(settings: &Settings) -> Result<Held, Failure> {
     Ok(Held::Nothing)
 }
 
-async fn restore(
-    settings: &Settings,
-    recovery: &Recovery,
-    to: &Path,
-    told: &Told,
-) -> Result<(), Failure> {
+async fn restore(settings: &Settings, recovery: &Recovery, to: &Path) -> Result<(), Failure> {
     // Recovery gets its WAL from there: this program is not in Postgres' container.
     if !socket::is_served(&settings.socket).await {
         let socket = settings.socket.display();
@@ -172,12 +167,8 @@ async fn restore(
         failure
     })?;
     commands::print(&prepared.told())?;
-    let counters = Arc::new(Counters::default());
-    counters.set_total(prepared.bytes);
-    let progress = {
-        let counters = counters.clone();
-        Progress::show(false, "restoring", move || counters.figures())
-    };
+    let counters: Arc<Counters> = Arc::default();
+    let told = Told::beside(&settings.socket);
     let what = format!("{} is restored from {}", to.display(), recovery.archive);
     let telling = async {
         loop {
@@ -186,10 +177,9 @@ async fn restore(
         }
     };
     let restored = tokio::select! {
-        restored = prepared.carry_out(&counters) => restored,
+        restored = prepared.carry_out(false, &counters) => restored,
         () = telling => return Err(Failure::failed("telling how it goes does not end")),
     };
-    drop(progress);
     commands::print(&restored?.1)
 }
 

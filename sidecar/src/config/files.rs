@@ -11,7 +11,7 @@ impl Settings {
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = BTreeSet::from([self.file.clone()]);
         files.extend(self.postgres.password_file.clone());
-        for repository in self.repositories.iter().chain(&self.sources) {
+        for repository in self.repositories_and_sources() {
             if let Place::S3(s3) = &repository.place {
                 files.extend(s3.ca_file.clone());
                 if let Some(credentials) = &s3.credentials {

@@ -8,7 +8,6 @@ mod live;
 mod overrides;
 mod problem;
 mod secrets;
-mod time;
 mod validate;
 
 pub use files::Fingerprint;
@@ -18,7 +17,6 @@ pub(crate) use problem::suggestion;
 pub use problem::{ConfigError, Problem};
 pub use secrets::SecretError;
 pub(crate) use secrets::read as read_secret;
-pub(crate) use time::parse_moment;
 
 use holdfast_postgres::SystemIdentifier;
 use holdfast_postgres::server::SslMode;
@@ -191,10 +189,15 @@ impl Settings {
         self.socket.with_file_name("control.sock")
     }
 
+    /// Those that are archived to and those that are only read from.
+    pub fn repositories_and_sources(&self) -> impl Iterator<Item = &Repository> {
+        self.repositories.iter().chain(&self.sources)
+    }
+
     /// A repository or source by its name.
     pub fn repository(&self, name: &str) -> Option<&Repository> {
-        let mut all = self.repositories.iter().chain(&self.sources);
-        all.find(|repository| repository.name == name)
+        self.repositories_and_sources()
+            .find(|repository| repository.name == name)
     }
 
     /// The repository that is read from. Settings hold at least one.

@@ -105,7 +105,7 @@ fn may_replace(
 /// Neither the repository nor what opens it may lie where everything is removed.
 fn spares_what_is_needed(settings: &Settings, destination: &Destination) -> Result<(), String> {
     let mut needed = vec![settings.file.clone()];
-    for repository in settings.repositories.iter().chain(&settings.sources) {
+    for repository in settings.repositories_and_sources() {
         match &repository.place {
             Place::Filesystem { path } => needed.push(path.clone()),
             Place::S3(s3) => {

@@ -6,7 +6,6 @@ use crate::cli::{self, RestoreArgs};
 use crate::commands;
 use crate::config::Settings;
 use crate::exit::Failure;
-use crate::progress::{Counters, Progress};
 use crate::status::RestoreStatus;
 use std::sync::Arc;
 
@@ -39,15 +38,7 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
     if !args.json {
         eprint!("{}", prepared.told());
     }
-    let counters = Arc::new(Counters::default());
-    counters.set_total(prepared.bytes);
-    let progress = {
-        let counters = counters.clone();
-        Progress::show(args.json, "restoring", move || counters.figures())
-    };
-    let restored = prepared.carry_out(&counters).await;
-    drop(progress);
-    let (status, text) = restored?;
+    let (status, text) = prepared.carry_out(args.json, &Arc::default()).await?;
     print(args, &status, &text)
 }
 

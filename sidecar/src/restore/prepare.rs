@@ -10,7 +10,7 @@ use crate::config::{Repository, Settings};
 use crate::exit::{ExitClass, Failure};
 use crate::open;
 use crate::origin::{RestoreOrder, Source};
-use crate::progress::Counters;
+use crate::progress::{Counters, Progress};
 use crate::reading::Reader;
 use crate::socket;
 use crate::status::{Condition, ConditionStatus, RestoreDurations, RestorePlan, RestoreStatus};
@@ -51,8 +51,6 @@ pub struct Prepared {
     work: Work,
     /// `Restore.status`, as far as it has come.
     pub status: RestoreStatus,
-    /// Of the database, to write.
-    pub bytes: u64,
 }
 
 /// Plans it and checks all that can be known to go wrong. Writes nothing.
@@ -74,11 +72,10 @@ pub async fn prepare(settings: &Settings, wanted: &Wanted<'_>) -> Result<Prepare
         Reader::begin(archive, &systems, &what).await?
     };
     match plan(settings, wanted, &stored, &mut reader).await {
-        Ok((work, status, bytes)) => Ok(Prepared {
+        Ok((work, status)) => Ok(Prepared {
             reader,
             work,
             status,
-            bytes,
         }),
         Err(failure) => {
             reader.end().await;
@@ -92,7 +89,7 @@ async fn plan(
     wanted: &Wanted<'_>,
     stored: &Stored,
     reader: &mut Reader,
-) -> Result<(Work, RestoreStatus, u64), Failure> {
+) -> Result<(Work, RestoreStatus), Failure> {
     let (system, wal, catalogue) = stored.incarnation(reader).await?;
     let plan = reach::plan(&catalogue, &wal, &wanted.request).await;
     let plan = plan.map_err(|e| refused(&e, !reader.announced(system).is_empty()))?;
@@ -142,7 +139,7 @@ async fn plan(
         copy_of,
         parallelism: settings.parallelism,
     };
-    Ok((work, status, plan.backup.database_bytes))
+    Ok((work, status))
 }
 
 impl Prepared {
@@ -174,17 +171,28 @@ impl Prepared {
         self.reader.end().await;
     }
 
-    /// Writes it, and tells what was done: as a status and in one line.
-    pub async fn carry_out(self, counters: &Counters) -> Result<(RestoreStatus, String), Failure> {
+    /// Writes it and shows how far it is, and tells what was done: as a status and in one line. `json`: see
+    /// [`Progress::show`].
+    pub async fn carry_out(
+        self,
+        json: bool,
+        counters: &Arc<Counters>,
+    ) -> Result<(RestoreStatus, String), Failure> {
         let Self {
             reader,
             work,
             mut status,
-            bytes,
         } = self;
+        let bytes = work.reader.root().facts.database_bytes;
+        counters.set_total(bytes);
+        let progress = {
+            let counters = counters.clone();
+            Progress::show(json, "restoring", move || counters.figures())
+        };
         let destination = work.destination.clone();
         let begun = Instant::now();
         let applied = apply(work, counters).await;
+        drop(progress);
         reader.end().await;
         applied.map_err(|e| failed(&e, &destination))?;
         let seconds = begun.elapsed().as_secs_f64();
