@@ -6,7 +6,13 @@
 //! GET    /v1/backups/{id}    200 Backup.status   404
 //! DELETE /v1/backups/{id}    202 it ends          404
 //! POST   /v1/switch-wal      {"podUid": "…"}   200 {"lsn": "…"}   409, 412 or 422 {"error": "…"}
+//! POST   /v1/drain           {"podUid": "…"}   200 Drain   412 {"error": "…"}
+//! POST   /v1/restore         {"order": "…", "podUid": "…"}   202 {"order": "…"}   409 or 412 {"error": "…"}
 //! ```
+//!
+//! `drain` begins to archive whatever the data directory has and the archive lacks, if that is not under way, and tells
+//! how far it is: it is asked again until it says `done`. `restore` lets the restore in place go on that this pod holds
+//! for; the order itself stands in the settings.
 //!
 //! Ordering a backup twice with one id does it once. 409: not now; 412: the order is for another pod; 422: never.
 
@@ -76,6 +82,50 @@ pub struct WalSwitched {
     pub lsn: String,
 }
 
+/// The body of `POST /v1/drain`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DrainOrder {
+    /// Whom the order is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+}
+
+/// How far a drain is: the answer to `POST /v1/drain`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Drain {
+    /// Everything that the data directory held when it began is in the archive.
+    pub done: bool,
+    /// WAL files that were stored, or were there.
+    pub archived: u64,
+    /// The end of the data directory's WAL, which is stored; left out before it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
+    /// Why it does not go on: it is tried again when it is asked for again. Left out where nothing is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// The body of `POST /v1/restore`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GoOrder {
+    /// The order in the settings that may be carried out.
+    pub order: String,
+    /// Whom the order is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+}
+
+/// The answer to it: from now on the order is carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GoAccepted {
+    /// Which.
+    pub order: String,
+}
+
 /// The body of every answer that is no success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -133,11 +183,19 @@ pub struct BootstrapReport {
     /// How far it is; left out where nothing is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressStatus>,
+    /// The order of a restore in place that this is about; left out elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// Whether the data directory is as it was before; false once anything was removed or written.
+    #[serde(default)]
+    pub untouched: bool,
 }
 
 /// What is being done about a data directory before Postgres starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BootstrapState {
+    /// A restore in place is ordered, and waits to be let go on.
+    Holding,
     /// It is restored.
     Restoring,
     /// It could not be, for now: it is tried again.
@@ -168,6 +226,12 @@ pub struct PostgresReport {
     /// The newest that it has reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeline: Option<u32>,
+    /// The last restore in place that was carried out on this data directory, or on the one that it was cloned from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_order: Option<String>,
+    /// What the server says of its recovery; left out where it has had none since its start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryReport>,
     /// Why archiving does not count as on, and the line that turns it on: `SHOW` must say that the commands are ours.
     /// Left out where it is on, and where the server could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -203,6 +267,19 @@ pub struct WalReport {
     /// Timeline history files that were seen, such as `00000002.history`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub histories: Vec<HistoryFile>,
+}
+
+/// What a server says of the recovery that it began with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RecoveryReport {
+    /// `pg_last_wal_replay_lsn`: the end of the last record that was replayed.
+    pub lsn: String,
+    /// `pg_last_xact_replay_timestamp`: of the last commit or rollback that was replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
+    /// It stands still at its target.
+    pub paused: bool,
 }
 
 /// A WAL file that was stored.

@@ -52,7 +52,34 @@ pub struct SettingsFile {
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {
     /// What an empty data directory is restored from.
-    pub recovery: Recovery,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+    /// The restore in place that is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<RestoreOrder>,
+}
+
+/// A restore in place: of the settings' own archive, into the data directories of its own pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreOrder {
+    /// Names it, for ever: what was carried out once is never carried out again.
+    pub id: String,
+    /// The pod that is restored.
+    pub pod: String,
+    /// The pods whose data directories are emptied, to be cloned again.
+    pub wiped: Vec<String>,
+    /// Of the database, in decimal digits: a directory that holds another is left alone.
+    pub system_identifier: String,
+    /// One of the repositories.
+    pub repository: String,
+    /// To which moment.
+    pub target: RecoveryTarget,
+    /// `Promote` or `Pause`.
+    pub action: String,
+    /// Go on where it can't be proven that all WAL of the data directory is stored.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// A restore.

@@ -1,12 +1,14 @@
 //! The command line.
 
 use crate::exit::Failure;
-use crate::target::{may_be_exclusive, parse_name, parse_time, parse_timeline, parse_xid};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use holdfast_postgres::Lsn;
 use holdfast_protocol::control::BackupKind;
+use holdfast_repository::reach::text::{
+    may_be_exclusive, parse_name, parse_time, parse_timeline, parse_xid,
+};
 use holdfast_repository::reach::{Request, Target, TimelineChoice};
 use jiff::Timestamp;
 use std::ffi::OsString;

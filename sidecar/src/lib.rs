@@ -34,7 +34,6 @@ pub mod restore;
 pub mod restore_wal;
 pub mod sidecar;
 pub mod socket;
-mod target;
 pub mod verify;
 #[cfg(test)]
 mod wal_bench;

@@ -354,6 +354,9 @@ fn restoring(injected: &[&Member]) -> Option<Finding> {
             let message = format!("{name}: {why}, {tens} % and more of it are there");
             Finding::pending(ARCHIVING, "Restoring", message)
         }
+        BootstrapState::Holding => {
+            Finding::pending(ARCHIVING, "Restoring", format!("{name}: {why}"))
+        }
         BootstrapState::Waiting => {
             Finding::bad(ARCHIVING, "RestoreWaits", format!("{name}: {why}"))
         }

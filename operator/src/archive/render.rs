@@ -10,12 +10,12 @@ use crate::authority::Signed;
 use crate::names::{CONTROL_PORT, Key, MONITORING_PORT};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use holdfast_crds::{BootstrapRecovery, RecoveryTarget, SslMode};
+use holdfast_crds::{RecoveryTarget, SslMode};
 use holdfast_postgres::SystemIdentifier;
 use holdfast_protocol::settings as written;
 use holdfast_protocol::settings::{
     Backup, Bootstrap, Compression, Control, Credentials, Encryption, HISTORIES_OF, Monitoring,
-    Postgres, Recovery, Repository, S3, SettingsFile, Wal,
+    Postgres, Repository, S3, SettingsFile, Wal,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -260,12 +260,22 @@ fn settings(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFi
         }),
         history_directory: Some(".".to_owned()),
         accept_system_identifier: accepted.clone(),
-        bootstrap: recovery.as_ref().map(bootstrap),
+        bootstrap: recovery.as_ref().map(|recovery| Bootstrap {
+            recovery: Some(written::Recovery {
+                repository: recovery.source.repository_ref.name.clone(),
+                archive: Key::new(
+                    recovery.source.namespace.clone(),
+                    recovery.source.archive.clone(),
+                )
+                .to_string(),
+                target: target(&recovery.target),
+            }),
+            order: None,
+        }),
     }
 }
 
-fn bootstrap(recovery: &BootstrapRecovery) -> Bootstrap {
-    let BootstrapRecovery { source, target } = recovery;
+fn target(target: &RecoveryTarget) -> written::RecoveryTarget {
     let RecoveryTarget {
         time,
         lsn,
@@ -277,23 +287,16 @@ fn bootstrap(recovery: &BootstrapRecovery) -> Bootstrap {
         timeline,
         backup,
     } = target;
-    let archive = Key::new(source.namespace.clone(), source.archive.clone());
-    Bootstrap {
-        recovery: Recovery {
-            repository: source.repository_ref.name.clone(),
-            archive: archive.to_string(),
-            target: written::RecoveryTarget {
-                time: time.clone(),
-                lsn: lsn.clone(),
-                xid: xid.map(|xid| xid.to_string()),
-                name: name.clone(),
-                immediate: immediate.map(|_| written::Nothing {}),
-                latest: latest.map(|_| written::Nothing {}),
-                exclusive: *exclusive,
-                timeline: timeline.clone(),
-                backup: backup.clone(),
-            },
-        },
+    written::RecoveryTarget {
+        time: time.clone(),
+        lsn: lsn.clone(),
+        xid: xid.map(|xid| xid.to_string()),
+        name: name.clone(),
+        immediate: immediate.map(|_| written::Nothing {}),
+        latest: latest.map(|_| written::Nothing {}),
+        exclusive: *exclusive,
+        timeline: timeline.clone(),
+        backup: backup.clone(),
     }
 }
 

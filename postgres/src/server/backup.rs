@@ -174,7 +174,7 @@ impl Server {
         self.lsn(self.column(&row, 0)?, WHAT)
     }
 
-    fn lsn(&self, text: String, what: &'static str) -> Result<Lsn, ServerError> {
+    pub(super) fn lsn(&self, text: String, what: &'static str) -> Result<Lsn, ServerError> {
         text.parse().map_err(|_| ServerError::Answer {
             what,
             address: self.address.clone(),

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Config};
 
 pub use backup::{BackupStart, BackupStop, HeldBy, LockError};
 pub use error::ServerError;
-pub use settings::{ARCHIVING, Settings};
+pub use settings::{ARCHIVING, Recovery, Settings};
 pub use tls::SslMode;
 
 /// Where the server is and who asks.

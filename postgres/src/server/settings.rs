@@ -1,7 +1,9 @@
 //! The settings that archiving, backups and recovery depend on.
 
 use crate::control_file::WalLevel;
+use crate::lsn::Lsn;
 use crate::timeline::{SystemIdentifier, TimelineId};
+use jiff::Timestamp;
 
 use super::{Server, ServerError};
 
@@ -45,6 +47,17 @@ pub const ARCHIVING: [&str; 5] = [
     "wal_level",
 ];
 
+/// A recovery, from the server itself: it says the same after its end, until the server is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// `pg_last_wal_replay_lsn`: the end of the last record that was replayed.
+    pub lsn: Lsn,
+    /// `pg_last_xact_replay_timestamp`: of the last commit or rollback that was replayed.
+    pub time: Option<Timestamp>,
+    /// It stands still at its target (`pg_get_wal_replay_pause_state`).
+    pub paused: bool,
+}
+
 impl Server {
     /// Sets one of [`ARCHIVING`] in postgresql.auto.conf. Takes effect with [`Server::reload`], or at a restart.
     /// Needs a superuser.
@@ -86,6 +99,31 @@ impl Server {
             .await?;
         // integer is signed, what it carries is not.
         Ok(TimelineId(self.column::<i32>(&row, 0)? as u32))
+    }
+
+    /// What the server says of the recovery that it began with; none where it has had none since its start.
+    pub async fn recovery(&self) -> Result<Option<Recovery>, ServerError> {
+        const WHAT: &str = "tell how far it has recovered";
+        let row = self
+            .query_one(
+                "SELECT pg_last_wal_replay_lsn()::text, \
+                 (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::int8, \
+                 CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() = 'paused' ELSE false END",
+                &[],
+                WHAT,
+            )
+            .await?;
+        let Some(lsn) = self.column::<Option<String>>(&row, 0)? else {
+            return Ok(None);
+        };
+        let time = self
+            .column::<Option<i64>>(&row, 1)?
+            .and_then(|micros| Timestamp::from_microsecond(micros).ok());
+        Ok(Some(Recovery {
+            lsn: self.lsn(lsn, WHAT)?,
+            time,
+            paused: self.column(&row, 2)?,
+        }))
     }
 
     /// Reads them.

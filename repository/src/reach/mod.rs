@@ -15,6 +15,7 @@ mod scan;
 mod standing;
 #[cfg(test)]
 mod tests;
+pub mod text;
 mod window;
 
 pub use indexes::Indexes;

@@ -38,6 +38,8 @@ impl Told {
             state: BootstrapState::Restoring,
             message: what.to_owned(),
             progress: Some(progress),
+            order: None,
+            untouched: false,
         });
     }
 
@@ -54,6 +56,8 @@ impl Told {
                 },
                 message: failure.message.clone(),
                 progress: None,
+                order: None,
+                untouched: false,
             }),
         }
         result

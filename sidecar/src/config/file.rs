@@ -32,7 +32,28 @@ pub(super) struct File {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Bootstrap {
-    pub recovery: Spanned<Recovery>,
+    pub recovery: Option<Spanned<Recovery>>,
+    pub order: Option<Spanned<RestoreOrder>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RestoreOrder {
+    pub id: String,
+    pub pod: String,
+    pub wiped: Vec<String>,
+    pub system_identifier: Spanned<String>,
+    pub repository: Spanned<String>,
+    pub target: Spanned<Target>,
+    pub action: Action,
+    #[serde(default)]
+    pub force: bool,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) enum Action {
+    Promote,
+    Pause,
 }
 
 #[derive(Debug, Deserialize)]

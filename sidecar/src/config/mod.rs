@@ -18,6 +18,7 @@ pub use problem::{ConfigError, Problem};
 pub use secrets::SecretError;
 pub(crate) use secrets::read as read_secret;
 
+use crate::restore::recovery::Action;
 use holdfast_postgres::SystemIdentifier;
 use holdfast_postgres::server::SslMode;
 use holdfast_repository::Compression;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub accept_system_identifier: Option<SystemIdentifier>,
     /// What an empty data directory is restored from before Postgres starts on it for the first time.
     pub recovery: Option<Recovery>,
+    /// The restore in place that is under way.
+    pub order: Option<RestoreOrder>,
 }
 
 /// A restore that stands in the settings.
@@ -75,6 +78,27 @@ pub struct Recovery {
     pub archive: String,
     /// Where it stops.
     pub request: Request,
+}
+
+/// A restore in place: of the settings' own archive, into the data directories of its own pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreOrder {
+    /// Names it, for ever: what was carried out once is never carried out again.
+    pub id: String,
+    /// The pod that is restored.
+    pub pod: String,
+    /// The pods whose data directories are emptied, to be cloned again.
+    pub wiped: Vec<String>,
+    /// Of the database: a directory that holds another is left alone.
+    pub system_identifier: SystemIdentifier,
+    /// One of the repositories.
+    pub repository: String,
+    /// Where it stops.
+    pub request: Request,
+    /// What Postgres does there.
+    pub action: Action,
+    /// Go on where it can't be proven that all WAL of the data directory is stored.
+    pub force: bool,
 }
 
 /// The database server and its files.

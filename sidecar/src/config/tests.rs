@@ -1,4 +1,5 @@
 use super::*;
+use crate::restore::recovery::Action;
 use holdfast_postgres::TimelineId;
 use holdfast_repository::reach::{Target, TimelineChoice};
 
@@ -395,7 +396,7 @@ fn what_the_protocol_writes_is_read() {
         history_directory: text("."),
         accept_system_identifier: text("7000000000000000001"),
         bootstrap: Some(written::Bootstrap {
-            recovery: written::Recovery {
+            recovery: Some(written::Recovery {
                 repository: "prod".into(),
                 archive: "shop/old".into(),
                 target: written::RecoveryTarget {
@@ -405,7 +406,20 @@ fn what_the_protocol_writes_is_read() {
                     backup: text("b"),
                     ..written::RecoveryTarget::default()
                 },
-            },
+            }),
+            order: Some(written::RestoreOrder {
+                id: "5f0c".into(),
+                pod: "orders-0".into(),
+                wiped: vec!["orders-1".into()],
+                system_identifier: "7000000000000000001".into(),
+                repository: "s3".into(),
+                target: written::RecoveryTarget {
+                    latest: Some(written::Nothing {}),
+                    ..written::RecoveryTarget::default()
+                },
+                action: "Pause".into(),
+                force: true,
+            }),
         }),
     };
     for file in [
@@ -422,6 +436,14 @@ fn what_the_protocol_writes_is_read() {
             settings.sources.first()
         );
         assert_eq!(recovery.archive, "shop/old");
+        let order = settings.order.as_ref().unwrap();
+        assert_eq!(
+            (order.id.as_str(), order.pod.as_str()),
+            ("5f0c", "orders-0")
+        );
+        assert_eq!(order.wiped, ["orders-1"]);
+        assert_eq!(order.request.target, Target::Latest);
+        assert!(order.force && order.action == Action::Pause);
         let request = Request {
             target: Target::Xid(741),
             exclusive: true,

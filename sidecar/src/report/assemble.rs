@@ -10,8 +10,8 @@ use crate::environment::Pod;
 use crate::status::{Lag, Moment};
 use crate::wal_command::WalCommand;
 use holdfast_protocol::control::{
-    ArchivedFile, BootstrapReport, FailedFile, HistoryFile, InstanceReport, PostgresReport, Role,
-    WalReport,
+    ArchivedFile, BootstrapReport, FailedFile, HistoryFile, InstanceReport, PostgresReport,
+    RecoveryReport, Role, WalReport,
 };
 use jiff::Timestamp;
 
@@ -116,6 +116,7 @@ fn postgres(found: &Found, command: &WalCommand, not_configured: Option<String>)
         system_identifier: control.map(|control| control.system_identifier.to_string()),
         major: control.map(|control| control.major),
         timeline: control.map(|control| control.timeline.max(control.min_recovery_timeline).0),
+        last_order: found.last_order.clone(),
         ..PostgresReport::default()
     };
     let answer = match &found.server {
@@ -139,7 +140,13 @@ fn postgres(found: &Found, command: &WalCommand, not_configured: Option<String>)
         system_identifier: Some(server.system_identifier.to_string()),
         version: Some(format!("{}.{}", version / 10_000, version % 10_000)),
         major: Some(version / 10_000),
+        last_order: known.last_order,
         timeline: known.timeline.max(Some(answer.timeline.0)),
+        recovery: answer.recovery.map(|recovery| RecoveryReport {
+            lsn: recovery.lsn.to_string(),
+            time: recovery.time,
+            paused: recovery.paused,
+        }),
         archiving_off: archiving_off(answer, command, not_configured),
         pending_restart: server.pending_restart.clone(),
     }

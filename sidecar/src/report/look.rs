@@ -4,8 +4,11 @@ use crate::config::Settings;
 use crate::control::OrderError;
 use crate::data_directory;
 use crate::exit::{ExitClass, Failure};
+use crate::origin::Origin;
 use crate::queue::Queue;
-use holdfast_postgres::server::{ConnectOptions, Server, ServerError, Settings as ServerSettings};
+use holdfast_postgres::server::{
+    ConnectOptions, Recovery, Server, ServerError, Settings as ServerSettings,
+};
 use holdfast_postgres::{ControlFile, Lsn, TimelineId};
 use holdfast_repository::blocking;
 use std::sync::Arc;
@@ -22,6 +25,8 @@ const MOST_READY: usize = 10_000;
 pub struct Found {
     /// pg_control, or why it can't be read.
     pub control: Result<ControlFile, String>,
+    /// The last restore in place that was carried out here.
+    pub last_order: Option<String>,
     /// What waits to be archived; none if it can't be told.
     pub queue: Option<Queue>,
     /// What the server says, or why it can't be asked.
@@ -37,6 +42,8 @@ pub struct Answer {
     pub lsn: Lsn,
     /// The newest timeline that it has reached.
     pub timeline: TimelineId,
+    /// Of the recovery that it began with.
+    pub recovery: Option<Recovery>,
 }
 
 /// Looks once.
@@ -46,10 +53,12 @@ pub(super) async fn look(settings: &Arc<Settings>) -> Found {
         blocking(move || {
             let directory = &settings.postgres.data_directory;
             let control = data_directory::control_file(directory).map_err(|e| e.to_string());
-            (control, Queue::look(directory, MOST_READY).ok())
+            let origin = Origin::read(directory).ok().flatten();
+            let last_order = origin.and_then(|origin| origin.last_order);
+            (control, last_order, Queue::look(directory, MOST_READY).ok())
         })
     };
-    let ((control, queue), server) = tokio::join!(local, ask(settings));
+    let ((control, last_order, queue), server) = tokio::join!(local, ask(settings));
     let server = match (&control, server) {
         (Ok(control), Ok(answer))
             if answer.settings.system_identifier != control.system_identifier =>
@@ -63,6 +72,7 @@ pub(super) async fn look(settings: &Arc<Settings>) -> Found {
     };
     Found {
         control,
+        last_order,
         queue,
         server,
     }
@@ -74,6 +84,7 @@ async fn ask(settings: &Settings) -> Result<Answer, NoAnswer> {
             settings: server.settings().await?,
             lsn: server.current_lsn().await?,
             timeline: server.current_timeline().await?,
+            recovery: server.recovery().await?,
         })
     })
     .await

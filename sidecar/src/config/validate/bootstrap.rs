@@ -1,23 +1,26 @@
-//! What an empty data directory is restored from.
+//! What a data directory is restored from before Postgres starts on it.
 
 use super::{Problems, check_archive};
-use crate::config::{Recovery, file};
-use crate::target::{may_be_exclusive, parse_name, parse_time, parse_timeline, parse_xid};
+use crate::config::{Recovery, RestoreOrder, file};
+use crate::restore::recovery::Action;
 use holdfast_postgres::Lsn;
+use holdfast_repository::reach::text::{
+    may_be_exclusive, parse_name, parse_time, parse_timeline, parse_xid,
+};
 use holdfast_repository::reach::{Request, Target, TimelineChoice};
 use serde_saphyr::Spanned;
 
 /// `named`: whether the settings have a repository of that name.
 pub(super) fn check_recovery(
     problems: &mut Problems,
-    bootstrap: file::Bootstrap,
+    recovery: Spanned<file::Recovery>,
     named: impl Fn(&str) -> bool,
 ) -> Option<Recovery> {
     let file::Recovery {
         repository,
         archive,
         target,
-    } = bootstrap.recovery.value;
+    } = recovery.value;
     if !named(&repository.value) {
         problems.at(
             &repository,
@@ -34,6 +37,56 @@ pub(super) fn check_recovery(
         repository: repository.value,
         archive: archive.value,
         request: check_target(problems, target)?,
+    })
+}
+
+/// `named`: whether the settings archive to a repository of that name.
+pub(super) fn check_order(
+    problems: &mut Problems,
+    order: Spanned<file::RestoreOrder>,
+    named: impl Fn(&str) -> bool,
+) -> Option<RestoreOrder> {
+    let file::RestoreOrder {
+        id,
+        pod,
+        wiped,
+        system_identifier,
+        repository,
+        target,
+        action,
+        force,
+    } = order.value;
+    if !named(&repository.value) {
+        problems.at(
+            &repository,
+            format!(
+                "the settings archive to no repository named {:?}",
+                repository.value
+            ),
+        );
+    }
+    let system = system_identifier.value.parse();
+    if system.is_err() {
+        problems.at(
+            &system_identifier,
+            format!(
+                "{:?} is no system identifier: write it in decimal digits",
+                system_identifier.value
+            ),
+        );
+    }
+    Some(RestoreOrder {
+        id,
+        pod,
+        wiped,
+        system_identifier: system.ok()?,
+        repository: repository.value,
+        request: check_target(problems, target)?,
+        action: match action {
+            file::Action::Promote => Action::Promote,
+            file::Action::Pause => Action::Pause,
+        },
+        force,
     })
 }
 

@@ -80,8 +80,13 @@ pub(super) fn validate(
     let (repositories, sources) =
         repositories::check_repositories(&mut problems, folder, repositories, sources);
     let named = |name: &str| repositories.iter().chain(&sources).any(|r| r.name == name);
+    let (recovery, order) = bootstrap.map_or((None, None), |bootstrap| {
+        (bootstrap.recovery, bootstrap.order)
+    });
     let recovery =
-        bootstrap.map(|bootstrap| bootstrap::check_recovery(&mut problems, bootstrap, named));
+        recovery.and_then(|recovery| bootstrap::check_recovery(&mut problems, recovery, named));
+    let archived_to = |name: &str| repositories.iter().any(|r| r.name == name);
+    let order = order.and_then(|order| bootstrap::check_order(&mut problems, order, archived_to));
     let settings = Settings {
         file: path.to_owned(),
         archive: archive.value,
@@ -107,7 +112,8 @@ pub(super) fn validate(
             .and_then(|monitoring| endpoints::check_listen(&mut problems, &monitoring.listen)),
         history_directory: history_directory.map(|directory| folder.join(directory)),
         accept_system_identifier: check_identifier(&mut problems, accept_system_identifier),
-        recovery: recovery.flatten(),
+        recovery,
+        order,
     };
     if problems.0.is_empty() {
         return Ok(settings);

@@ -2,7 +2,7 @@ use super::*;
 use crate::config::{Overrides, parse};
 use crate::queue::Queue;
 use crate::wal_bench::{Bench, IN_RECOVERY};
-use holdfast_postgres::server::Settings as ServerSettings;
+use holdfast_postgres::server::{Recovery, Settings as ServerSettings};
 use holdfast_postgres::{Lsn, SystemIdentifier, TimelineId, WalLevel};
 use std::path::Path;
 
@@ -31,6 +31,11 @@ fn answer() -> Answer {
         },
         lsn: Lsn(0x50_0007),
         timeline: TimelineId(2),
+        recovery: Some(Recovery {
+            lsn: Lsn(0x50_0000),
+            time: None,
+            paused: false,
+        }),
     }
 }
 
@@ -39,6 +44,7 @@ fn found(server: Result<Answer, String>) -> Found {
     bench.control(1, IN_RECOVERY);
     Found {
         control: Ok(crate::data_directory::control_file(&bench.data()).unwrap()),
+        last_order: Some("5f0c".into()),
         queue: Some(Queue::default()),
         server,
     }

@@ -1,14 +1,14 @@
 //! Where a recovery stops, as people write it on the command line and in settings.
 
+use super::{Target, TimelineChoice};
 use holdfast_postgres::TimelineId;
-use holdfast_repository::reach::{Target, TimelineChoice};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 /// Reads RFC 3339, or what PostgreSQL prints (`2026-11-20 10:00:00.5+01`, `… UTC`). A time without a zone is refused:
 /// PostgreSQL would take its server's, which need not be this machine's.
-pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
+pub fn parse_time(text: &str) -> Result<Timestamp, String> {
     let text = text.trim();
     if let Ok(moment) = text.parse::<Timestamp>() {
         return Ok(moment);
@@ -31,7 +31,7 @@ pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
 }
 
 /// `latest`, `current` or a number.
-pub(crate) fn parse_timeline(text: &str) -> Result<TimelineChoice, String> {
+pub fn parse_timeline(text: &str) -> Result<TimelineChoice, String> {
     match text {
         "latest" => Ok(TimelineChoice::Latest),
         "current" => Ok(TimelineChoice::Current),
@@ -43,7 +43,7 @@ pub(crate) fn parse_timeline(text: &str) -> Result<TimelineChoice, String> {
 }
 
 /// Postgres drops the epoch of a 64-bit transaction id as well (recovery_target_xid).
-pub(crate) fn parse_xid(text: &str) -> Result<u32, String> {
+pub fn parse_xid(text: &str) -> Result<u32, String> {
     let wrong = || "a transaction is a number from 3, as pg_current_xact_id() prints it".to_owned();
     let full: u64 = text.parse().map_err(|_| wrong())?;
     let xid = (full & u64::from(u32::MAX)) as u32;
@@ -51,7 +51,7 @@ pub(crate) fn parse_xid(text: &str) -> Result<u32, String> {
 }
 
 /// MAXFNAMELEN of Postgres is 64, with the zero at the end.
-pub(crate) fn parse_name(text: &str) -> Result<String, String> {
+pub fn parse_name(text: &str) -> Result<String, String> {
     if (1..=63).contains(&text.len()) {
         Ok(text.to_owned())
     } else {
@@ -60,7 +60,7 @@ pub(crate) fn parse_name(text: &str) -> Result<String, String> {
 }
 
 /// Whether "just before it" means something.
-pub(crate) fn may_be_exclusive(target: &Target) -> bool {
+pub fn may_be_exclusive(target: &Target) -> bool {
     matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_))
 }
 
