@@ -57,6 +57,33 @@ pub fn wal_file(system: SystemIdentifier, name: &WalFileName) -> Option<String> 
     }
 }
 
+/// The folder of all parts of unfinished segments, in folders by timeline and segment.
+pub fn parts(system: SystemIdentifier) -> String {
+    format!("{system}/parts")
+}
+
+/// The folder of the parts of one timeline's segments.
+pub fn parts_of_timeline(system: SystemIdentifier, timeline: TimelineId) -> String {
+    format!("{system}/parts/{}", timeline.hex())
+}
+
+/// The folder of one segment's parts.
+pub fn parts_of(system: SystemIdentifier, segment: SegmentName) -> String {
+    format!("{}/{segment}", parts_of_timeline(system, segment.timeline))
+}
+
+/// A stretch of an unfinished segment: whose, and its first byte and the one after its last, as offsets in the segment.
+pub fn part(
+    system: SystemIdentifier,
+    segment: SegmentName,
+    writer: u64,
+    from: u32,
+    to: u32,
+) -> String {
+    let folder = parts_of(system, segment);
+    format!("{folder}/{writer:016x}-{from:08X}-{to:08X}")
+}
+
 /// What is not a whole segment, under its name and digest.
 pub fn aside(system: SystemIdentifier, name: &WalFileName, digest: &[u8]) -> String {
     format!("{system}/aside/{name}-{}", hex::encode(digest))

@@ -55,6 +55,8 @@ pub enum ObjectKind {
     Marker = 9,
     /// What is about to be deleted.
     Tombstone = 10,
+    /// A stretch of an unfinished segment.
+    Part = 11,
 }
 
 /// How frames are protected.

@@ -1,9 +1,10 @@
 //! WAL files as they are kept: whole segments under their exact names, history and backup history files beside them,
-//! and what is not a whole segment aside.
+//! what a crashed server had written of an unfinished segment as parts, and anything else that is not whole aside.
 
 mod descriptor;
 mod index;
 mod list;
+mod part;
 mod put;
 mod read;
 #[cfg(any(test, feature = "conformance"))]
@@ -12,6 +13,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use part::{PartName, longest_run};
+pub use part::{PartOutcome, PartialSegment};
 pub use put::{PutError, PutOutcome, StoredThrough};
 pub use read::{WalFile, WalPieces};
 pub use store::WalStore;

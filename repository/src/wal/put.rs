@@ -346,7 +346,7 @@ impl WalStore {
 
     /// Whether the whole segment is stored, and begins with the local file's bytes up to `valid_through`. That it is
     /// stored and differs is an error.
-    async fn is_beginning_of_stored(
+    pub(super) async fn is_beginning_of_stored(
         &self,
         segment: SegmentName,
         source: &Arc<File>,
@@ -522,7 +522,7 @@ impl WalStore {
     }
 
     /// Whose WAL it is, by the header of its first page.
-    fn check_owner(
+    pub(super) fn check_owner(
         &self,
         name: &WalFileName,
         segment: SegmentName,
@@ -579,7 +579,7 @@ impl WalStore {
 }
 
 /// Reads `length` bytes in pieces of [`FRAME_BYTES`].
-fn for_each_piece(
+pub(super) fn for_each_piece(
     name: &WalFileName,
     source: &File,
     length: u64,

@@ -19,16 +19,16 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-const SYSTEM: SystemIdentifier = SystemIdentifier(7_000_000_000_000_000_001);
-const ZSTD: Compression = Compression::Zstd(1);
+pub(super) const SYSTEM: SystemIdentifier = SystemIdentifier(7_000_000_000_000_000_001);
+pub(super) const ZSTD: Compression = Compression::Zstd(1);
 
-struct Place {
+pub(super) struct Place {
     folder: tempfile::TempDir,
-    wal: WalStore,
+    pub(super) wal: WalStore,
 }
 
 impl Place {
-    async fn new(mib: u32, encrypted: bool) -> Self {
+    pub(super) async fn new(mib: u32, encrypted: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let masters = encrypted.then(|| {
             MasterKeys::new("k1".into(), BTreeMap::from([("k1".into(), [7; 32])])).unwrap()
@@ -45,7 +45,7 @@ impl Place {
         Self { folder, wal }
     }
 
-    fn cluster(&self) -> Cluster {
+    pub(super) fn cluster(&self) -> Cluster {
         Cluster {
             system: SYSTEM,
             segment_size: self.wal.segment_size(),
@@ -53,7 +53,7 @@ impl Place {
         }
     }
 
-    fn name(&self, timeline: u32, number: u64) -> SegmentName {
+    pub(super) fn name(&self, timeline: u32, number: u64) -> SegmentName {
         SegmentName::new(
             TimelineId(timeline),
             SegmentNumber(number),
@@ -61,7 +61,7 @@ impl Place {
         )
     }
 
-    fn sample(&self, timeline: u32, number: u64, fill: Fill) -> Vec<u8> {
+    pub(super) fn sample(&self, timeline: u32, number: u64, fill: Fill) -> Vec<u8> {
         segment(
             self.cluster(),
             self.name(timeline, number),
@@ -70,7 +70,11 @@ impl Place {
         )
     }
 
-    async fn put(&self, name: WalFileName, content: &[u8]) -> Result<PutOutcome, PutError> {
+    pub(super) async fn put(
+        &self,
+        name: WalFileName,
+        content: &[u8],
+    ) -> Result<PutOutcome, PutError> {
         self.wal.put(&name, file(content), ZSTD).await
     }
 
@@ -83,7 +87,7 @@ impl Place {
         .unwrap()
     }
 
-    fn object(&self, key: &str) -> PathBuf {
+    pub(super) fn object(&self, key: &str) -> PathBuf {
         self.folder.path().join("shop/orders").join(key)
     }
 
@@ -98,7 +102,7 @@ impl Place {
     }
 }
 
-fn file(content: &[u8]) -> Arc<File> {
+pub(super) fn file(content: &[u8]) -> Arc<File> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(content).unwrap();
     Arc::new(file)
