@@ -623,6 +623,44 @@ async fn for_ever_is_said_in_the_repository() {
 
 /// Large segments lie in chunks, and many of them end in the same zeros.
 #[tokio::test]
+async fn parts_go_with_their_segment_or_once_it_is_whole() {
+    for encrypted in [false, true] {
+        let place = Place::five(1, encrypted).await;
+        let names = |number| SegmentName::new(TimelineId(1), SegmentNumber(number), place.size);
+        let wal = WalStore::new(place.archive.clone(), SYSTEM, place.size, 17);
+        let begun = async |number| {
+            let cluster = Cluster {
+                system: SYSTEM,
+                segment_size: place.size,
+                major: 17,
+            };
+            let content = sample::segment(cluster, names(number), Fill::Pages(2), 1);
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&content).unwrap();
+            let put = wal.put_part(names(number), Arc::new(file), Compression::Zstd(1));
+            put.await.unwrap()
+        };
+        // No backup replays the first, the second becomes a whole segment, and the last is the newest WAL there is.
+        for number in [0, 60, 61] {
+            begun(number).await;
+        }
+        place.wal([60]).await;
+        let before = place.stored().await;
+        place.pass(2, HOUR).await.unwrap();
+        assert_eq!(place.stored().await, before);
+        place.age("/tombstones/", 61);
+        place.pass(2, HOUR).await.unwrap();
+        let left = place.with("/parts/").await;
+        let expected = format!("/parts/00000001/{}/", names(61));
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(left[0].contains(&expected), "{left:?}");
+        assert!(wal.segment(names(60)).await.is_ok());
+        assert!(place.pass(2, HOUR).await.unwrap().objects == 1);
+        assert_eq!(place.pass(2, HOUR).await.unwrap().objects, 0);
+    }
+}
+
+#[tokio::test]
 async fn chunks_go_with_their_segment_and_no_other() {
     let place = Place::five(32, false).await;
     assert_eq!(place.with("/chunks/").await.len(), 20);

@@ -9,11 +9,12 @@ use holdfast_postgres::{Lineage, Lsn, SegmentName, SegmentNumber, SegmentSize, S
 pub struct Chain {
     size: SegmentSize,
     stretches: Vec<Stretch>,
-    /// Up to here there is WAL: a segment's end, or a switch point whose segment only the parent has.
+    /// Up to here there is WAL: a segment's end, the end of what is stored of an unfinished one, or a switch point whose
+    /// segment only the parent has.
     pub end: Lsn,
-    /// `end` is such a switch point: of the last file only what lies before it counts.
+    /// `end` lies within the last file, which is the parent's or not whole: of it only what lies before `end` counts.
     pub cut: bool,
-    /// The file that would come next.
+    /// The file that would come next; the whole of the last one, where that is not.
     pub missing: SegmentName,
     /// Something later lies on the lineage: what is missing is a hole, and not the end.
     pub gap: bool,
@@ -28,7 +29,7 @@ struct Stretch {
 }
 
 impl Chain {
-    /// The last segment that is there.
+    /// The last segment that is there, whole or in part.
     pub fn last(&self) -> Option<SegmentNumber> {
         self.stretches.last().map(|stretch| stretch.last)
     }
@@ -77,9 +78,10 @@ impl Catalogue {
                 .spans()
                 .iter()
                 .rev()
-                .filter(|span| reads(span, next, size));
+                .filter(|span| reads(span, next, size))
+                .peekable();
             // The newest span is open at its end, so somebody is always asked.
-            let newest = asked.next().map_or(lineage.newest(), |span| span.timeline);
+            let newest = asked.peek().map_or(lineage.newest(), |span| span.timeline);
             if let Some(run) = self.runs(newest).and_then(|runs| runs.holding(next)) {
                 let taken_over = lineage
                     .spans()
@@ -97,17 +99,15 @@ impl Catalogue {
                 next = last.next();
                 continue;
             }
-            let older = asked.find(|span| {
-                self.runs(span.timeline)
-                    .is_some_and(|runs| runs.holding(next).is_some())
-            });
-            let cut = older.and_then(|span| {
+            // What Postgres asks for first leads farthest: a timeline's file begins with what its parent wrote.
+            let cut = asked.find_map(|span| {
+                let end = self.leads_to(span, next)?;
                 stretches.push(Stretch {
                     timeline: span.timeline,
                     first: next,
                     last: next,
                 });
-                span.end
+                Some(end)
             });
             break (SegmentName::new(newest, next, size), cut);
         };
@@ -121,14 +121,32 @@ impl Catalogue {
         }
     }
 
+    /// Where the WAL ends that the file of this timeline, or a part of it, adds within a segment: at its switch point if
+    /// that comes first. None where it adds nothing. What a part has of the time before its timeline began adds
+    /// nothing, as recovery asks the parent for that.
+    fn leads_to(&self, span: &Span, segment: SegmentNumber) -> Option<Lsn> {
+        let timeline = self.timeline(span.timeline)?;
+        let size = self.segment_size;
+        if timeline.runs.holding(segment).is_some() {
+            return Some(span.end.unwrap_or(segment.end(size)));
+        }
+        let stored = u64::from(*timeline.parts.get(&segment)?);
+        let end = Lsn(segment.start(size).0.saturating_add(stored));
+        let end = span.end.map_or(end, |switch| end.min(switch));
+        (end > span.begin).then_some(end)
+    }
+
     fn anything_after(&self, lineage: &Lineage, segment: SegmentNumber) -> bool {
         lineage.spans().iter().any(|span| {
             let first = span.begin.segment(self.segment_size).max(segment.next());
             let last = span.end.map_or(SegmentNumber(u64::MAX), |end| {
                 end.segment_before(self.segment_size)
             });
-            self.runs(span.timeline)
-                .is_some_and(|runs| runs.any_in(first, last))
+            first <= last
+                && self.timeline(span.timeline).is_some_and(|timeline| {
+                    timeline.runs.any_in(first, last)
+                        || timeline.parts.range(first..=last).next().is_some()
+                })
         })
     }
 }

@@ -6,7 +6,7 @@ use crate::backup;
 use crate::layout;
 use crate::object::ObjectError;
 use crate::store::StoreError;
-use crate::wal::WalStore;
+use crate::wal::{PartName, WalStore, longest_run};
 use futures::TryStreamExt;
 use holdfast_postgres::{SegmentName, SegmentSizeError, SystemIdentifier, TimelineId, WalFileName};
 use std::collections::BTreeMap;
@@ -88,6 +88,7 @@ impl Catalogue {
     }
 }
 
+/// The timelines with what is listed of their WAL. Memory grows with the parts of segments that are not whole, too.
 pub(crate) async fn timelines(wal: &WalStore) -> Result<Vec<Timeline>, CatalogueError> {
     let mut timelines: BTreeMap<TimelineId, Timeline> = BTreeMap::new();
     for id in wal.history_timelines().await? {
@@ -127,7 +128,48 @@ pub(crate) async fn timelines(wal: &WalStore) -> Result<Vec<Timeline>, Catalogue
         timeline.stored_bytes = timeline.stored_bytes.saturating_add(object.size);
         timeline.newest = timeline.newest.max(object.modified);
     }
+    // Later than the segments: a part goes only once its whole segment is there.
+    add_parts(wal, &mut timelines).await?;
     Ok(timelines.into_values().collect())
+}
+
+async fn add_parts(
+    wal: &WalStore,
+    timelines: &mut BTreeMap<TimelineId, Timeline>,
+) -> Result<(), StoreError> {
+    let (system, size) = (wal.system(), wal.segment_size());
+    let mut unfinished: BTreeMap<SegmentName, Vec<PartName>> = BTreeMap::new();
+    let folder = layout::parts(system);
+    let store = wal.archive().store();
+    let mut listing = store.list(&folder);
+    while let Some(object) = listing.try_next().await? {
+        let Some(part) = PartName::parse(system, size, &object.key) else {
+            continue;
+        };
+        let Ok(number) = part.segment.number(size) else {
+            continue;
+        };
+        let id = part.segment.timeline;
+        let timeline = timelines.entry(id).or_insert_with(|| Timeline {
+            id,
+            ..Timeline::default()
+        });
+        timeline.with_parts.insert(number);
+        timeline.newest = timeline.newest.max(object.modified);
+        if timeline.runs.holding(number).is_none() {
+            unfinished.entry(part.segment).or_default().push(part);
+        }
+    }
+    for (segment, parts) in unfinished {
+        if let (Some(timeline), Ok(number), Some(last)) = (
+            timelines.get_mut(&segment.timeline),
+            segment.number(size),
+            longest_run(&parts).last(),
+        ) {
+            timeline.parts.insert(number, last.to);
+        }
+    }
+    Ok(())
 }
 
 /// The timeline, if the object is a history file.

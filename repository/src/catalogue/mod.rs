@@ -17,8 +17,10 @@ pub use runs::{Run, Runs};
 
 use crate::facts::BackupFacts;
 use holdfast_postgres::{
-    Lineage, Lsn, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId,
+    Lineage, Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier, TimelineHistory,
+    TimelineId,
 };
+use std::collections::BTreeMap;
 
 /// What one incarnation's archive holds.
 #[derive(Debug, Clone)]
@@ -50,11 +52,16 @@ pub struct Timeline {
     pub damaged_history: Option<String>,
     /// Its whole segments.
     pub runs: Runs,
-    /// Of their objects, in bytes.
+    /// Of the segments that are not whole: where the longest run of parts of one writer ends that has no hole, as an
+    /// offset in the segment, in bytes.
+    pub parts: BTreeMap<SegmentNumber, u32>,
+    /// All segments of which there is any part, whole or not, and however many holes there are: what may be deleted.
+    pub with_parts: Runs,
+    /// Of the objects of its whole segments, in bytes.
     pub stored_bytes: u64,
     /// When its history file was stored, by the store's clock; 1970 without one.
     pub began: jiff::Timestamp,
-    /// When the newest of its segments was stored, by the store's clock; 1970 without one.
+    /// When the newest of its segments and parts was stored, by the store's clock; 1970 without one.
     pub newest: jiff::Timestamp,
 }
 
@@ -212,9 +219,13 @@ impl Catalogue {
             });
         }
         let runs: Vec<Run> = timeline.runs.iter().collect();
+        let after = |last: SegmentNumber| {
+            let stored = timeline.parts.get(&last.next()).copied().unwrap_or(0);
+            Lsn(last.end(size).0.saturating_add(u64::from(stored)))
+        };
         gaps.extend(runs.windows(2).filter_map(|pair| match pair {
             [one, next] => Some(Gap {
-                from: one.last.end(size),
+                from: after(one.last),
                 to: next.first.start(size),
             }),
             _ => None,
@@ -230,7 +241,7 @@ impl Catalogue {
         // A child's first file begins with what its parent wrote into the same segment.
         if let Some(begin) = taken_over.max().filter(|begin| last.next() < *begin) {
             gaps.push(Gap {
-                from: last.end(size),
+                from: after(last),
                 to: begin.start(size),
             });
         }

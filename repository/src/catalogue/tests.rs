@@ -164,6 +164,165 @@ fn several_switches_in_one_segment() {
 }
 
 #[test]
+fn a_part_leads_to_its_end() {
+    // Timeline 2 left 1 in the middle of segment 5, of which 1 has what comes before.
+    const HALF: u64 = 500_000;
+    let switch = 5 * MIB + HALF;
+    for (one, two, parts, files, end, gap) in [
+        // Of the newest timeline.
+        (
+            &[3, 4][..],
+            &[5][..],
+            &[(2, 6, 100)][..],
+            &["1:3", "1:4", "2:5", "2:6"][..],
+            6 * MIB + 100,
+            false,
+        ),
+        // Whole segments win.
+        (
+            &[3, 4],
+            &[5, 6],
+            &[(2, 6, 100), (2, 5, 7)],
+            &["1:3", "1:4", "2:5", "2:6"],
+            7 * MIB,
+            false,
+        ),
+        // After a part nothing counts, and it is a hole if there is anything.
+        (
+            &[3, 4],
+            &[5, 7],
+            &[(2, 6, 100)],
+            &["1:3", "1:4", "2:5", "2:6"],
+            6 * MIB + 100,
+            true,
+        ),
+        (
+            &[3, 4],
+            &[5],
+            &[(2, 6, 100), (2, 7, 100)],
+            &["1:3", "1:4", "2:5", "2:6"],
+            6 * MIB + 100,
+            true,
+        ),
+        (
+            &[3],
+            &[],
+            &[(1, 4, 100)],
+            &["1:3", "1:4"],
+            4 * MIB + 100,
+            false,
+        ),
+        (
+            &[3],
+            &[5],
+            &[(1, 4, 100)],
+            &["1:3", "1:4"],
+            4 * MIB + 100,
+            true,
+        ),
+        // Before a part there is a hole.
+        (&[3], &[], &[(2, 5, 600_000)], &["1:3"], 4 * MIB, true),
+        // The parent's counts up to the switch point, and what it wrote later is not on the line.
+        (
+            &[3, 4],
+            &[],
+            &[(1, 5, 100)],
+            &["1:3", "1:4", "1:5"],
+            5 * MIB + 100,
+            false,
+        ),
+        (
+            &[3, 4],
+            &[],
+            &[(1, 5, 600_000)],
+            &["1:3", "1:4", "1:5"],
+            switch,
+            false,
+        ),
+        (
+            &[3, 4],
+            &[6],
+            &[(1, 5, 600_000)],
+            &["1:3", "1:4", "1:5"],
+            switch,
+            true,
+        ),
+        (
+            &[3, 4],
+            &[],
+            &[(1, 6, 100)],
+            &["1:3", "1:4"],
+            5 * MIB,
+            false,
+        ),
+        // The child's has what the parent wrote and more; up to the switch point recovery asks the parent.
+        (
+            &[3, 4, 5],
+            &[],
+            &[(2, 5, 600_000)],
+            &["1:3", "1:4", "2:5"],
+            5 * MIB + 600_000,
+            false,
+        ),
+        (
+            &[3, 4],
+            &[],
+            &[(1, 5, 600_000), (2, 5, 600_000)],
+            &["1:3", "1:4", "2:5"],
+            5 * MIB + 600_000,
+            false,
+        ),
+        (
+            &[3, 4, 5],
+            &[],
+            &[(2, 5, 500_000)],
+            &["1:3", "1:4", "1:5"],
+            switch,
+            false,
+        ),
+        (
+            &[3, 4],
+            &[],
+            &[(2, 5, 500_000)],
+            &["1:3", "1:4"],
+            5 * MIB,
+            false,
+        ),
+    ] {
+        let mut timelines = vec![timeline(1, &[], one), timeline(2, &[(1, switch)], two)];
+        for (id, segment, to) in parts {
+            timelines[*id as usize - 1]
+                .parts
+                .insert(SegmentNumber(*segment), *to);
+        }
+        let catalogue = catalogue(timelines, vec![]);
+        let chain = catalogue.chain(&catalogue.lineage(TimelineId(2)).unwrap(), SegmentNumber(3));
+        let what = format!("{one:?} {two:?} {parts:?}");
+        assert_eq!(names(&chain), files, "{what}");
+        assert_eq!((chain.end, chain.gap), (Lsn(end), gap), "{what}");
+        assert_eq!(chain.cut, end % MIB != 0, "{what}");
+    }
+}
+
+#[test]
+fn a_backup_may_stop_within_a_part() {
+    let missing = |stop: u64| {
+        let mut one = timeline(1, &[], &[3, 4]);
+        one.parts.insert(SegmentNumber(5), 400);
+        let catalogue = catalogue(vec![one], vec![backup("a", 1, 3 * MIB + 40, stop)]);
+        catalogue.backups[0].missing.map(|name| name.to_string())
+    };
+    for (stop, expected) in [
+        (5 * MIB, None),
+        (5 * MIB + 400, None),
+        (5 * MIB + 401, Some("000000010000000000000005".to_owned())),
+        (6 * MIB + 8, Some("000000010000000000000005".to_owned())),
+    ] {
+        assert_eq!(missing(stop), expected, "{stop}");
+    }
+}
+
+#[test]
 fn a_switch_at_a_border_needs_the_parent_to_its_last_segment() {
     let catalogue = catalogue(
         vec![timeline(1, &[], &[4]), timeline(2, &[(1, 5 * MIB)], &[5])],

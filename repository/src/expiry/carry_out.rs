@@ -1,13 +1,14 @@
-//! Deleting what is ripe: manifests, packs, WAL, in this order.
+//! Deleting what is ripe: manifests, packs, WAL, parts, in this order.
 
 use super::ExpiryError;
 use crate::archive::Archive;
+use crate::catalogue::Runs;
 use crate::layout;
 use crate::owner::{self, InstallationId, Ownership};
 use crate::retention::{Doomed, Fate, IncarnationPlan, Remove};
-use crate::wal::CHUNK_BYTES;
+use crate::wal::{CHUNK_BYTES, PartName};
 use futures::{StreamExt, TryStreamExt};
-use holdfast_postgres::{SegmentSize, TimelineId, WalFileName};
+use holdfast_postgres::{SegmentSize, SystemIdentifier, TimelineId, WalFileName};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -127,7 +128,34 @@ impl<'a> Deleter<'a> {
         for timeline in ripe.wal.keys() {
             self.delete_wal(plan, size, *timeline, ripe).await?;
         }
+        for (timeline, segments) in &ripe.parts {
+            self.delete_parts(system, size, *timeline, segments).await?;
+        }
         Ok(())
+    }
+
+    async fn delete_parts(
+        &self,
+        system: SystemIdentifier,
+        size: SegmentSize,
+        timeline: TimelineId,
+        segments: &Runs,
+    ) -> Result<(), ExpiryError> {
+        let goes = |key: &str| {
+            PartName::parse(system, size, key)
+                .and_then(|part| part.segment.number(size).ok())
+                .is_some_and(|number| segments.holding(number).is_some())
+        };
+        let folder = layout::parts_of_timeline(system, timeline);
+        self.archive
+            .store()
+            .list(&folder)
+            .map_err(ExpiryError::from)
+            .try_filter(|object| futures::future::ready(goes(&object.key)))
+            .map_ok(|object| async move { self.delete(&object.key).await })
+            .try_buffer_unordered(PARALLEL)
+            .try_collect()
+            .await
     }
 
     async fn delete_wal(

@@ -15,9 +15,15 @@ pub fn leave_out(catalogue: Catalogue, announced: &Doomed) -> Catalogue {
         unfinished,
         unreadable,
     } = catalogue;
-    for Timeline { id, runs, .. } in &mut timelines {
+    for Timeline {
+        id, runs, parts, ..
+    } in &mut timelines
+    {
         if let Some(going) = announced.wal.get(id) {
             *runs = runs.without(going);
+        }
+        if let Some(going) = announced.parts.get(id) {
+            parts.retain(|segment, _| going.holding(*segment).is_none());
         }
     }
     let backups = backups.into_iter().map(|backup| backup.facts);

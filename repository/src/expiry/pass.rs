@@ -153,7 +153,7 @@ async fn of_incarnation(
 
 /// All that there is, in the words of a tombstone.
 fn there(incarnation: &Incarnation) -> Doomed {
-    let timelines = incarnation.catalogue.timelines.iter();
+    let timelines = &incarnation.catalogue.timelines;
     Doomed {
         backups: incarnation
             .stored
@@ -161,7 +161,12 @@ fn there(incarnation: &Incarnation) -> Doomed {
             .map(|id| (id.clone(), Request::default()))
             .collect(),
         wal: timelines
+            .iter()
             .map(|timeline| (timeline.id, timeline.runs.clone()))
+            .collect(),
+        parts: timelines
+            .iter()
+            .map(|timeline| (timeline.id, timeline.with_parts.clone()))
             .collect(),
     }
 }

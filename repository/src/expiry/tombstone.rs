@@ -4,7 +4,7 @@ use super::keep::number;
 use super::proto;
 use crate::archive::Archive;
 use crate::backup::BackupId;
-use crate::catalogue::Run;
+use crate::catalogue::{Run, Runs};
 use crate::layout;
 use crate::object::{ObjectError, ObjectKind};
 use crate::owner::InstallationId;
@@ -14,6 +14,7 @@ use futures::TryStreamExt;
 use holdfast_postgres::{SegmentNumber, SystemIdentifier, TimelineId};
 use jiff::Timestamp;
 use prost::Message;
+use std::collections::BTreeMap;
 
 /// No tombstone is larger, in bytes.
 const LARGEST_TOMBSTONE: u64 = 8 << 20;
@@ -139,11 +140,15 @@ fn pieces(doomed: &Doomed) -> Vec<Doomed> {
     for (timeline, runs) in &doomed.wal {
         for run in runs.iter() {
             let place = last(&mut pieces);
-            pieces[place]
-                .wal
-                .entry(*timeline)
-                .or_default()
-                .insert_run(run);
+            let wal = &mut pieces[place].wal;
+            wal.entry(*timeline).or_default().insert_run(run);
+        }
+    }
+    for (timeline, runs) in &doomed.parts {
+        for run in runs.iter() {
+            let place = last(&mut pieces);
+            let parts = &mut pieces[place].parts;
+            parts.entry(*timeline).or_default().insert_run(run);
         }
     }
     pieces.retain(|piece| !piece.is_empty());
@@ -186,10 +191,18 @@ async fn list_numbers(
 }
 
 fn encode(installation: &InstallationId, version: &str, doomed: &Doomed) -> Vec<u8> {
-    let wal = doomed
-        .wal
-        .iter()
-        .flat_map(|(timeline, runs)| runs.iter().map(move |run| (timeline, run)));
+    let segments = |named: &BTreeMap<TimelineId, Runs>| {
+        let runs = |(timeline, runs): (&TimelineId, &Runs)| {
+            let timeline = timeline.0;
+            let told = runs.iter().map(|Run { first, last }| proto::DoomedWal {
+                timeline,
+                first: first.0,
+                last: last.0,
+            });
+            told.collect::<Vec<_>>()
+        };
+        named.iter().flat_map(runs).collect()
+    };
     proto::Tombstone {
         oldest_reader: 1,
         installation: installation.to_string(),
@@ -204,13 +217,8 @@ fn encode(installation: &InstallationId, version: &str, doomed: &Doomed) -> Vec<
                 requested: request.by_person,
             })
             .collect(),
-        wal: wal
-            .map(|(timeline, run)| proto::DoomedWal {
-                timeline: timeline.0,
-                first: run.first.0,
-                last: run.last.0,
-            })
-            .collect(),
+        wal: segments(&doomed.wal),
+        parts: segments(&doomed.parts),
     }
     .encode_to_vec()
 }
@@ -236,21 +244,23 @@ async fn read(archive: &Archive, key: &str) -> Result<Doomed, ObjectError> {
         };
         doomed.backups.insert(id, request);
     }
-    for proto::DoomedWal {
-        timeline,
-        first,
-        last,
-    } in tombstone.wal
-    {
-        let run = Run {
-            first: SegmentNumber(first),
-            last: SegmentNumber(last),
-        };
-        doomed
-            .wal
-            .entry(TimelineId(timeline))
-            .or_default()
-            .insert_run(run);
+    for (named, read) in [
+        (tombstone.wal, &mut doomed.wal),
+        (tombstone.parts, &mut doomed.parts),
+    ] {
+        for proto::DoomedWal {
+            timeline,
+            first,
+            last,
+        } in named
+        {
+            let run = Run {
+                first: SegmentNumber(first),
+                last: SegmentNumber(last),
+            };
+            let runs = read.entry(TimelineId(timeline)).or_default();
+            runs.insert_run(run);
+        }
     }
     Ok(doomed)
 }

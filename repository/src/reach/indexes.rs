@@ -2,6 +2,9 @@
 
 use crate::object::ObjectError;
 use crate::wal::WalStore;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use holdfast_postgres::wal::{Record, RecordReader, SegmentIndex};
 use holdfast_postgres::{SegmentName, WalFileName};
 use std::future::Future;
@@ -9,7 +12,7 @@ use std::ops::ControlFlow;
 
 /// What pre-flight reads: a [`WalStore`], or a model of one.
 pub trait Indexes: Sync {
-    /// The index of a whole segment.
+    /// The index of a segment, or of what is stored of an unfinished one.
     fn index(
         &self,
         segment: SegmentName,
@@ -30,7 +33,13 @@ pub trait Indexes: Sync {
 
 impl Indexes for WalStore {
     async fn index(&self, segment: SegmentName) -> Result<SegmentIndex, ObjectError> {
-        WalStore::index(self, segment).await
+        match WalStore::index(self, segment).await {
+            Err(e) if e.is_not_found() => match self.part(segment).await? {
+                Some(part) => part.index().await,
+                None => Err(e),
+            },
+            other => other,
+        }
     }
 
     async fn records(
@@ -47,11 +56,8 @@ impl Indexes for WalStore {
         let mut reader = RecordReader::new(number.start(size), size, WalStore::major(self));
         let mut done = false;
         for file in std::iter::once(&segment).chain(following) {
-            let mut pieces = self
-                .read_file(&WalFileName::Segment(*file))
-                .await?
-                .into_pieces();
-            while let Some(piece) = pieces.next().await? {
+            let mut pieces = pieces(self, *file).await?;
+            while let Some(piece) = pieces.try_next().await? {
                 let fed = reader.feed(&piece, &mut |record: Record| {
                     done = done || record.lsn >= end || each(record).is_break();
                 });
@@ -69,5 +75,20 @@ impl Indexes for WalStore {
 
     fn major(&self) -> u32 {
         WalStore::major(self)
+    }
+}
+
+/// The whole segment; else what is stored of it, and zeros after that.
+async fn pieces(
+    wal: &WalStore,
+    segment: SegmentName,
+) -> Result<BoxStream<'static, Result<Bytes, ObjectError>>, ObjectError> {
+    match wal.read_file(&WalFileName::Segment(segment)).await {
+        Ok(file) => Ok(file.into_pieces().into_stream()),
+        Err(e) if e.is_not_found() => match wal.part(segment).await? {
+            Some(part) => Ok(part.into_stream()),
+            None => Err(e),
+        },
+        Err(e) => Err(e),
     }
 }

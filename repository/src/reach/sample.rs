@@ -59,6 +59,8 @@ pub(crate) struct Model {
     /// By timeline: its history and what it wrote itself.
     pub(crate) timelines: BTreeMap<TimelineId, (TimelineHistory, Vec<Record>)>,
     pub(crate) files: BTreeSet<SegmentName>,
+    /// Where the parts of unfinished segments end, as offsets in them.
+    pub(crate) parts: BTreeMap<SegmentName, u32>,
     pub(crate) backups: Vec<BackupFacts>,
     /// How many indexes and how many segments' records were read.
     pub(crate) indexes_read: AtomicUsize,
@@ -153,6 +155,23 @@ impl Model {
         );
     }
 
+    /// What is there of a segment, up to `end`, as a part.
+    pub(crate) fn archive_part(&mut self, timeline: u32, end: Lsn) {
+        let name = SegmentName::new(TimelineId(timeline), end.segment_before(size()), size());
+        self.parts.insert(name, end.segment_offset(size()));
+    }
+
+    /// Where what is stored of a segment ends.
+    fn stored_through(&self, name: SegmentName) -> Lsn {
+        let number = name.number(size()).unwrap();
+        if self.files.contains(&name) {
+            return number.end(size());
+        }
+        let part = self.parts.get(&name);
+        let stored = part.unwrap_or_else(|| panic!("{name} is not archived"));
+        Lsn(number.start(size()).0 + u64::from(*stored))
+    }
+
     pub(crate) fn back_up(
         &mut self,
         id: &str,
@@ -185,6 +204,15 @@ impl Model {
                 timeline.runs.insert(name.number(size()).unwrap());
             }
         }
+        for (name, end) in &self.parts {
+            if let Some(timeline) = timelines.get_mut(&name.timeline) {
+                let number = name.number(size()).unwrap();
+                timeline.with_parts.insert(number);
+                if !self.files.contains(name) {
+                    timeline.parts.insert(number, *end);
+                }
+            }
+        }
         Catalogue::new(
             SystemIdentifier(7),
             size(),
@@ -215,14 +243,15 @@ impl Model {
 impl Indexes for Model {
     async fn index(&self, name: SegmentName) -> Result<SegmentIndex, ObjectError> {
         self.indexes_read.fetch_add(1, Ordering::Relaxed);
-        assert!(self.files.contains(&name), "{name} is not archived");
+        let through = self.stored_through(name);
         let number = name.number(size()).unwrap();
         let (start, end) = (number.start(size()), number.end(size()));
         let mut index = SegmentIndex {
             end: start,
             ..SegmentIndex::default()
         };
-        for record in self.line(name.timeline) {
+        let line = self.line(name.timeline).into_iter();
+        for record in line.filter(|record| through == end || record.end <= through) {
             if record.lsn < start && record.end > start {
                 let present = (start.0 - record.lsn.0) as usize;
                 index.continued_length = record.total_length - present as u32;
@@ -265,12 +294,9 @@ impl Indexes for Model {
         mut each: impl FnMut(Record) -> ControlFlow<()> + Send,
     ) -> Result<(), ObjectError> {
         self.segments_read.fetch_add(1, Ordering::Relaxed);
-        assert!(self.files.contains(&name), "{name} is not archived");
         let number = name.number(size()).unwrap();
         let (start, end) = (number.start(size()), number.end(size()));
-        let readable = following
-            .last()
-            .map_or(end, |last| last.number(size()).unwrap().end(size()));
+        let readable = self.stored_through(following.last().copied().unwrap_or(name));
         for record in self.line(name.timeline) {
             if record.lsn >= start
                 && record.lsn < end

@@ -97,8 +97,10 @@ pub struct Reader {
 pub struct Doomed {
     /// By id.
     pub backups: BTreeMap<String, Request>,
-    /// Segments.
+    /// Whole segments.
     pub wal: BTreeMap<TimelineId, Runs>,
+    /// Segments whose parts go, all of them.
+    pub parts: BTreeMap<TimelineId, Runs>,
 }
 
 /// Why a backup is to be deleted.
@@ -161,7 +163,8 @@ impl FromIterator<u32> for PackNumbers {
 impl Doomed {
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.backups.is_empty() && self.wal.values().all(Runs::is_empty)
+        let mut wal = self.wal.values().chain(self.parts.values());
+        self.backups.is_empty() && wal.all(Runs::is_empty)
     }
 
     /// What retention named.
@@ -177,8 +180,10 @@ impl Doomed {
     pub fn asked(&self) -> Self {
         let mut backups = self.backups.clone();
         backups.retain(|_, request| request.by_person);
-        let wal = BTreeMap::new();
-        Self { backups, wal }
+        Self {
+            backups,
+            ..Self::default()
+        }
     }
 
     /// Adds what `other` names; who was asked for stays so.
@@ -192,9 +197,11 @@ impl Doomed {
                 known.clone_from(request);
             }
         }
-        for (timeline, runs) in &other.wal {
-            let known = self.wal.entry(*timeline).or_default();
-            runs.iter().for_each(|run| known.insert_run(run));
+        for (ours, theirs) in [(&mut self.wal, &other.wal), (&mut self.parts, &other.parts)] {
+            for (timeline, runs) in theirs {
+                let known = ours.entry(*timeline).or_default();
+                runs.iter().for_each(|run| known.insert_run(run));
+            }
         }
     }
 
@@ -205,14 +212,16 @@ impl Doomed {
         common
             .backups
             .retain(|id, _| other.backups.contains_key(id));
-        for (timeline, runs) in &mut common.wal {
-            *runs = other
-                .wal
-                .get(timeline)
-                .map(|theirs| runs.both(theirs))
-                .unwrap_or_default();
+        for (ours, theirs) in [
+            (&mut common.wal, &other.wal),
+            (&mut common.parts, &other.parts),
+        ] {
+            for (timeline, runs) in &mut *ours {
+                let theirs = theirs.get(timeline);
+                *runs = theirs.map(|theirs| runs.both(theirs)).unwrap_or_default();
+            }
+            ours.retain(|_, runs| !runs.is_empty());
         }
-        common.wal.retain(|_, runs| !runs.is_empty());
         common
     }
 
@@ -221,12 +230,14 @@ impl Doomed {
     pub fn without(&self, other: &Self) -> Self {
         let mut left = self.clone();
         left.backups.retain(|id, _| !other.backups.contains_key(id));
-        for (timeline, runs) in &mut left.wal {
-            if let Some(theirs) = other.wal.get(timeline) {
-                *runs = runs.without(theirs);
+        for (ours, theirs) in [(&mut left.wal, &other.wal), (&mut left.parts, &other.parts)] {
+            for (timeline, runs) in &mut *ours {
+                if let Some(theirs) = theirs.get(timeline) {
+                    *runs = runs.without(theirs);
+                }
             }
+            ours.retain(|_, runs| !runs.is_empty());
         }
-        left.wal.retain(|_, runs| !runs.is_empty());
         left
     }
 }

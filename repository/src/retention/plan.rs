@@ -19,7 +19,7 @@ pub struct IncarnationPlan {
     pub system: SystemIdentifier,
     /// All that has a folder under `backups/`, or packs.
     pub backups: Vec<BackupFate>,
-    /// Every segment, by timeline.
+    /// Every segment, by timeline, and all that is stored of unfinished ones.
     pub wal: Vec<WalFate>,
 }
 
@@ -63,6 +63,8 @@ pub struct WalFate {
     pub run: Run,
     /// As their files are called.
     pub names: (String, String),
+    /// It is about their parts, and not about the whole segments.
+    pub parts: bool,
     /// Whether they go.
     pub delete: bool,
     /// Why, or why not.
@@ -90,11 +92,12 @@ impl IncarnationPlan {
             }
         }
         for wal in self.wal.iter().filter(|wal| wal.delete) {
-            doomed
-                .wal
-                .entry(wal.timeline)
-                .or_default()
-                .insert_run(wal.run);
+            let kind = if wal.parts {
+                &mut doomed.parts
+            } else {
+                &mut doomed.wal
+            };
+            kind.entry(wal.timeline).or_default().insert_run(wal.run);
         }
         doomed
     }
@@ -116,9 +119,10 @@ impl fmt::Display for Plan {
                 let word = if wal.delete { "delete" } else { "keep" };
                 let (first, last) = &wal.names;
                 let WalFate { run, reason, .. } = wal;
+                let what = if wal.parts { "parts of WAL" } else { "WAL" };
                 match run.last.0.saturating_sub(run.first.0).saturating_add(1) {
-                    1 => writeln!(f, "{word:8}WAL {first}: {reason}")?,
-                    count => writeln!(f, "{word:8}WAL {first} to {last} ({count}): {reason}")?,
+                    1 => writeln!(f, "{word:8}{what} {first}: {reason}")?,
+                    count => writeln!(f, "{word:8}{what} {first} to {last} ({count}): {reason}")?,
                 }
             }
         }

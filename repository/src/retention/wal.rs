@@ -15,7 +15,8 @@ struct Needed {
     led_to: BTreeSet<TimelineId>,
 }
 
-/// Decides about every segment of an incarnation.
+/// Decides about every segment of an incarnation, and about the parts of unfinished ones: these stay and go as their
+/// segment would, and go once it is stored whole.
 pub(super) fn fates(
     observed: &Observed,
     policy: &Policy,
@@ -31,49 +32,38 @@ pub(super) fn fates(
     for timeline in &catalogue.timelines {
         let nothing = Runs::default();
         let wanted = needed.runs.get(&timeline.id).unwrap_or(&nothing);
-        let stays = timeline.runs.both(wanted);
-        let spare = timeline.runs.without(wanted);
         let held = why_held(observed, policy, place, kept, timeline, &needed);
-        let mut told: Vec<WalFate> = stays
-            .iter()
-            .map(|run| {
-                fate(
-                    catalogue,
-                    timeline.id,
-                    run,
-                    false,
-                    "backups that stay replay it".to_owned(),
-                )
-            })
-            .collect();
-        told.extend(spare.iter().map(|run| match &held {
-            Some(why) => fate(catalogue, timeline.id, run, false, why.clone()),
-            None => {
-                let why = "no backup that stays replays it".to_owned();
-                fate(catalogue, timeline.id, run, true, why)
+        let tell = |run: Run, parts: bool, delete: bool, reason: &str| {
+            let name =
+                |number| SegmentName::new(timeline.id, number, catalogue.segment_size).to_string();
+            WalFate {
+                timeline: timeline.id,
+                run,
+                names: (name(run.first), name(run.last)),
+                parts,
+                delete,
+                reason: reason.to_owned(),
             }
-        }));
-        told.sort_by_key(|fate| fate.run.first);
+        };
+        let superseded = timeline.with_parts.both(&timeline.runs);
+        let alone = timeline.with_parts.without(&timeline.runs);
+        let mut told = Vec::new();
+        for (segments, parts) in [(&timeline.runs, false), (&alone, true)] {
+            let (stays, spare) = (segments.both(wanted), segments.without(wanted));
+            let why = "backups that stay replay it";
+            told.extend(stays.iter().map(|run| tell(run, parts, false, why)));
+            let why = held.as_deref().unwrap_or("no backup that stays replays it");
+            let spare = spare.iter();
+            told.extend(spare.map(|run| tell(run, parts, held.is_none(), why)));
+        }
+        let hold = kept.hold.as_deref();
+        let why = hold.unwrap_or("the whole segment is stored");
+        let superseded = superseded.iter();
+        told.extend(superseded.map(|run| tell(run, true, hold.is_none(), why)));
+        told.sort_by_key(|fate| (fate.run.first, fate.parts));
         fates.extend(told);
     }
     fates
-}
-
-fn fate(
-    catalogue: &Catalogue,
-    timeline: TimelineId,
-    run: Run,
-    delete: bool,
-    reason: String,
-) -> WalFate {
-    let name = |number| SegmentName::new(timeline, number, catalogue.segment_size).to_string();
-    WalFate {
-        timeline,
-        run,
-        names: (name(run.first), name(run.last)),
-        delete,
-        reason,
-    }
 }
 
 /// Why WAL that no backup replays stays all the same.

@@ -617,3 +617,81 @@ fn wal_of_the_minimal_level_is_not_passed() {
     let plan = planned(&model, &request(Target::Latest, false)).unwrap();
     assert_eq!(plan.backup.id, "b");
 }
+
+#[test]
+fn a_part_is_reached_up_to_its_end() {
+    let (mut model, _) = world();
+    // Segment 5 is unfinished: a record that runs over into it, a commit, a restore point, and a commit past the part.
+    let last = model.write(
+        1,
+        Lsn(0),
+        [
+            commit(20, 300),
+            restore_point("here", 305),
+            commit(21, 310),
+            commit(22, 320),
+        ],
+    );
+    let part = last[3];
+    assert!(planned(&model, &request(Target::Xid(20), false)).is_err());
+    model.archive_part(1, part);
+    let of = |target: Target| planned(&model, &request(target, false));
+    for (target, lsn) in [
+        (Target::Latest, part),
+        (Target::Xid(20), after(last[0])),
+        (Target::Name("here".into()), last[2]),
+        (Target::Xid(21), part),
+        (Target::Time(at(300)), last[2]),
+        (Target::Time(at(310)), part),
+        (Target::Lsn(last[2]), part),
+        (Target::Lsn(part), part),
+    ] {
+        let plan = of(target.clone()).unwrap();
+        assert_eq!(plan.stop.lsn, lsn, "{target:?}");
+        assert_eq!(plan.end, part, "{target:?}");
+    }
+    let latest = of(Target::Latest).unwrap();
+    assert_eq!(latest.last_segment.to_string(), "000000010000000000000005");
+    let settings = latest.recovery_settings;
+    assert!(
+        settings.contains(&("recovery_target_lsn".into(), last[2].to_string())),
+        "{settings:?}"
+    );
+    for target in [
+        Target::Xid(22),
+        Target::Time(at(311)),
+        Target::Lsn(Lsn(part.0 + 8)),
+        Target::Name("there".into()),
+    ] {
+        assert!(of(target.clone()).is_err(), "{target:?}");
+    }
+    let window = block_on(Window::of(&model.catalogue(), &model))
+        .unwrap()
+        .unwrap();
+    assert_eq!((window.latest_lsn, window.latest_time), (part, at(310)));
+    // The whole segment takes its place.
+    model.fill(1, Lsn(6 * MIB));
+    model.archive(1, [5]);
+    let whole = planned(&model, &request(Target::Xid(22), false)).unwrap();
+    assert_eq!(whole.end, Lsn(6 * MIB));
+}
+
+#[test]
+fn a_record_that_runs_over_into_a_part_is_found() {
+    let mut model = Model::default();
+    model.write(1, Lsn(MIB), [other(1000)]);
+    let start = model.position(1);
+    model.write(1, Lsn(0), [other(1000)]);
+    let stop = model.position(1);
+    model.fill(1, Lsn(2 * MIB - 16));
+    let over = model.write(1, Lsn(0), [commit(9, 90), other(1000)]);
+    model.archive(1, [1]);
+    model.back_up("a", 1, start, stop, 50);
+    model.archive_part(1, after(over[0]));
+    for target in [Target::Xid(9), Target::Latest] {
+        let plan = planned(&model, &request(target.clone(), false)).unwrap();
+        assert_eq!((plan.stop.lsn, plan.end), (over[1], over[1]), "{target:?}");
+    }
+    let past = request(Target::Lsn(Lsn(over[1].0 + 8)), false);
+    assert!(planned(&model, &past).is_err());
+}

@@ -199,7 +199,20 @@ impl World {
         plan(&self.observed, &self.policy, &self.wishes)
     }
 
-    /// What goes: backups, then WAL as `timeline:first-last`.
+    /// A part in each of these segments.
+    fn parts(&mut self, timeline: u32, segments: &[u64]) {
+        let timelines = &mut self.last().catalogue.timelines;
+        let timeline = timelines.iter_mut().find(|t| t.id == TimelineId(timeline));
+        let timeline = timeline.unwrap();
+        for number in segments.iter().copied().map(SegmentNumber) {
+            timeline.with_parts.insert(number);
+            if timeline.runs.holding(number).is_none() {
+                timeline.parts.insert(number, 8192);
+            }
+        }
+    }
+
+    /// What goes: backups, then WAL as `timeline:first-last`, then parts as `part:timeline:first-last`.
     fn gone(&mut self) -> String {
         words(&self.plan().unwrap())
     }
@@ -210,12 +223,14 @@ fn words(plan: &Plan) -> String {
     for incarnation in &plan.incarnations {
         let doomed = incarnation.doomed();
         words.extend(doomed.backups.into_keys());
-        for (timeline, runs) in doomed.wal {
-            for run in runs.iter() {
-                words.push(match (run.first.0, run.last.0) {
-                    (first, last) if first == last => format!("{timeline}:{first}"),
-                    (first, last) => format!("{timeline}:{first}-{last}"),
-                });
+        for (what, segments) in [("", doomed.wal), ("part:", doomed.parts)] {
+            for (timeline, runs) in segments {
+                for run in runs.iter() {
+                    words.push(match (run.first.0, run.last.0) {
+                        (first, last) if first == last => format!("{what}{timeline}:{first}"),
+                        (first, last) => format!("{what}{timeline}:{first}-{last}"),
+                    });
+                }
             }
         }
     }

@@ -200,7 +200,7 @@ fn observe(lived: &Lived, history: &History) -> (Observed, Policy, Wishes) {
                 (id, request)
             })
             .collect(),
-        wal: BTreeMap::new(),
+        ..Doomed::default()
     };
     let read = history.read.and_then(|place| pick(&ids, place));
     let readers = read.map(|id| Reader {

@@ -439,3 +439,56 @@ fn history_tells_which_segment_names_are_meant() {
     let name = SegmentName::new(TimelineId(1), SegmentNumber(1), size());
     assert_eq!(wal.names.0, name.to_string());
 }
+
+#[test]
+fn parts_go_with_their_segment_or_once_it_is_whole() {
+    let parts = |segments: &'static [u64]| {
+        world(move |w| {
+            daily(w);
+            w.parts(1, segments);
+        })
+    };
+    check(vec![
+        ("the newest", parts(&[111]), "b0 b1 b2 1:1-34"),
+        (
+            "of whole segments",
+            parts(&[34, 35, 100, 111]),
+            "b0 b1 b2 1:1-34 part:1:34-35 part:1:100",
+        ),
+        (
+            "before all backups",
+            parts(&[0]),
+            "b0 b1 b2 1:1-34 part:1:0",
+        ),
+        (
+            "nothing expires, and what is whole is there twice",
+            world(|w| {
+                daily(w);
+                w.parts(1, &[0, 50]);
+                w.policy.recovery_window = None;
+            }),
+            "part:1:50",
+        ),
+        (
+            "somebody reads",
+            world(|w| {
+                daily(w);
+                w.parts(1, &[0, 50]);
+                w.reader(NOW, &[]);
+            }),
+            "",
+        ),
+        (
+            "a backup stops within one and stays for ever",
+            world(|w| {
+                w.timeline(1, &[], 1..=4, 0.0, 50.0);
+                w.parts(1, &[5, 7]);
+                w.backup("old", 1, 3, 5, 50.0);
+                w.stored("old").forever = true;
+                w.timeline(2, &[(1, 4)], 4..=20, 60.0, NOW);
+                w.backup("new", 2, 10, 11, 90.0);
+            }),
+            "1:1-2 2:4-9 part:1:7",
+        ),
+    ]);
+}
