@@ -4,6 +4,7 @@ mod error;
 mod judge;
 mod local;
 mod progress;
+mod rest;
 #[cfg(test)]
 mod tests;
 mod timeline;

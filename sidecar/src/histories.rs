@@ -19,6 +19,20 @@ const REPORTED_BYTES: usize = 128 << 10;
 /// No folder with more is looked through to its end.
 const MOST_ENTRIES: usize = 10_000;
 
+/// The newest timeline whose history file lies in the folder that others fill, if those are this system's.
+pub fn newest_configured(folder: &Path, system: SystemIdentifier) -> Option<TimelineId> {
+    let of = read(&folder.join(HISTORIES_OF)).ok()?;
+    if String::from_utf8(of).ok()?.trim() != system.to_string() {
+        return None;
+    }
+    let entries = fs::read_dir(folder).ok()?.take(MOST_ENTRIES);
+    let timelines = entries.filter_map(|entry| match entry.ok()?.file_name().to_str()?.parse() {
+        Ok(WalFileName::History(timeline)) => Some(timeline),
+        _ => None,
+    });
+    timelines.max()
+}
+
 /// A folder by system identifier, with the files under their names.
 #[derive(Debug, Clone)]
 pub struct Histories {

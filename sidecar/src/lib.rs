@@ -24,6 +24,7 @@ pub mod install;
 pub mod logging;
 pub mod monitoring;
 pub mod open;
+pub mod orders;
 pub mod origin;
 pub mod progress;
 pub mod queue;

@@ -8,7 +8,7 @@ use super::names::{
     BOOTSTRAP_CONTAINER, CONFIGURATION_DIRECTORY, CONFIGURATION_VOLUME, CONFIGURE_VARIABLE,
     CONTROL_PORT, DATA_DIRECTORY_VARIABLE, MEMORY_VARIABLE, MONITORING_PORT,
     MOUNT_POINTS_CONTAINER, NO_TOKEN_VOLUME, PROGRAM_DIRECTORY, SHARED_DIRECTORY, SHARED_VOLUME,
-    SIDECAR_CONTAINER, TOKEN_DIRECTORY,
+    SIDECAR_CONTAINER, SKIP_DRAIN_ANNOTATION, TOKEN_DIRECTORY,
 };
 use super::pod::Mount;
 use super::settings::InjectSettings;
@@ -67,6 +67,10 @@ impl Parts<'_> {
         variables.push(field(
             "HOLDFAST_POD_INDEX",
             "metadata.labels['apps.kubernetes.io/pod-index']",
+        ));
+        variables.push(field(
+            "HOLDFAST_SKIP_DRAIN",
+            &format!("metadata.annotations['{SKIP_DRAIN_ANNOTATION}']"),
         ));
         extend(
             &mut container,

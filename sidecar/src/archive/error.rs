@@ -5,6 +5,7 @@ use crate::open::ArchiveError;
 use crate::origin::OriginError;
 use holdfast_postgres::{Lsn, TimelineId, WalFileName, WalNameError};
 use holdfast_repository::{ObjectError, OpenError, PutError};
+use std::path::PathBuf;
 
 /// Why a file is not archived.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +80,17 @@ pub enum NotArchived {
         why: String,
         /// The end of its last good record.
         valid_through: Lsn,
+    },
+    /// The WAL that the server would begin with is not where it belongs.
+    #[error(
+        "{} has no WAL segment that holds {redo}, where replay from the last checkpoint begins: it can't be told whether WAL is missing from the archive",
+        folder.display()
+    )]
+    NoCheckpoint {
+        /// By pg_control.
+        redo: Lsn,
+        /// pg_wal.
+        folder: PathBuf,
     },
     /// The store hangs, and somebody waits for the server's end.
     #[error(

@@ -1,13 +1,13 @@
 //! What becomes of a data directory before Postgres starts on it. Pure.
 
-use holdfast_postgres::SystemIdentifier;
+use holdfast_postgres::{SystemIdentifier, TimelineId};
 use std::path::Path;
 
 /// What stands where Postgres' data directory belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A database: in words, which.
-    Database(String),
+    /// A database.
+    Database(Found),
     /// Nothing of anybody's.
     Empty,
     /// What a restore that was killed has left: it can't be started.
@@ -16,6 +16,19 @@ pub(super) enum Place {
     Foreign,
     /// It can't be told: why.
     Unreadable(String),
+}
+
+/// A database that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Which it is, in words.
+    pub words: String,
+    /// Whose WAL it writes.
+    pub system: SystemIdentifier,
+    /// The restore in place that was carried out here last.
+    pub last_order: Option<String>,
+    /// It would start as a primary of this timeline,
+    pub primary_of: Option<TimelineId>,
 }
 
 /// What the pod's own archive holds.
@@ -42,6 +55,10 @@ pub(super) struct Seen<'a> {
     pub index: Option<u32>,
     /// None: not looked at yet.
     pub held: Option<Held>,
+    /// The newest timeline of the database in [`Place::Database`] that is known.
+    pub newest: Option<TimelineId>,
+    /// Whether it may start without its WAL having been stored.
+    pub skips_drain: bool,
 }
 
 /// What to do.
@@ -53,6 +70,14 @@ pub(super) enum Decision {
     LookIntoArchive,
     /// It is restored.
     Restore,
+    /// Its WAL is stored first: another server has taken over, and what only this one has would never be. This is said.
+    Drain(String),
+    /// An order waits to be let go: nothing is done, and Postgres does not start. This is said.
+    Hold(String),
+    /// It is restored by an order.
+    RestoreInPlace,
+    /// It is emptied by an order, to be cloned again.
+    Wipe,
     /// Postgres must not start: why, and what to do.
     Refuse(String),
 }
@@ -63,7 +88,14 @@ pub(super) fn decide(seen: &Seen<'_>) -> Decision {
     let directory = seen.directory.display();
     let first = seen.index.is_none_or(|index| index == 0);
     match seen.place {
-        Place::Database(words) => Decision::LeaveIt(format!("{directory} is {words}")),
+        Place::Database(found) => match (found.primary_of, seen.newest) {
+            (Some(own), Some(newest)) if own < newest && !seen.skips_drain => {
+                Decision::Drain(format!(
+                    "{directory} was the primary's on timeline {own}, and timeline {newest} has taken over: what only it has is stored first"
+                ))
+            }
+            _ => Decision::LeaveIt(format!("{directory} is {}", found.words)),
+        },
         // Whoever can look there might find it empty, and make a new database.
         Place::Unreadable(why) if seen.recovers && first => Decision::Refuse(format!(
             "{why}; so it can't be told whether {directory} is empty, which bootstrap.recovery restores"
@@ -105,8 +137,45 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_old_primary_gives_up_its_wal_before_it_starts() {
+        for (primary_of, newest, skips_drain, drains) in [
+            (Some(1), Some(2), false, true),
+            (Some(1), Some(2), true, false),
+            (Some(2), Some(2), false, false),
+            (Some(3), Some(2), false, false),
+            (Some(1), None, false, false),
+            // A standby, or one that recovers.
+            (None, Some(2), false, false),
+        ] {
+            let place = Place::Database(Found {
+                words: "a data directory".into(),
+                system: SystemIdentifier(7),
+                last_order: None,
+                primary_of: primary_of.map(TimelineId),
+            });
+            let decision = decide(&Seen {
+                directory: Path::new("/data"),
+                place: &place,
+                recovers: false,
+                from_itself: false,
+                index: None,
+                held: None,
+                newest: newest.map(TimelineId),
+                skips_drain,
+            });
+            let drained = matches!(decision, Decision::Drain(_));
+            assert_eq!(drained, drains, "{primary_of:?} {newest:?} {decision:?}");
+        }
+    }
+
+    #[test]
     fn every_state() {
-        let database = Place::Database("a data directory".into());
+        let database = Place::Database(Found {
+            words: "a data directory".into(),
+            system: SystemIdentifier(7),
+            last_order: None,
+            primary_of: None,
+        });
         let unreadable = Place::Unreadable("it can't be read".into());
         let other = Some(Held::Database(SystemIdentifier(7)));
         let nothing = Some(Held::Nothing);
@@ -155,12 +224,15 @@ mod tests {
                 from_itself: false,
                 index,
                 held,
+                newest: Some(TimelineId(9)),
+                skips_drain: false,
             };
             let (done, said) = match decide(&seen) {
                 Decision::LeaveIt(said) => (leave, said),
                 Decision::Refuse(said) => (refuse, said),
                 Decision::LookIntoArchive => ("look", String::new()),
                 Decision::Restore => ("restore", String::new()),
+                ordered => panic!("nobody ordered it: {ordered:?}"),
             };
             assert_eq!(done, does, "{seen:?}: {said}");
             assert!(said.contains(says), "{seen:?}: {said}");

@@ -1,37 +1,84 @@
 //! `holdfast bootstrap`: runs in a pod before Postgres does. Usually it says what data directory it finds, and changes
-//! nothing; an empty one it restores, where the settings say from what.
+//! nothing; an empty one it restores, where the settings say from what; and it carries out the order of a restore in place.
+//!
+//! What is done follows from what stands there and in the settings alone ([`decide`], [`ordered`]), looked at anew each
+//! time: so whatever ends it, the next one goes on.
 
 mod decide;
+mod in_place;
+mod ordered;
 mod told;
 
 pub use told::reported;
 
 use crate::commands;
-use crate::config::{self, Overrides, Recovery, Settings};
+use crate::config::{self, Overrides, Recovery, RestoreOrder, Settings};
 use crate::data_directory::{self, DataDirectoryError};
+use crate::environment::Environment;
 use crate::exit::{ExitClass, Failure};
+use crate::histories;
 use crate::open::{self, ArchiveError};
+use crate::orders::LetGo;
+use crate::origin::Origin;
 use crate::progress::Counters;
 use crate::restore::destination::{self, State};
 use crate::restore::prepare::{Wanted, prepare};
 use crate::restore::recovery::Action;
 use crate::socket;
-use decide::{Decision, Held, Place, Seen, decide};
+use decide::{Decision, Found, Held, Place, Seen, decide};
+use holdfast_postgres::TimelineId;
 use holdfast_repository::OpenError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use told::Told;
 
 /// Between two times that progress is told.
 const TOLD_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks at an order that waits, or that could not be carried out.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Of the pod, by Kubernetes: its number in a StatefulSet; empty elsewhere.
 const INDEX_VARIABLE: &str = "HOLDFAST_POD_INDEX";
 
-/// Returns once Postgres may start. The settings are read only where the environment names no data directory, or where it
-/// is not a database: what else is wrong with them is the sidecar's to tell, and must not keep Postgres from starting.
+/// Of the pod, by its annotation: `true` lets an old primary start without its WAL having been stored.
+const SKIP_DRAIN_VARIABLE: &str = "HOLDFAST_SKIP_DRAIN";
+
+/// What a look has led to.
+enum Next {
+    /// Postgres may start.
+    Start,
+    /// It is looked at again.
+    Again,
+}
+
+/// Returns once Postgres may start, or when it is told to end. The settings are needed only where the environment names
+/// no data directory, or where it is not a database: what else is wrong with them is the sidecar's to tell, and must not
+/// keep Postgres from starting.
 pub async fn run(file: impl Fn() -> Result<PathBuf, Failure>) -> Result<(), Failure> {
+    // As the first process of a container it would not be ended by a signal that it does not handle.
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
+    let looks = async {
+        let mut said = String::new();
+        loop {
+            match look_once(&file, &mut said).await? {
+                Next::Start => return Ok(()),
+                Next::Again => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    };
+    tokio::select! {
+        done = looks => done,
+        _ = terminate.recv() => Err(Failure::unknown("ended before Postgres could start")),
+    }
+}
+
+/// `said`: what was printed last.
+async fn look_once(
+    file: &impl Fn() -> Result<PathBuf, Failure>,
+    said: &mut String,
+) -> Result<Next, Failure> {
     let load = || config::load(&file()?).map_err(Failure::refused);
     let directory = match Overrides::of_process().data_directory {
         Some(directory) => directory,
@@ -39,29 +86,111 @@ pub async fn run(file: impl Fn() -> Result<PathBuf, Failure>) -> Result<(), Fail
     };
     let place = look(&directory);
     let settings = match place {
-        Place::Database(_) => None,
-        Place::Unreadable(_) => load().ok(),
+        Place::Database(_) | Place::Unreadable(_) => load().ok(),
         Place::Empty | Place::Unfinished | Place::Foreign => Some(load()?),
     };
+    let settings = settings.map(Arc::new);
+    if let Some(settings) = &settings
+        && let Some(order) = &settings.order
+        && let Some(decision) = by_order(settings, order, &directory, &place).await
+    {
+        let told = Told::of_order(&settings.socket, &order.id);
+        let holds_database = matches!(place, Place::Database(_));
+        let done = match decision {
+            Decision::Hold(why) => {
+                told.holding(&why);
+                say(said, &why)?;
+                return Ok(Next::Again);
+            }
+            Decision::RestoreInPlace => {
+                in_place::restore(settings, order, &directory, holds_database, &told).await
+            }
+            Decision::Wipe => in_place::wipe(settings, order, &directory, holds_database).await,
+            Decision::Refuse(why) => Err(Failure::refused(why)),
+            // Never decided by an order.
+            Decision::LeaveIt(_)
+            | Decision::LookIntoArchive
+            | Decision::Restore
+            | Decision::Drain(_) => Ok(()),
+        };
+        if let Err(failure) = done {
+            let untouched = !matches!(look(&directory), Place::Unfinished);
+            told.not_done(&failure, untouched);
+            say(said, &failure.message)?;
+        }
+        return Ok(Next::Again);
+    }
     let acted = act(settings.as_ref(), &directory, &place).await;
     match &settings {
-        Some(settings) => Told::beside(&settings.socket).ended(acted),
-        None => acted,
+        Some(settings) => Told::beside(&settings.socket).ended(acted)?,
+        None => acted?,
+    }
+    Ok(Next::Start)
+}
+
+/// What is waited for is said once.
+fn say(said: &mut String, words: &str) -> Result<(), Failure> {
+    if said != words {
+        commands::print(&format!("holdfast: {words}\n"))?;
+        words.clone_into(said);
+    }
+    Ok(())
+}
+
+async fn by_order(
+    settings: &Settings,
+    order: &RestoreOrder,
+    directory: &Path,
+    place: &Place,
+) -> Option<Decision> {
+    let pod = Environment::of_process().ok()?.pod.name?;
+    let decide = |let_go| ordered::decide(order, &pod, directory, place, let_go);
+    match decide(false) {
+        Some(Decision::Hold(_)) => {
+            let told = socket::ask(&settings.socket, "ORDER").await;
+            let let_go = told.and_then(|text| serde_json::from_str::<LetGo>(&text).ok());
+            decide(let_go.and_then(|let_go| let_go.order).as_ref() == Some(&order.id))
+        }
+        decision => decision,
     }
 }
 
-async fn act(settings: Option<&Settings>, directory: &Path, place: &Place) -> Result<(), Failure> {
+fn newest(settings: Option<&Arc<Settings>>, place: &Place) -> Option<TimelineId> {
+    let Place::Database(found) = place else {
+        return None;
+    };
+    histories::newest_configured(settings?.history_directory.as_deref()?, found.system)
+}
+
+async fn drain(settings: &Arc<Settings>) -> Result<(), Failure> {
+    let stored = in_place::store_the_rest(settings).await;
+    let through = stored.map_err(|mut failure| {
+        failure.message.push_str(
+            "; Postgres starts once it is stored, or with the pod's annotation holdfast.dev/skip-drain: \"true\" without it",
+        );
+        failure
+    })?;
+    commands::print(&through)
+}
+
+async fn act(
+    settings: Option<&Arc<Settings>>,
+    directory: &Path,
+    place: &Place,
+) -> Result<(), Failure> {
     let recovery = settings.and_then(|settings| settings.recovery.as_ref());
     let mut seen = Seen {
         directory,
         place,
         recovers: recovery.is_some(),
-        from_itself: settings.is_some_and(restores_itself),
+        from_itself: settings.is_some_and(|settings| restores_itself(settings)),
         index: match recovery {
             Some(_) => index()?,
             None => None,
         },
         held: None,
+        newest: newest(settings, place),
+        skips_drain: std::env::var(SKIP_DRAIN_VARIABLE).is_ok_and(|value| value == "true"),
     };
     let mut decision = decide(&seen);
     if let (Decision::LookIntoArchive, Some(settings)) = (&decision, settings) {
@@ -72,21 +201,41 @@ async fn act(settings: Option<&Settings>, directory: &Path, place: &Place) -> Re
         (Decision::Restore, Some(settings), Some(recovery)) => {
             restore(settings, recovery, directory).await
         }
+        (Decision::Drain(words), Some(settings), _) => {
+            commands::print(&format!("holdfast: {words}\n"))?;
+            drain(settings).await
+        }
         (Decision::Refuse(why), ..) => Err(Failure::refused(why)),
         (Decision::LeaveIt(words), ..) => commands::print(&format!("holdfast: {words}\n")),
         // Never decided without settings that say so.
-        (Decision::Restore | Decision::LookIntoArchive, ..) => {
-            Err(Failure::failed("there is nothing to restore from"))
-        }
+        (
+            Decision::Restore
+            | Decision::LookIntoArchive
+            | Decision::Drain(_)
+            | Decision::Hold(_)
+            | Decision::RestoreInPlace
+            | Decision::Wipe,
+            ..,
+        ) => Err(Failure::failed("there is nothing to restore from")),
     }
 }
 
 fn look(directory: &Path) -> Place {
     match data_directory::control_file(directory) {
-        Ok(control) => Place::Database(format!(
-            "a data directory of Postgres {} with system identifier {}, {}, on timeline {}",
-            control.major, control.system_identifier, control.state, control.timeline
-        )),
+        Ok(control) => Place::Database(Found {
+            words: format!(
+                "a data directory of Postgres {} with system identifier {}, {}, on timeline {}",
+                control.major, control.system_identifier, control.state, control.timeline
+            ),
+            system: control.system_identifier,
+            // One that can't be read was not made by a restore that has ended.
+            last_order: Origin::read(directory)
+                .ok()
+                .flatten()
+                .and_then(|origin| origin.last_order),
+            primary_of: (data_directory::recovery(directory) == data_directory::Recovery::None)
+                .then_some(control.timeline.max(control.min_recovery_timeline)),
+        }),
         Err(DataDirectoryError::Missing { .. }) => match destination::observe_root(directory) {
             Ok(State::Missing | State::NoParent | State::Empty) => Place::Empty,
             Ok(State::Unfinished) => Place::Unfinished,
@@ -138,12 +287,6 @@ async fn held(settings: &Settings) -> Result<Held, Failure> {
 }
 
 async fn restore(settings: &Settings, recovery: &Recovery, to: &Path) -> Result<(), Failure> {
-    // Recovery gets its WAL from there: this program is not in Postgres' container.
-    if !socket::is_served(&settings.socket).await {
-        let socket = settings.socket.display();
-        let why = format!("not restored yet: no sidecar serves {socket}, which recovery will need");
-        return Err(Failure::unknown(why));
-    }
     let repository = settings.repository(&recovery.repository).ok_or_else(|| {
         let name = &recovery.repository;
         Failure::refused(format!("the settings have no repository named {name:?}"))
@@ -157,8 +300,20 @@ async fn restore(settings: &Settings, recovery: &Recovery, to: &Path) -> Result<
         tablespaces: &[],
         overwrite: false,
         dry_run: false,
+        order: None,
     };
-    let prepared = prepare(settings, &wanted).await.map_err(|mut failure| {
+    carry_out(settings, &wanted, &Told::beside(&settings.socket)).await
+}
+
+/// Restores, and tells how it goes.
+async fn carry_out(settings: &Settings, wanted: &Wanted<'_>, told: &Told) -> Result<(), Failure> {
+    // Recovery gets its WAL from there: this program is not in Postgres' container.
+    if !socket::is_served(&settings.socket).await {
+        let socket = settings.socket.display();
+        let why = format!("not restored yet: no sidecar serves {socket}, which recovery will need");
+        return Err(Failure::unknown(why));
+    }
+    let prepared = prepare(settings, wanted).await.map_err(|mut failure| {
         let what = match failure.class {
             ExitClass::Unknown => "not restored yet, and tried again",
             _ => "not restored",
@@ -168,8 +323,11 @@ async fn restore(settings: &Settings, recovery: &Recovery, to: &Path) -> Result<
     })?;
     commands::print(&prepared.told())?;
     let counters: Arc<Counters> = Arc::default();
-    let told = Told::beside(&settings.socket);
-    let what = format!("{} is restored from {}", to.display(), recovery.archive);
+    let what = format!(
+        "{} is restored from {}",
+        wanted.to.display(),
+        wanted.archive
+    );
     let telling = async {
         loop {
             told.restoring(&what, counters.status());
@@ -203,10 +361,24 @@ mod tests {
         assert_eq!(look(&at("new")), Place::Unfinished);
         let bench = Bench::new();
         bench.control(3, IN_PRODUCTION);
-        let told = format!(
-            "a data directory of Postgres 17 with system identifier {SYSTEM}, in production, on timeline 3"
-        );
-        assert_eq!(look(&bench.data()), Place::Database(told));
+        let found = |last_order| {
+            Place::Database(Found {
+                words: format!(
+                    "a data directory of Postgres 17 with system identifier {SYSTEM}, in production, on timeline 3"
+                ),
+                system: SYSTEM,
+                last_order,
+                primary_of: Some(TimelineId(3)),
+            })
+        };
+        assert_eq!(look(&bench.data()), found(None));
+        let origin = Origin::new(Vec::new(), Some("a1".into()));
+        fs::write(
+            bench.data().join(crate::origin::ORIGIN_FILE),
+            origin.to_json(),
+        )
+        .unwrap();
+        assert_eq!(look(&bench.data()), found(Some("a1".into())));
         fs::write(bench.path("data/global/pg_control"), "short").unwrap();
         let Place::Unreadable(why) = look(&bench.data()) else {
             panic!("a short pg_control");

@@ -13,7 +13,10 @@ const LARGEST: u64 = 64 << 10;
 
 /// The file, for who restores.
 #[derive(Debug)]
-pub(super) struct Told(PathBuf);
+pub(super) struct Told {
+    file: PathBuf,
+    order: Option<String>,
+}
 
 fn file(socket: &Path) -> PathBuf {
     socket.with_file_name("bootstrap.json")
@@ -29,46 +32,69 @@ pub fn reported(socket: &Path) -> Option<BootstrapReport> {
 
 impl Told {
     pub(super) fn beside(socket: &Path) -> Self {
-        Self(file(socket))
+        Self {
+            file: file(socket),
+            order: None,
+        }
+    }
+
+    /// About a restore in place.
+    pub(super) fn of_order(socket: &Path, order: &str) -> Self {
+        Self {
+            order: Some(order.to_owned()),
+            ..Self::beside(socket)
+        }
+    }
+
+    /// An order waits to be let go.
+    pub(super) fn holding(&self, why: &str) {
+        self.put(BootstrapState::Holding, why, None, true);
     }
 
     /// It is on its way.
     pub(super) fn restoring(&self, what: &str, progress: ProgressStatus) {
-        self.put(&BootstrapReport {
-            state: BootstrapState::Restoring,
-            message: what.to_owned(),
-            progress: Some(progress),
-            order: None,
-            untouched: false,
-        });
+        self.put(BootstrapState::Restoring, what, Some(progress), false);
+    }
+
+    /// It can't be done, or not yet. `untouched`: the directory is as it was.
+    pub(super) fn not_done(&self, failure: &Failure, untouched: bool) {
+        let state = match failure.class {
+            ExitClass::Refused | ExitClass::Usage => BootstrapState::Refused,
+            _ => BootstrapState::Waiting,
+        };
+        self.put(state, &failure.message, None, untouched);
     }
 
     /// Postgres may start, or not: hands on what it was given.
     pub(super) fn ended(&self, result: Result<(), Failure>) -> Result<(), Failure> {
         match &result {
             Ok(()) => {
-                let _ = fs::remove_file(&self.0);
+                let _ = fs::remove_file(&self.file);
             }
-            Err(failure) => self.put(&BootstrapReport {
-                state: match failure.class {
-                    ExitClass::Refused | ExitClass::Usage => BootstrapState::Refused,
-                    _ => BootstrapState::Waiting,
-                },
-                message: failure.message.clone(),
-                progress: None,
-                order: None,
-                untouched: false,
-            }),
+            Err(failure) => self.not_done(failure, false),
         }
         result
     }
 
-    fn put(&self, report: &BootstrapReport) {
-        let new = self.0.with_extension("json.new");
-        let put = serde_json::to_vec(report)
+    fn put(
+        &self,
+        state: BootstrapState,
+        message: &str,
+        progress: Option<ProgressStatus>,
+        untouched: bool,
+    ) {
+        let report = BootstrapReport {
+            state,
+            message: message.to_owned(),
+            progress,
+            order: self.order.clone(),
+            untouched,
+        };
+        let new = self.file.with_extension("json.new");
+        let put = serde_json::to_vec(&report)
             .map_err(std::io::Error::from)
             .and_then(|text| fs::write(&new, text))
-            .and_then(|()| fs::rename(&new, &self.0));
+            .and_then(|()| fs::rename(&new, &self.file));
         if let Err(error) = put {
             tracing::warn!(%error, "the sidecar can't be told how the restore goes");
         }

@@ -9,6 +9,7 @@ use crate::control::{Backups, Instance};
 use crate::environment::{Configure, Environment};
 use crate::exit::{ExitClass, Failure};
 use crate::install;
+use crate::orders::Orders;
 use crate::reload::Watcher;
 use crate::report::Reporter;
 use crate::restore_wal::Restorer;
@@ -34,16 +35,19 @@ pub(super) async fn run(settings: Arc<Settings>, args: &SidecarArgs) -> Result<(
     watcher.look();
     let archiver = Arc::new(Archiver::new(live.clone()));
     let backups = Arc::new(Backups::new(Taker(live.clone()), pod.name.clone()));
+    let orders = Arc::new(Orders::new(live.clone(), archiver.clone()));
     let reporter = Arc::new(Reporter::new(
         live.clone(),
         pod,
         archiver.clone(),
         backups.clone(),
+        orders.clone(),
     ));
     let wal = Wal {
         archiver: archiver.clone(),
         restorer: Restorer::new(live.clone()),
         reporter: reporter.clone(),
+        orders,
     };
     sidecar::run(Parts {
         settings: live,
@@ -64,6 +68,7 @@ struct Wal {
     archiver: Arc<Archiver>,
     restorer: Restorer,
     reporter: Arc<Reporter<Taker>>,
+    orders: Arc<Orders>,
 }
 
 impl WalService for Wal {
@@ -78,5 +83,9 @@ impl WalService for Wal {
 
     async fn status(&self) -> Value {
         serde_json::to_value(self.reporter.report().await).unwrap_or_default()
+    }
+
+    fn let_go(&self) -> Value {
+        serde_json::to_value(self.orders.let_go()).unwrap_or_default()
     }
 }

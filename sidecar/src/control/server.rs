@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use holdfast_protocol::control::{
-    BackupAccepted, BackupOrder, ErrorBody, SwitchWalOrder, WalSwitched,
+    BackupAccepted, BackupOrder, DrainOrder, ErrorBody, GoAccepted, GoOrder, SwitchWalOrder,
+    WalSwitched,
 };
 use std::io;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub fn router<B: BackupService, I: Instance>(
             get(backup::<B, I>).delete(cancel::<B, I>),
         )
         .route("/v1/switch-wal", post(switch_wal::<B, I>))
+        .route("/v1/drain", post(drain::<B, I>))
+        .route("/v1/restore", post(go::<B, I>))
         .fallback(|uri: Uri| async move {
             error(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()))
         })
@@ -124,6 +127,35 @@ async fn switch_wal<B: BackupService, I: Instance>(
             lsn: lsn.to_string(),
         })
         .into_response(),
+        Err(why) => refused(why),
+    }
+}
+
+async fn drain<B: BackupService, I: Instance>(
+    State(shared): State<Arc<Shared<B, I>>>,
+    order: Result<Json<DrainOrder>, JsonRejection>,
+) -> Response {
+    let DrainOrder { pod_uid } = match order {
+        Ok(Json(order)) => order,
+        Err(rejection) => return error(rejection.status(), rejection.body_text()),
+    };
+    match for_this_pod(pod_uid.as_deref(), shared.instance.pod_uid(), shared.from) {
+        Ok(()) => Json(shared.instance.drain().await).into_response(),
+        Err(why) => refused(why),
+    }
+}
+
+async fn go<B: BackupService, I: Instance>(
+    State(shared): State<Arc<Shared<B, I>>>,
+    order: Result<Json<GoOrder>, JsonRejection>,
+) -> Response {
+    let GoOrder { order, pod_uid } = match order {
+        Ok(Json(order)) => order,
+        Err(rejection) => return error(rejection.status(), rejection.body_text()),
+    };
+    let allowed = for_this_pod(pod_uid.as_deref(), shared.instance.pod_uid(), shared.from);
+    match allowed.and_then(|()| shared.instance.go(&order)) {
+        Ok(()) => (StatusCode::ACCEPTED, Json(GoAccepted { order })).into_response(),
         Err(why) => refused(why),
     }
 }

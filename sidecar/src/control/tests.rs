@@ -33,6 +33,20 @@ impl Instance for Primary {
     async fn switch_wal(&self) -> Result<Lsn, OrderError> {
         Ok(Lsn(0x100_0028))
     }
+
+    async fn drain(&self) -> Drain {
+        Drain {
+            done: true,
+            ..Drain::default()
+        }
+    }
+
+    fn go(&self, order: &str) -> Result<(), OrderError> {
+        match order {
+            "a1" => Ok(()),
+            other => Err(OrderError::Busy(other.to_owned())),
+        }
+    }
 }
 
 /// A backup that waits for leave; the id says how it ends.
@@ -231,13 +245,35 @@ async fn orders_are_for_one_pod() {
         ("switch-wal", "{\"podUid\": \"uid-1\"}", "200"),
         ("switch-wal", "{}", "200"),
         ("switch-wal", "{\"pod\": \"uid-1\"}", "422"),
+        ("drain", "{\"podUid\": \"uid-2\"}", "412"),
+        ("drain", "{\"podUid\": \"uid-1\"}", "200"),
+        (
+            "restore",
+            "{\"order\": \"a1\", \"podUid\": \"uid-2\"}",
+            "412",
+        ),
+        (
+            "restore",
+            "{\"order\": \"a1\", \"podUid\": \"uid-1\"}",
+            "202",
+        ),
+        (
+            "restore",
+            "{\"order\": \"a2\", \"podUid\": \"uid-1\"}",
+            "409",
+        ),
+        ("restore", "{\"podUid\": \"uid-1\"}", "422"),
         ("backups", "{\"podUid\": \"uid-1\"}", "202"),
     ] {
         let answer = raw(&sidecar.socket, &post(path, body)).await;
         let expected = format!("HTTP/1.1 {code}");
         assert!(answer.starts_with(&expected), "{path} {body}: {answer}");
         if code == "200" {
-            assert!(answer.ends_with("{\"lsn\":\"0/1000028\"}"), "{answer}");
+            let said = match path {
+                "drain" => "{\"done\":true,\"archived\":0}",
+                _ => "{\"lsn\":\"0/1000028\"}",
+            };
+            assert!(answer.ends_with(said), "{answer}");
         }
     }
     let other = BackupOrder {

@@ -5,6 +5,7 @@ use crate::control::Backups;
 use crate::environment::Pod;
 use crate::exit::Failure;
 use crate::http::{Limits, Plain, listen, serve};
+use crate::orders::Orders;
 use crate::progress::Counters;
 use crate::status::{BackupSize, BackupStatus};
 use crate::wal_bench::{Bench, IN_PRODUCTION};
@@ -72,11 +73,13 @@ async fn the_pages_tell_how_it_is() {
             tokio::task::yield_now().await;
         }
     }
+    let orders = Arc::new(Orders::new(live.clone(), archiver.clone()));
     let reporter = Arc::new(Reporter::new(
         live,
         Pod::default(),
         archiver.clone(),
         backups,
+        orders,
     ));
     let pages = router(
         reporter,

@@ -7,7 +7,7 @@ mod assemble;
 mod lag;
 mod look;
 
-pub use look::{Answer, Found, on_the_server};
+pub use look::{Answer, Found, NoAnswer, on_the_server};
 
 use crate::archive::Archiver;
 use crate::bootstrap;
@@ -15,8 +15,9 @@ use crate::config::Live;
 use crate::control::{BackupFigures, Backups, Instance, OrderError, TakeBackup};
 use crate::environment::Pod;
 use crate::histories::Histories;
+use crate::orders::Orders;
 use holdfast_postgres::Lsn;
-use holdfast_protocol::control::InstanceReport;
+use holdfast_protocol::control::{Drain, InstanceReport};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,6 +31,7 @@ pub struct Reporter<T> {
     pod: Pod,
     archiver: Arc<Archiver>,
     backups: Arc<Backups<T>>,
+    orders: Arc<Orders>,
     histories: Histories,
     /// Held while somebody looks: whoever asks meanwhile waits for the same answer.
     found: tokio::sync::Mutex<Option<(Instant, Arc<Found>)>>,
@@ -44,6 +46,7 @@ impl<T: TakeBackup> Reporter<T> {
         pod: Pod,
         archiver: Arc<Archiver>,
         backups: Arc<Backups<T>>,
+        orders: Arc<Orders>,
     ) -> Self {
         let histories = Histories::beside(&settings.get().socket);
         Self {
@@ -51,6 +54,7 @@ impl<T: TakeBackup> Reporter<T> {
             pod,
             archiver,
             backups,
+            orders,
             histories,
             found: tokio::sync::Mutex::default(),
             not_configured: Mutex::default(),
@@ -119,11 +123,7 @@ impl<T: TakeBackup> Instance for Reporter<T> {
             progress: self.archiver.progress(),
             histories,
             running_backup: self.backups.figures().running,
-            // With pg_control it is over, whatever was told last.
-            bootstrap: match &found.control {
-                Ok(_) => None,
-                Err(_) => bootstrap::reported(&settings.socket),
-            },
+            bootstrap: bootstrap::reported(&settings.socket),
             now: jiff::Timestamp::now(),
         })
     }
@@ -132,5 +132,13 @@ impl<T: TakeBackup> Instance for Reporter<T> {
         let switched = look::switch_wal(&self.settings.get()).await;
         self.forget().await;
         switched
+    }
+
+    async fn drain(&self) -> Drain {
+        self.orders.drain().await
+    }
+
+    fn go(&self, order: &str) -> Result<(), OrderError> {
+        self.orders.go(order)
     }
 }

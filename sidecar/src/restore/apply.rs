@@ -36,6 +36,8 @@ pub struct Work {
     pub order: RestoreOrder,
     /// What the directory becomes a copy of; none: it goes on with the archive.
     pub copy_of: Option<Source>,
+    /// The order that this carries out; none: whatever the backup says was the last one.
+    pub carried_out: Option<String>,
     /// Threads.
     pub parallelism: usize,
 }
@@ -117,12 +119,10 @@ fn finish(work: &Work, writer: Writer) -> Result<(), WriteError> {
         (RESTORE_FILE, work.order.to_json()),
         (AFTERWARDS, unlatin(&recovery::afterwards(&existing))),
     ];
-    if let Some(origin) =
-        origin(root, work.copy_of.as_ref()).map_err(|e| WriteError::Repository {
-            file: ORIGIN_FILE.into(),
-            why: e.to_string(),
-        })?
-    {
+    if let Some(origin) = origin(root, work).map_err(|e| WriteError::Repository {
+        file: ORIGIN_FILE.into(),
+        why: e.to_string(),
+    })? {
         listed.push((ORIGIN_FILE, origin.to_json()));
     }
     for (name, content) in listed {
@@ -161,16 +161,24 @@ fn finish(work: &Work, writer: Writer) -> Result<(), WriteError> {
 }
 
 /// What the backup's own says, and what is new: a copy of a copy may archive into neither.
-fn origin(root: &Path, copy_of: Option<&Source>) -> Result<Option<Origin>, OriginError> {
+fn origin(root: &Path, work: &Work) -> Result<Option<Origin>, OriginError> {
     let kept = Origin::read(root)?;
-    let Some(source) = copy_of else {
+    if work.copy_of.is_none() && work.carried_out.is_none() {
         return Ok(kept);
-    };
-    let mut sources = kept.map(|o| o.copy_of).unwrap_or_default();
-    if !sources.contains(source) {
+    }
+    let (mut sources, last_order) =
+        kept.map_or_else(Default::default, |kept| (kept.copy_of, kept.last_order));
+    if let Some(source) = &work.copy_of
+        && !sources.contains(source)
+    {
         sources.push(source.clone());
     }
-    Ok(Some(Origin::new(sources, None)))
+    let last_order = match &work.copy_of {
+        // Orders are its source's.
+        Some(_) => None,
+        None => work.carried_out.clone().or(last_order),
+    };
+    Ok(Some(Origin::new(sources, last_order)))
 }
 
 /// A settings file may be in any encoding; its syntax is ASCII. So each byte is taken for a character, and back.

@@ -2,6 +2,7 @@
 
 use super::destination::{Destination, MARKER, is_tablespace_version};
 use rustix::fs::fsync;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -48,6 +49,34 @@ pub fn clear(destination: &Destination) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes away a whole database, so that another can be cloned into its place: afterwards the directory is empty. What ends
+/// this in between leaves what can't be started, and doing it again completes it.
+pub fn wipe(root: &Path) -> io::Result<()> {
+    let mut tablespaces = BTreeMap::new();
+    let links = match fs::read_dir(root.join("pg_tblspc")) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        other => Some(other?),
+    };
+    for link in links.into_iter().flatten() {
+        let link = link?;
+        let oid = link.file_name().to_str().and_then(|name| name.parse().ok());
+        if let (Some(oid), Ok(place)) = (oid, fs::read_link(link.path())) {
+            tablespaces.insert(oid, place);
+        }
+    }
+    clear(&Destination {
+        root: root.to_owned(),
+        tablespaces,
+    })?;
+    // Who clones makes its own link, if any.
+    remove_if_there(&root.join("pg_wal")).or_else(|e| match e.kind() {
+        io::ErrorKind::IsADirectory => Ok(false),
+        _ => Err(e),
+    })?;
+    remove_if_there(&root.join(MARKER))?;
+    sync_directory(root)
+}
+
 fn remove_if_there(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -87,7 +116,35 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_wiped_directory_is_empty_and_so_are_its_tablespaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, wal, space) = (
+            dir.path().join("data"),
+            dir.path().join("wal"),
+            dir.path().join("ts"),
+        );
+        fs::create_dir_all(root.join("global")).unwrap();
+        fs::create_dir_all(root.join("pg_tblspc")).unwrap();
+        fs::create_dir_all(space.join("PG_17_202406281/5")).unwrap();
+        fs::create_dir(&wal).unwrap();
+        for file in [root.join("global/pg_control"), wal.join("segment")] {
+            fs::write(file, "x").unwrap();
+        }
+        std::os::unix::fs::symlink(&wal, root.join("pg_wal")).unwrap();
+        std::os::unix::fs::symlink(&space, root.join("pg_tblspc/16384")).unwrap();
+        for _ in 0..2 {
+            wipe(&root).unwrap();
+            for path in [&root, &wal, &space] {
+                assert_eq!(fs::read_dir(path).unwrap().count(), 0, "{}", path.display());
+            }
+        }
+        // A directory of its own goes as well.
+        fs::create_dir_all(root.join("pg_wal/archive_status")).unwrap();
+        wipe(&root).unwrap();
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    }
 
     #[test]
     fn everything_goes_but_a_linked_wal_volume_and_what_is_not_ours() {

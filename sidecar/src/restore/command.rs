@@ -27,6 +27,7 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
         tablespaces: &args.tablespaces,
         overwrite: args.overwrite,
         dry_run: args.dry_run,
+        order: None,
     };
     let prepared = prepare(&settings, &wanted).await?;
     if args.dry_run {

@@ -43,6 +43,8 @@ pub struct Wanted<'a> {
     pub overwrite: bool,
     /// Whether nothing will be written, and so nothing read for long.
     pub dry_run: bool,
+    /// The order in the settings that this carries out.
+    pub order: Option<&'a str>,
 }
 
 /// A restore that can begin.
@@ -137,6 +139,7 @@ async fn plan(
         },
         order,
         copy_of,
+        carried_out: wanted.order.map(str::to_owned),
         parallelism: settings.parallelism,
     };
     Ok((work, status))

@@ -20,6 +20,8 @@ pub enum Request {
     },
     /// Say how it goes.
     Status,
+    /// Say which restore in place may begin.
+    Order,
 }
 
 /// Why a line is no request.
@@ -32,7 +34,7 @@ pub enum RequestError {
     #[error("the request holds control characters or is not UTF-8")]
     NotText,
     /// The verb is unknown, or its words are too few or too many.
-    #[error("a request is ARCHIVE <name> <path>, RESTORE <name> or STATUS")]
+    #[error("a request is ARCHIVE <name> <path>, RESTORE <name>, STATUS or ORDER")]
     Unknown,
 }
 
@@ -59,6 +61,7 @@ impl Request {
             }),
             "RESTORE" => name(rest).map(|name| Self::Restore { name }),
             "STATUS" if rest.is_empty() => Some(Self::Status),
+            "ORDER" if rest.is_empty() => Some(Self::Order),
             _ => None,
         }
         .ok_or(RequestError::Unknown)
@@ -69,7 +72,7 @@ impl Request {
         match self {
             Self::Archive { name, .. } => format!("archiving {name}"),
             Self::Restore { name } => format!("fetching {name}"),
-            Self::Status => "looking".to_owned(),
+            Self::Status | Self::Order => "looking".to_owned(),
         }
     }
 }
@@ -109,6 +112,8 @@ mod tests {
             ("RESTORE 00000002.history", restore("00000002.history")),
             ("RESTORE ../../etc/passwd", restore("../../etc/passwd")),
             ("STATUS", Ok(Request::Status)),
+            ("ORDER", Ok(Request::Order)),
+            ("ORDER a1", unknown.clone()),
             ("STATUS now", unknown.clone()),
             ("", unknown.clone()),
             ("ARCHIVE", unknown.clone()),

@@ -141,6 +141,10 @@ async fn answer<S: WalService>(
             let status = with_heartbeat(&mut stream, &request, work, limits).await?;
             finish(&mut stream, &line("OK", &status.to_string()), limits).await
         }
+        Request::Order => {
+            let order = service.let_go().to_string();
+            finish(&mut stream, &line("OK", &order), limits).await
+        }
     }
 }
 

@@ -50,4 +50,7 @@ pub trait WalService: Send + Sync + 'static {
 
     /// How it goes; answered without the store.
     fn status(&self) -> impl Future<Output = serde_json::Value> + Send;
+
+    /// Which restore in place may begin: see [`crate::orders::LetGo`].
+    fn let_go(&self) -> serde_json::Value;
 }

@@ -79,6 +79,10 @@ impl WalService for Echo {
     async fn status(&self) -> serde_json::Value {
         serde_json::json!({"archived": 7})
     }
+
+    fn let_go(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
 }
 
 /// A data directory and the place of a socket.

@@ -58,6 +58,7 @@ fn the_usual_pod_gets_all_that_is_promised() {
     );
     let mut bootstrap = env.as_array().cloned().unwrap();
     bootstrap.push(json!({"name": "HOLDFAST_POD_INDEX", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}}}));
+    bootstrap.push(json!({"name": "HOLDFAST_SKIP_DRAIN", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.annotations['holdfast.dev/skip-drain']"}}}));
     assert_eq!(
         container(&pod, "holdfast-bootstrap"),
         &json!({

@@ -97,6 +97,8 @@ fn a_report_has_what_was_found() {
                 "version": "17.6",
                 "major": 17,
                 "timeline": 2,
+                "lastOrder": "5f0c",
+                "recovery": {"lsn": "0/500000", "paused": false},
             },
             "wal": {
                 "archivedCount": 3,

@@ -107,6 +107,7 @@ impl Place {
             },
             order,
             copy_of: None,
+            carried_out: Some("a1".into()),
             parallelism: 1,
         };
         Self { bench, work }
@@ -126,6 +127,7 @@ impl Place {
             recovery: recovery.clone(),
             order: order.clone(),
             copy_of: None,
+            carried_out: Some("a1".into()),
             parallelism: 1,
         }
     }
@@ -182,4 +184,7 @@ async fn whatever_ends_it_pg_control_is_not_there_and_a_repeat_completes() {
     assert_eq!(control, stored.pg_control);
     assert_eq!(fs::read(root.join("base/5/1")).unwrap(), [1; 8192]);
     assert_eq!(counters.figures().bytes_done, 3 * 8192);
+    let origin = Origin::read(&root).unwrap().unwrap();
+    assert_eq!(origin.last_order.as_deref(), Some("a1"));
+    assert!(origin.copy_of.is_empty());
 }

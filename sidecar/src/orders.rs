@@ -1,0 +1,226 @@
+//! What the operator orders before and during a restore in place: that everything is archived, and that the restore which
+//! the settings hold may begin.
+
+use crate::archive::{Archiver, NotArchived};
+use crate::config::Live;
+use crate::control::OrderError;
+use crate::exit::{ExitClass, Failure};
+use crate::report::{NoAnswer, on_the_server};
+use holdfast_postgres::Lsn;
+use holdfast_protocol::control::Drain;
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::task::JoinHandle;
+
+/// The answer to `ORDER` on the socket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LetGo {
+    /// The order that may be carried out; none: none was let go since this program's start.
+    pub order: Option<String>,
+}
+
+/// Shared by the control API and the socket.
+pub struct Orders {
+    settings: Live,
+    archiver: Arc<Archiver>,
+    let_go: Mutex<Option<String>>,
+    drain: Mutex<Option<Draining>>,
+}
+
+/// A drain that is under way, or whose end nobody was told.
+struct Draining {
+    files: Arc<AtomicU64>,
+    work: JoinHandle<Result<Option<Lsn>, String>>,
+}
+
+/// What the server beside this program is, as far as draining is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Server {
+    /// It has closed its segment here.
+    Closed(Lsn),
+    /// What it replays comes from a primary or an archive, which have it.
+    Standby,
+    /// Nobody answers: the data directory is all there is.
+    Gone,
+}
+
+impl Orders {
+    /// Nothing was ordered.
+    pub fn new(settings: Live, archiver: Arc<Archiver>) -> Self {
+        Self {
+            settings,
+            archiver,
+            let_go: Mutex::default(),
+            drain: Mutex::default(),
+        }
+    }
+
+    /// What was let go.
+    pub fn let_go(&self) -> LetGo {
+        LetGo {
+            order: lock(&self.let_go).clone(),
+        }
+    }
+
+    /// Lets the order go that the settings hold. It is forgotten when this program ends, and may be said again.
+    pub fn go(&self, order: &str) -> Result<(), OrderError> {
+        let settings = self.settings.get();
+        match &settings.order {
+            Some(known) if known.id == order => {
+                *lock(&self.let_go) = Some(order.to_owned());
+                Ok(())
+            }
+            Some(known) => Err(OrderError::Busy(format!(
+                "the settings hold the order {:?} and not {order:?}: newer ones arrive within two minutes",
+                known.id
+            ))),
+            None => Err(OrderError::Busy(
+                "the settings hold no order of a restore: newer ones arrive within two minutes"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Begins to archive what the data directory has and the archive lacks, unless that is under way, and tells how far
+    /// it is. An end is told once: whoever asks after it begins anew.
+    pub async fn drain(&self) -> Drain {
+        let ended = {
+            let mut drain = lock(&self.drain);
+            let draining = drain.get_or_insert_with(|| self.begin());
+            let archived = draining.files.load(Ordering::Relaxed);
+            if !draining.work.is_finished() {
+                return Drain {
+                    archived,
+                    ..Drain::default()
+                };
+            }
+            drain.take().map(|draining| (draining.work, archived))
+        };
+        let Some((work, archived)) = ended else {
+            return Drain::default();
+        };
+        match work.await {
+            Ok(Ok(through)) => Drain {
+                done: true,
+                archived,
+                through: through.map(|lsn| lsn.to_string()),
+                trouble: None,
+            },
+            Ok(Err(trouble)) => Drain {
+                archived,
+                trouble: Some(trouble),
+                ..Drain::default()
+            },
+            Err(_) => Drain {
+                trouble: Some("the program is ending".to_owned()),
+                ..Drain::default()
+            },
+        }
+    }
+
+    fn begin(&self) -> Draining {
+        let files = Arc::new(AtomicU64::new(0));
+        let work = {
+            let (settings, archiver, files) =
+                (self.settings.clone(), self.archiver.clone(), files.clone());
+            tokio::spawn(async move {
+                let told =
+                    |error: NotArchived| Failure::from_error(ExitClass::Failed, &error).message;
+                match close_segment(&settings).await? {
+                    Server::Standby => Ok(None),
+                    Server::Closed(end) => {
+                        archiver
+                            .archive_rest(Some(end), &files)
+                            .await
+                            .map_err(told)?;
+                        Ok(Some(end))
+                    }
+                    Server::Gone => archiver.archive_rest(None, &files).await.map_err(told),
+                }
+            })
+        };
+        Draining { files, work }
+    }
+}
+
+async fn close_segment(settings: &Live) -> Result<Server, String> {
+    let settings = settings.get();
+    let asked = on_the_server(&settings, async |server| {
+        if server.settings().await?.in_recovery {
+            return Ok(Server::Standby);
+        }
+        server.switch_wal().await.map(Server::Closed)
+    });
+    match asked.await {
+        Ok(server) => Ok(server),
+        Err(NoAnswer { silent: true, .. }) => Ok(Server::Gone),
+        // It is starting, or ending: it may write yet.
+        Err(NoAnswer { why, .. }) => Err(why),
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Plain values, whole whatever happened to who held them.
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal_bench::Bench;
+    use holdfast_repository::wal::sample::Fill;
+    use std::time::Duration;
+
+    async fn drained(orders: &Orders) -> Drain {
+        loop {
+            let drain = orders.drain().await;
+            if drain.done || drain.trouble.is_some() {
+                return drain;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn orders(bench: &Bench, more: &str) -> Orders {
+        let settings: Live = bench.settings_with("shop/orders", more).into();
+        Orders::new(settings.clone(), Arc::new(Archiver::new(settings)))
+    }
+
+    const ORDER: &str = "bootstrap: {order: {id: a1, pod: orders-0, wiped: [], systemIdentifier: '7', repository: main, target: {latest: {}}, action: Promote}}\n";
+
+    #[test]
+    fn only_the_order_of_the_settings_is_let_go() {
+        let bench = Bench::new();
+        let none = orders(&bench, "");
+        assert!(matches!(none.go("a1"), Err(OrderError::Busy(_))));
+        let orders = orders(&bench, ORDER);
+        assert_eq!(orders.let_go(), LetGo::default());
+        assert!(matches!(orders.go("a2"), Err(OrderError::Busy(_))));
+        assert_eq!(orders.let_go().order, None);
+        orders.go("a1").unwrap();
+        orders.go("a1").unwrap();
+        assert_eq!(orders.let_go().order.as_deref(), Some("a1"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_gone_leaves_everything_to_the_archive() {
+        let bench = Bench::new();
+        for number in 3..=4 {
+            bench.segment(1, number, Fill::Whole);
+        }
+        let first = orders(&bench, "");
+        // Where the last checkpoint would be, there is nothing.
+        let drain = drained(&first).await;
+        assert!(!drain.done);
+        let why = drain.trouble.unwrap();
+        assert!(why.contains("replay from the last checkpoint"), "{why}");
+        for number in 0..=2 {
+            bench.segment(1, number, Fill::Whole);
+        }
+        let drain = drained(&first).await;
+        assert!(drain.done, "{drain:?}");
+        assert!(bench.segment_object(1, 4).exists());
+    }
+}
