@@ -14,13 +14,14 @@ use crate::open::{self, ArchiveError, Create};
 use crate::origin::{OriginError, RestoreOrder};
 use crate::socket::RestoreAnswer;
 use bytes::Bytes;
-use decide::{Absence, Place, Question, Seen, Verdict};
-use futures::StreamExt;
+use decide::{Absence, Place, Question, Seen, Until, Verdict};
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use holdfast_postgres::{
-    ControlFile, Lineage, Lsn, SegmentSize, TimelineHistory, TimelineId, WalFileName, WalNameError,
+    ControlFile, Lineage, Lsn, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId,
+    WalFileName, WalNameError,
 };
-use holdfast_repository::wal::WalFile;
+use holdfast_repository::wal::{PartialSegment, WalFile};
 use holdfast_repository::{ArchiveId, ObjectError, OpenError, StoreError, WalStore};
 use std::collections::BTreeMap;
 use std::io;
@@ -108,7 +109,7 @@ enum Trouble {
     )]
     OtherDatabase {
         place: String,
-        ours: holdfast_postgres::SystemIdentifier,
+        ours: SystemIdentifier,
     },
     #[error("{0}")]
     Gap(String),
@@ -143,13 +144,21 @@ struct Found {
     body: BoxStream<'static, io::Result<Bytes>>,
 }
 
+/// What a file consists of, verified on its way.
+struct Content {
+    length: u64,
+    pieces: BoxStream<'static, Result<Bytes, ObjectError>>,
+    /// From here on it is zeros.
+    cut_at: Option<Lsn>,
+}
+
 /// What recovery reads from, and along which line.
 struct Sources<'a> {
     settings: &'a Arc<Settings>,
     control: ControlFile,
     order: Option<RestoreOrder>,
-    /// Whether a server that starts here replays what it is given.
-    recovers: bool,
+    /// Why and how a server that starts here replays what it is given.
+    recovery: Recovery,
     /// Repositories, the archive's name in them, and whether absence must be proven there.
     places: Vec<(&'a Repository, String, bool)>,
 }
@@ -344,7 +353,7 @@ impl Inner {
         };
         let cut_at = match name {
             // pg_rewind reads its target's own branch, which must be as it was written.
-            WalFileName::Segment(_) if !sources.recovers => Some(None),
+            WalFileName::Segment(_) if sources.recovery == Recovery::None => Some(None),
             WalFileName::Segment(segment) => match question.place(segment) {
                 Place::On { cut_at } => Some(cut_at),
                 Place::BeyondEnd | Place::BeforeItsTimeline | Place::OffLineage => None,
@@ -354,11 +363,13 @@ impl Inner {
         };
         let mut unknown = trouble;
         if let Some(cut_at) = cut_at {
-            match find(&stores, name).await {
-                Ok(Some(file)) => {
-                    return Ok(Some(
-                        self.serve(&sources, name, file, cut_at, slot, size).await?,
-                    ));
+            match look_for(&stores, &question, sources.recovery, cut_at).await {
+                Ok(Some(content)) => {
+                    if let (WalFileName::History(_), None) = (name, &sources.order) {
+                        let system = sources.control.system_identifier;
+                        return Ok(Some(self.remember(system, name, content).await?));
+                    }
+                    return Ok(Some(serve(content, slot, size)));
                 }
                 Ok(None) => {}
                 Err(e) => unknown = unknown.or(Some(e)),
@@ -386,7 +397,7 @@ impl Inner {
         name: WalFileName,
     ) -> Result<Sources<'a>, Trouble> {
         let control = data_directory::control_file(&self.data_directory)?;
-        let recovers = data_directory::recovery(&self.data_directory) != Recovery::None;
+        let recovery = data_directory::recovery(&self.data_directory);
         let signal = self.data_directory.join("recovery.signal");
         let recovering = match signal.try_exists() {
             Ok(there) => there,
@@ -399,7 +410,7 @@ impl Inner {
             _ if recovering => RestoreOrder::read(&self.data_directory)?,
             // A copy that is just being promoted has no signal file any more, and its own archive may not exist yet:
             // what it descends from is its source's still.
-            WalFileName::History(timeline) if !recovers => {
+            WalFileName::History(timeline) if recovery == Recovery::None => {
                 RestoreOrder::read(&self.data_directory)?
                     .filter(|order| order.lineage().span(timeline).is_some())
             }
@@ -425,7 +436,7 @@ impl Inner {
             settings,
             control,
             order,
-            recovers,
+            recovery,
             places,
         })
     }
@@ -553,43 +564,45 @@ impl Inner {
         Ok((decide::lineage(asked, stands_on, &histories), None))
     }
 
-    async fn serve(
+    /// Serves a history file, and keeps it in mind.
+    async fn remember(
         &self,
-        sources: &Sources<'_>,
+        system: SystemIdentifier,
         name: WalFileName,
-        file: WalFile,
-        cut_at: Option<Lsn>,
-        slot: OwnedSemaphorePermit,
-        size: SegmentSize,
+        Content {
+            length, mut pieces, ..
+        }: Content,
     ) -> Result<Found, Trouble> {
-        let length = file.length();
-        let mut pieces = file.into_pieces();
-        if let (WalFileName::History(_), None) = (name, &sources.order) {
-            let mut content = Vec::new();
-            while let Some(piece) = pieces.next().await? {
-                content.extend_from_slice(&piece);
-            }
-            self.known
-                .put(sources.control.system_identifier, name, &content);
-            let body = futures::stream::iter([Ok(Bytes::from(content))]).boxed();
-            return Ok(Found { length, body });
+        let mut content = Vec::new();
+        while let Some(piece) = pieces.try_next().await? {
+            content.extend_from_slice(&piece);
         }
-        let keep = cut_at.map_or(u64::MAX, |lsn| u64::from(lsn.segment_offset(size)));
-        let body = futures::stream::try_unfold(
-            (pieces, 0u64, slot),
-            move |(mut pieces, at, slot)| async move {
-                let Some(piece) = pieces.next().await.map_err(io::Error::other)? else {
-                    return Ok(None);
-                };
-                let next = at + piece.len() as u64;
-                Ok::<_, io::Error>(Some((cut(piece, at, keep), (pieces, next, slot))))
-            },
-        );
-        Ok(Found {
-            length,
-            body: body.boxed(),
-        })
+        self.known.put(system, name, &content);
+        let body = futures::stream::iter([Ok(Bytes::from(content))]).boxed();
+        Ok(Found { length, body })
     }
+}
+
+/// The slot is held until the end.
+fn serve(content: Content, slot: OwnedSemaphorePermit, size: SegmentSize) -> Found {
+    let Content {
+        length,
+        pieces,
+        cut_at,
+    } = content;
+    let keep = cut_at.map_or(u64::MAX, |lsn| u64::from(lsn.segment_offset(size)));
+    let body = futures::stream::try_unfold(
+        (pieces, 0u64, slot),
+        move |(mut pieces, at, slot)| async move {
+            let Some(piece) = pieces.try_next().await.map_err(io::Error::other)? else {
+                return Ok(None);
+            };
+            let next = at + piece.len() as u64;
+            Ok::<_, io::Error>(Some((cut(piece, at, keep), (pieces, next, slot))))
+        },
+    );
+    let body = body.boxed();
+    Found { length, body }
 }
 
 /// History files for which Postgres needs no archive. Timeline 1 has none, ever; and once its signal files are gone, at
@@ -617,6 +630,33 @@ fn cut(piece: Bytes, at: u64, keep: u64) -> Bytes {
     zeroed.into()
 }
 
+/// The file; else what is stored of it, where that is all that recovery reads.
+async fn look_for(
+    stores: &[WalStore],
+    question: &Question<'_>,
+    recovery: Recovery,
+    cut_at: Option<Lsn>,
+) -> Result<Option<Content>, Trouble> {
+    if let Some(file) = find(stores, question.name).await? {
+        let length = file.length();
+        let pieces = file.into_pieces().into_stream();
+        return Ok(Some(Content {
+            length,
+            pieces,
+            cut_at,
+        }));
+    }
+    let Some(until) = question.ends_within(recovery, cut_at) else {
+        return Ok(None);
+    };
+    let part = find_part(stores, until).await?;
+    Ok(part.map(|part| Content {
+        length: part.length(),
+        pieces: part.into_stream(),
+        cut_at: Some(until.end),
+    }))
+}
+
 /// The first good one. None: every one says that it has no such object.
 async fn find(stores: &[WalStore], name: WalFileName) -> Result<Option<WalFile>, Trouble> {
     let mut trouble = None;
@@ -626,6 +666,25 @@ async fn find(stores: &[WalStore], name: WalFileName) -> Result<Option<WalFile>,
             Err(e) if e.is_not_found() => {}
             Err(e) => {
                 tracing::warn!(%name, error = %e, "not read");
+                trouble = Some(Trouble::from(e));
+            }
+        }
+    }
+    trouble.map_or(Ok(None), Err)
+}
+
+/// The first that reaches to the end. None: what there is does not.
+async fn find_part(stores: &[WalStore], wanted: Until) -> Result<Option<PartialSegment>, Trouble> {
+    let mut trouble = None;
+    for store in stores {
+        match store.part(wanted.segment).await {
+            Ok(part) => {
+                if let Some(part) = part.filter(|part| part.end() >= wanted.end) {
+                    return Ok(Some(part));
+                }
+            }
+            Err(e) => {
+                tracing::warn!(segment = %wanted.segment, error = %e, "its parts were not read");
                 trouble = Some(Trouble::from(e));
             }
         }

@@ -225,7 +225,7 @@ impl Verification {
             backups: &backups,
             newest: &newest,
             whole: wanted.is_none(),
-            going: &announced.wal,
+            going: &announced,
         };
         let bad_segments = self.wal(wal, &needed).await?;
         for facts in backups {

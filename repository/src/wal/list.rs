@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 use holdfast_postgres::{
     Lineage, SegmentName, SegmentNumber, TimelineHistory, TimelineId, WalFileName,
 };
+use std::collections::BTreeSet;
 
 impl WalStore {
     /// Every timeline that has a history file, and where it came from, oldest first.
@@ -38,18 +39,14 @@ impl WalStore {
         Ok(timelines)
     }
 
-    /// Every timeline that has a whole segment (or anything else in its folder), oldest first.
+    /// Every timeline that has a whole segment or a part (or anything else in its folders), oldest first.
     pub async fn timelines(&self) -> Result<Vec<TimelineId>, StoreError> {
-        let folders = self
-            .archive
-            .store()
-            .list_folders(&layout::wal(self.system))
-            .await?;
-        Ok(folders
-            .iter()
-            .filter_map(|f| hex_word(f))
-            .map(TimelineId)
-            .collect())
+        let mut timelines = BTreeSet::new();
+        for folder in [layout::wal(self.system), layout::parts(self.system)] {
+            let folders = self.archive.store().list_folders(&folder).await?;
+            timelines.extend(folders.iter().filter_map(|f| hex_word(f)).map(TimelineId));
+        }
+        Ok(timelines.into_iter().collect())
     }
 
     /// The whole segments of a timeline, sorted.

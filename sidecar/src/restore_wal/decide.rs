@@ -1,5 +1,6 @@
 //! What `RESTORE` is answered, decided from what was seen.
 
+use crate::data_directory::Recovery;
 use holdfast_postgres::{
     Lineage, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
 };
@@ -28,6 +29,14 @@ pub(super) enum Place {
         /// The switch point.
         cut_at: Option<Lsn>,
     },
+}
+
+/// How far recovery reads in the segment where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Until {
+    pub(super) segment: SegmentName,
+    /// Nothing from here on is replayed.
+    pub(super) end: Lsn,
 }
 
 /// What was seen in the repositories.
@@ -86,6 +95,20 @@ impl Question<'_> {
                 _ => Place::On { cut_at: None },
             }
         }
+    }
+
+    /// Whether what is asked for may be answered from parts of an unfinished segment, and up to where: for an archive
+    /// recovery whose order ends within that segment. Anybody else would take the end of a part for the end of the WAL.
+    pub(super) fn ends_within(&self, recovery: Recovery, cut_at: Option<Lsn>) -> Option<Until> {
+        let (WalFileName::Segment(segment), Recovery::Archive, Some(end)) =
+            (self.name, recovery, self.end)
+        else {
+            return None;
+        };
+        let number = segment.number(self.size).ok()?;
+        let within = number.start(self.size) < end && end < number.end(self.size);
+        let end = cut_at.map_or(end, |switch| switch.min(end));
+        within.then_some(Until { segment, end })
     }
 
     /// The verdict where no object is to be served.
@@ -243,6 +266,62 @@ mod tests {
                 question.place(name),
                 expected,
                 "{timeline} {number} {end:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_recovery_that_ends_within_a_segment_may_have_parts_of_it() {
+        use Recovery::{Archive, None as Rewind, Standby};
+        let line = line();
+        for (recovery, name, end, cut_at, expected) in [
+            (
+                Archive,
+                segment(4, 9),
+                Some(0x980_0000),
+                None,
+                Some(0x980_0000),
+            ),
+            (
+                Archive,
+                segment(1, 3),
+                Some(0x3A0_0000),
+                Some(0x380_0000),
+                Some(0x380_0000),
+            ),
+            (
+                Archive,
+                segment(1, 3),
+                Some(0x360_0000),
+                Some(0x380_0000),
+                Some(0x360_0000),
+            ),
+            (Standby, segment(4, 9), Some(0x980_0000), None, None),
+            (Rewind, segment(4, 9), Some(0x980_0000), None, None),
+            // No order, and orders that end elsewhere: where the segment begins, where it ends, later.
+            (Archive, segment(4, 9), None, None, None),
+            (Archive, segment(4, 9), Some(0x900_0000), None, None),
+            (Archive, segment(4, 9), Some(0xA00_0000), None, None),
+            (Archive, segment(4, 8), Some(0x980_0000), None, None),
+            (
+                Archive,
+                WalFileName::History(TimelineId(4)),
+                Some(0x980_0000),
+                None,
+                None,
+            ),
+        ] {
+            let question = Question {
+                name,
+                size: SIZE,
+                lineage: &line,
+                end: end.map(Lsn),
+            };
+            let until = question.ends_within(recovery, cut_at.map(Lsn));
+            assert_eq!(
+                until.map(|until| until.end),
+                expected.map(Lsn),
+                "{recovery:?} {name} {end:?}"
             );
         }
     }

@@ -3,6 +3,7 @@ use crate::archive::Archiver;
 use crate::origin::RESTORE_FILE;
 use crate::wal_bench::{Bench, IN_RECOVERY, SYSTEM};
 use futures::TryStreamExt;
+use holdfast_repository::Compression;
 use holdfast_repository::wal::sample::Fill;
 use std::fs;
 
@@ -296,6 +297,119 @@ async fn an_order_says_where_and_how_far() {
             A::Found(bench.content(1, past, Fill::Whole))
         );
     }
+}
+
+/// Stores what there is of an unfinished segment, as a part.
+async fn store_part(bench: &Bench, timeline: u32, number: u64, pages: usize) {
+    let (_, archive) = open::first(&bench.settings(), Create::Never).await.unwrap();
+    let wal = WalStore::new(archive, SYSTEM, bench.cluster.segment_size, 17);
+    let (_, path) = bench.segment(timeline, number, Fill::Pages(pages));
+    let path = bench.data().join(path);
+    let file = Arc::new(fs::File::open(&path).unwrap());
+    let name = bench.name(timeline, number);
+    wal.put_part(name, file, Compression::Zstd(1))
+        .await
+        .unwrap();
+    fs::remove_file(path).unwrap();
+}
+
+/// What begins so and is zeros from there on.
+fn until(mut content: Vec<u8>, end: usize) -> A {
+    content[end..].fill(0);
+    A::Found(content)
+}
+
+#[tokio::test]
+async fn a_part_is_for_the_recovery_that_ends_within_it() {
+    let (bench, restorer) = archived(&[3]).await;
+    store_part(&bench, 2, 4, 5).await;
+    let (_, source) = open::first(&bench.settings(), Create::Never).await.unwrap();
+    let history = TimelineHistory::parse(TimelineId(2), b"1\t0/380000\tx\n").unwrap();
+    let file = bench.data().join(RESTORE_FILE);
+    let order = |end: u64| {
+        let lineage = Lineage::from(&history);
+        let (repository, archive) = ("main".into(), "shop/orders".into());
+        let order = RestoreOrder::new(repository, archive, source.id(), SYSTEM, &lineage, Lsn(end));
+        fs::write(&file, order.to_json()).unwrap();
+    };
+    let name = bench.name(2, 4).to_string();
+    let stored = || bench.content(2, 4, Fill::Pages(5));
+    // Without an order it is the end of the WAL.
+    assert_eq!(ask(&restorer, &name).await, A::Absent);
+    for (end, pages) in [(0x40_A000, 5), (0x40_4000, 2), (0x40_0001, 0)] {
+        order(end);
+        let expected = until(stored(), if pages == 0 { 1 } else { pages * 8192 });
+        assert!(ask(&restorer, &name).await == expected, "{end:X}");
+    }
+    order(0x40_0000);
+    assert_eq!(ask(&restorer, &name).await, A::Absent);
+    // One that reaches farther than the part, and one that ends in a later segment.
+    for end in [0x40_A001, 0x50_0000, 0x50_0001] {
+        order(end);
+        let answer = ask(&restorer, &name).await;
+        assert!(
+            matches!(&answer, A::Trouble(why) if why.contains("when the restore began")),
+            "{end:X}: {answer:?}"
+        );
+    }
+    order(0x40_A000);
+    // A standby goes on after the end of a part, and whoever recovers nothing takes it for the segment.
+    let standby = bench.data().join("standby.signal");
+    fs::write(&standby, "").unwrap();
+    assert!(matches!(ask(&restorer, &name).await, A::Trouble(_)));
+    fs::remove_file(bench.data().join("recovery.signal")).unwrap();
+    assert_eq!(ask(&restorer, &name).await, A::Absent);
+    fs::remove_file(standby).unwrap();
+    assert_eq!(ask(&restorer, &name).await, A::Absent);
+    fs::write(bench.data().join("recovery.signal"), "").unwrap();
+    assert!(ask(&restorer, &name).await == until(stored(), 5 * 8192));
+    // Damage is trouble, and a whole segment makes up for it.
+    let folder = bench.object(&format!("parts/00000002/{name}"));
+    let part = fs::read_dir(folder)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut bytes = fs::read(&part).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&part, bytes).unwrap();
+    let answer = ask(&restorer, &name).await;
+    assert!(
+        matches!(&answer, A::Trouble(why) if why.contains("damaged")),
+        "{answer:?}"
+    );
+    let archiver = Archiver::new(bench.settings());
+    bench.control(2, IN_RECOVERY);
+    let (name, path) = bench.segment(2, 4, Fill::Whole);
+    archiver.archive(&name, &path).await.unwrap();
+    assert!(ask(&restorer, &name).await == A::Found(bench.content(2, 4, Fill::Whole)));
+}
+
+#[tokio::test]
+async fn of_a_parents_part_nothing_past_the_switch_point_is_served() {
+    let (bench, restorer) = archived(&[]).await;
+    fs::remove_file(bench.segment_object(1, 3)).unwrap();
+    // The switch point lies at 0x80000 in segment 3: after 64 pages.
+    store_part(&bench, 1, 3, 70).await;
+    let (_, source) = open::first(&bench.settings(), Create::Never).await.unwrap();
+    let history = TimelineHistory::parse(TimelineId(2), b"1\t0/380000\tx\n").unwrap();
+    let lineage = Lineage::from(&history);
+    let order = RestoreOrder::new(
+        "main".into(),
+        "shop/orders".into(),
+        source.id(),
+        SYSTEM,
+        &lineage,
+        Lsn(0x38_0000),
+    );
+    fs::write(bench.data().join(RESTORE_FILE), order.to_json()).unwrap();
+    let answer = ask(&restorer, &bench.name(1, 3).to_string()).await;
+    assert!(answer == until(bench.content(1, 3, Fill::Whole), 0x80000));
+    // Nothing of the child is needed.
+    let child = bench.name(2, 3).to_string();
+    assert_eq!(ask(&restorer, &child).await, A::Absent);
 }
 
 #[tokio::test]

@@ -9,8 +9,9 @@ use holdfast_postgres::{
 use holdfast_repository::backup::BackupId;
 use holdfast_repository::catalogue::Runs;
 use holdfast_repository::facts::BackupFacts;
+use holdfast_repository::retention::Doomed;
 use holdfast_repository::wal::WalStore;
-use holdfast_repository::{expiry, layout};
+use holdfast_repository::{ObjectError, expiry, layout};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What decides which WAL is read.
@@ -22,12 +23,12 @@ pub(super) struct Needed<'a> {
     /// All backups are verified, so all their WAL is.
     pub(super) whole: bool,
     /// What is announced to go is not looked at.
-    pub(super) going: &'a BTreeMap<TimelineId, Runs>,
+    pub(super) going: &'a Doomed,
 }
 
 impl Verification {
     /// Reads the WAL that restores of these backups would use: on each one's timeline and on those that came after it,
-    /// from its start on; and every history file.
+    /// from its start on, parts of unfinished segments too; and every history file.
     pub(super) async fn wal(
         &mut self,
         wal: &WalStore,
@@ -85,13 +86,20 @@ impl Verification {
                 .segments(timeline)
                 .await
                 .map_err(|e| could_not(&e.into()))?;
-            if let Some(going) = going.get(&timeline) {
-                listed.retain(|segment| going.holding(*segment).is_none());
-            }
+            let goes = |segments: &BTreeMap<TimelineId, Runs>, number| {
+                let segments = segments.get(&timeline);
+                segments.is_some_and(|segments| segments.holding(number).is_some())
+            };
+            listed.retain(|number| !goes(&going.wal, *number));
+            let parts = wal.parts(timeline).await;
+            let mut parts = parts.map_err(|e| could_not(&e.into()))?;
+            parts.retain(|number, _| {
+                listed.binary_search(number).is_err() && !goes(&going.parts, *number)
+            });
             let from = if whole { first } else { from };
             let without_hole = onward.iter().filter(|b| b.timeline <= timeline);
             let without_hole = without_hole.map(|b| b.start).min();
-            for missing in holes(&listed, timeline, backups, without_hole, size) {
+            for missing in holes(&listed, &parts, timeline, backups, without_hole, size) {
                 let name = SegmentName::new(timeline, missing, size);
                 results.insert(name, VerifyResult::Damaged);
                 let reason =
@@ -104,21 +112,34 @@ impl Verification {
             }
             for number in listed.into_iter().filter(|n| *n >= from.segment(size)) {
                 let name = SegmentName::new(timeline, number, size);
-                let result = match wal.visit(name, |_| {}).await {
-                    Ok(()) => VerifyResult::Good,
-                    Err(e) if e.is_damage() || e.is_not_found() => {
-                        self.damage(&layout::segment(wal.system(), name), None, &e);
-                        VerifyResult::Damaged
-                    }
-                    Err(e) => {
-                        self.unknown.push(e.to_string());
-                        VerifyResult::Unknown
-                    }
-                };
+                let read = wal.visit(name, |_| {}).await;
+                let result = self.read(&layout::segment(wal.system(), name), read);
                 results.insert(name, result);
+            }
+            for (number, _) in parts.range(from.segment(size)..) {
+                let name = SegmentName::new(timeline, *number, size);
+                let read = read_part(wal, name).await;
+                let result = self.read(&layout::parts_of(wal.system(), name), read);
+                // One that is missing as a whole stays so.
+                results.entry(name).or_insert(result);
             }
         }
         Ok(results)
+    }
+
+    /// What came of reading something.
+    fn read(&mut self, object: &str, read: Result<(), ObjectError>) -> VerifyResult {
+        match read {
+            Ok(()) => VerifyResult::Good,
+            Err(e) if e.is_damage() || e.is_not_found() => {
+                self.damage(object, None, &e);
+                VerifyResult::Damaged
+            }
+            Err(e) => {
+                self.unknown.push(e.to_string());
+                VerifyResult::Unknown
+            }
+        }
     }
 
     /// Those that stay with all later WAL. Where one is kept for ever beyond its time, only that between its start and
@@ -149,15 +170,30 @@ impl Verification {
     }
 }
 
-/// What is missing of a timeline: between its segments, from `without_hole` on, and what its backups need. Pure.
+/// Reads all that is stored of an unfinished segment. That it went since it was listed is no damage.
+async fn read_part(wal: &WalStore, name: SegmentName) -> Result<(), ObjectError> {
+    if let Some(mut part) = wal.part(name).await? {
+        while part.next().await?.is_some() {}
+    }
+    Ok(())
+}
+
+/// What is missing of a timeline: between its segments, from `without_hole` on, and what its backups need. Of `parts`,
+/// the segments that are not whole and how far each is stored, a backup needs no more than to its stop. Pure.
 fn holes(
     listed: &[SegmentNumber],
+    parts: &BTreeMap<SegmentNumber, u32>,
     timeline: TimelineId,
     backups: &[BackupFacts],
     without_hole: Option<Lsn>,
     size: SegmentSize,
 ) -> Vec<SegmentNumber> {
     let there: BTreeSet<u64> = listed.iter().map(|n| n.0).collect();
+    let reaches = |number: u64, stop: Lsn| {
+        let number = SegmentNumber(number);
+        let stored = parts.get(&number).copied().unwrap_or(0);
+        number.start(size).0.saturating_add(u64::from(stored)) >= stop.0
+    };
     let mut missing = BTreeSet::new();
     let from = without_hole.map_or(u64::MAX, |lsn| lsn.segment(size).0);
     for (a, b) in there.range(from..).zip(there.range(from..).skip(1)) {
@@ -169,7 +205,7 @@ fn holes(
             facts
                 .segments()
                 .map(|n| n.0)
-                .filter(|n| !there.contains(n))
+                .filter(|n| !there.contains(n) && !reaches(*n, facts.stop))
                 .take(10_000),
         );
     }
@@ -195,10 +231,59 @@ mod tests {
         ] {
             let from = from.map(|n| SegmentNumber(n).start(size));
             assert_eq!(
-                holes(&numbers(listed), TimelineId(1), &[], from, size),
+                holes(
+                    &numbers(listed),
+                    &BTreeMap::new(),
+                    TimelineId(1),
+                    &[],
+                    from,
+                    size
+                ),
                 numbers(want),
                 "{listed:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_part_is_enough_for_a_backup_that_stops_within_it() {
+        let size = SegmentSize::new(16 << 20).unwrap();
+        let facts = BackupFacts {
+            id: "a".into(),
+            system: SystemIdentifier(7),
+            timeline: TimelineId(1),
+            start: Lsn(0x200_0028),
+            stop: Lsn(0x400_1000),
+            start_time: jiff::Timestamp::UNIX_EPOCH,
+            stop_time: jiff::Timestamp::UNIX_EPOCH,
+            postgres_major: 17,
+            segment_size: size,
+            from_standby: false,
+            database_bytes: 0,
+            stored_bytes: 0,
+            files: 0,
+            data_checksums: true,
+            page_errors: 0,
+            tablespaces: vec![],
+            settings: Default::default(),
+        };
+        for (listed, part, want) in [
+            (&[2, 3, 4][..], None, &[][..]),
+            (&[2, 3], None, &[4]),
+            (&[2, 3], Some((4, 0x1000)), &[]),
+            (&[2, 3], Some((4, 0xFFF)), &[4]),
+            // It is no whole segment.
+            (&[2, 4], Some((3, 0x1000)), &[3]),
+            (&[2, 3, 5], Some((4, 0x1000)), &[4]),
+        ] {
+            let numbers =
+                |list: &[u64]| list.iter().copied().map(SegmentNumber).collect::<Vec<_>>();
+            let parts = part.map(|(number, end)| (SegmentNumber(number), end));
+            let parts = parts.into_iter().collect();
+            let from = Some(facts.start);
+            let backups = std::slice::from_ref(&facts);
+            let found = holes(&numbers(listed), &parts, TimelineId(1), backups, from, size);
+            assert_eq!(found, numbers(want), "{listed:?} {part:?}");
         }
     }
 }

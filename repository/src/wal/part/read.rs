@@ -6,13 +6,13 @@ use super::object;
 use crate::blocking::blocking;
 use crate::layout;
 use crate::object::ObjectError;
-use crate::store::LARGEST_WHOLE_OBJECT;
+use crate::store::{LARGEST_WHOLE_OBJECT, StoreError};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use holdfast_postgres::wal::{SegmentIndex, SegmentScanner};
-use holdfast_postgres::{Lsn, SegmentName};
-use std::collections::VecDeque;
+use holdfast_postgres::{Lsn, SegmentName, SegmentNumber, TimelineId};
+use std::collections::{BTreeMap, VecDeque};
 
 /// What is stored of an unfinished segment, from its first byte on and without a hole.
 #[derive(Debug)]
@@ -58,6 +58,32 @@ impl WalStore {
         };
         partial.fetch().await?;
         Ok(Some(partial))
+    }
+}
+
+impl WalStore {
+    /// The segments of a timeline of which there are parts, whole or not, and where [`WalStore::part`] ends: an offset
+    /// in the segment, in bytes.
+    pub async fn parts(
+        &self,
+        timeline: TimelineId,
+    ) -> Result<BTreeMap<SegmentNumber, u32>, StoreError> {
+        let folder = layout::parts_of_timeline(self.system, timeline);
+        let mut names: BTreeMap<SegmentNumber, Vec<PartName>> = BTreeMap::new();
+        let mut listing = self.archive.store().list(&folder);
+        while let Some(object) = listing.try_next().await? {
+            let name = PartName::parse(self.system, self.segment_size, &object.key);
+            if let Some(name) = name
+                && let Ok(number) = name.segment.number(self.segment_size)
+            {
+                names.entry(number).or_default().push(name);
+            }
+        }
+        let end = |names: Vec<PartName>| longest_run(&names).last().map(|last| last.to);
+        Ok(names
+            .into_iter()
+            .filter_map(|(number, names)| Some((number, end(names)?)))
+            .collect())
     }
 }
 
