@@ -17,6 +17,7 @@ mod recovery;
 mod reference;
 mod render;
 mod repository;
+mod restore;
 #[cfg(any(test, feature = "rules"))]
 pub mod rules;
 mod scheduled_backup;
@@ -34,6 +35,9 @@ pub use reference::{ArchiveReference, SecretKeyReference, SecretReference};
 pub use render::{all, files};
 pub use repository::{
     AccessMode, Credentials, Encryption, Repository, RepositorySpec, RepositoryStatus, S3,
+};
+pub use restore::{
+    InPlace, OtherReplicas, Restore, RestoreAction, RestoreDestination, RestoreSource, RestoreSpec,
 };
 pub use scheduled_backup::{
     BackupTemplate, BackupTemplateMetadata, BackupTemplateSpec, ScheduledBackup,

@@ -4,6 +4,11 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) const IS_NAMESPACE: &str = "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')";
+pub(crate) const NO_NAMESPACE: &str = "write a namespace's name: small letters, digits and '-'";
+pub(crate) const IS_ARCHIVE: &str = "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')";
+pub(crate) const NO_ARCHIVE: &str = "write an Archive's name: small letters, digits, '-' and '.'";
+
 /// An archive in a repository: that of a database that may be gone, with all its objects.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -14,13 +19,11 @@ pub struct RecoverySource {
     /// The namespace of the Archive as it was named when it was archived: a folder of the repository. It need not exist
     /// in this cluster.
     #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
-        .message("write a namespace's name: small letters, digits and '-'"))]
+    #[x_kube(validation = Rule::new(IS_NAMESPACE).message(NO_NAMESPACE))]
     pub namespace: String,
     /// The name of that Archive: the folder below.
     #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')")
-        .message("write an Archive's name: small letters, digits, '-' and '.'"))]
+    #[x_kube(validation = Rule::new(IS_ARCHIVE).message(NO_ARCHIVE))]
     pub archive: String,
 }
 

@@ -1,7 +1,7 @@
 //! The files of `crds/`.
 
 use crate::schema::rewrite;
-use crate::{Archive, Backup, Repository, ScheduledBackup};
+use crate::{Archive, Backup, Repository, Restore, ScheduledBackup};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
@@ -12,6 +12,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         Archive::crd(),
         Backup::crd(),
         ScheduledBackup::crd(),
+        Restore::crd(),
     ]
     .map(rewrite)
     .into()

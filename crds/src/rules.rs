@@ -7,11 +7,12 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     include_str!("rules/repository.yaml"),
     include_str!("rules/archive.yaml"),
     include_str!("rules/backup.yaml"),
     include_str!("rules/scheduled_backup.yaml"),
+    include_str!("rules/restore.yaml"),
 ];
 
 /// One thing to try.
@@ -94,7 +95,7 @@ fn merge(target: &mut Value, patch: &Value) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{Archive, Backup, Repository, ScheduledBackup};
+    use crate::{Archive, Backup, Repository, Restore, ScheduledBackup};
     use serde::Serialize;
     use serde::de::DeserializeOwned;
     use std::collections::BTreeSet;
@@ -112,6 +113,7 @@ mod tests {
             "Archive" => through::<Archive>(object),
             "Backup" => through::<Backup>(object),
             "ScheduledBackup" => through::<ScheduledBackup>(object),
+            "Restore" => through::<Restore>(object),
             other => panic!("{other}"),
         }
     }
@@ -171,6 +173,10 @@ mod tests {
                 r#"{"archiveRef": {"name": "a"}, "type": "Differential"}"#,
             ),
             ("ScheduledBackup", r#"{"archiveRef": {"name": "a"}}"#),
+            (
+                "Restore",
+                r#"{"source": {"archiveRef": {"name": "a"}}, "target": {"latest": {}}, "destination": {}}"#,
+            ),
         ];
         for (kind, spec) in bad {
             let spec: Value = serde_json::from_str(spec).unwrap();

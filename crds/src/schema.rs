@@ -13,6 +13,8 @@ pub mod limits {
     pub const BAD_PAGES: usize = 100;
     /// Repositories of an Archive, and so of a Backup.
     pub const REPOSITORIES: usize = 16;
+    /// `Restore.status.pods`.
+    pub const PODS: usize = 100;
     /// Conditions, of whatever they are.
     pub const CONDITIONS: usize = 32;
 }
@@ -23,6 +25,7 @@ const LISTS: &[(&str, usize, Option<&str>)] = &[
     ("badPages", limits::BAD_PAGES, None),
     ("conditions", limits::CONDITIONS, Some("type")),
     ("instances", limits::INSTANCES, None),
+    ("pods", limits::PODS, Some("name")),
     ("repositories", limits::REPOSITORIES, Some("name")),
 ];
 

@@ -492,13 +492,13 @@ impl Space {
         for words in [
             &[
                 "get",
-                "pods,archives,repositories,backups,scheduledbackups",
+                "pods,archives,repositories,backups,scheduledbackups,restores",
                 "-o",
                 "wide",
             ][..],
             &[
                 "get",
-                "archives,repositories,backups,scheduledbackups",
+                "archives,repositories,backups,scheduledbackups,restores",
                 "-o",
                 "yaml",
             ],

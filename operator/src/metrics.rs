@@ -19,7 +19,13 @@ use std::time::Duration;
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0, 15.0, 60.0];
 
 /// What people write, and may write in a shape that can't be read.
-const WRITTEN: [&str; 4] = ["Repository", "Archive", "Backup", "ScheduledBackup"];
+const WRITTEN: [&str; 5] = [
+    "Repository",
+    "Archive",
+    "Backup",
+    "ScheduledBackup",
+    "Restore",
+];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {

@@ -313,6 +313,7 @@ pub(crate) fn kind_word<K: Watched>() -> &'static str {
         "Repository" => "Repository",
         "Backup" => "Backup",
         "ScheduledBackup" => "ScheduledBackup",
+        "Restore" => "Restore",
         "Secret" => "Secret",
         "Pod" => "Pod",
         _ => "other",

@@ -256,6 +256,18 @@ pub struct RestoreDurations {
     pub replay_seconds: Option<f64>,
 }
 
+/// A pod that a restore in place concerns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct RestorePod {
+    /// Its name, which its successor has too.
+    pub name: String,
+    /// The pod that must be gone before anything is written. Left out where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+}
+
 /// `Restore.status`. Conditions: `Checked`, `Started`, `Restored`, `Complete`, `Failed`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -270,6 +282,12 @@ pub struct RestoreStatus {
     /// Only for a restore in place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order_id: Option<String>,
+    /// Of the database that is restored, in decimal digits. Only for a restore in place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_identifier: Option<String>,
+    /// The pods of a restore in place, the restored one first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<RestorePod>,
     /// Left out once it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressStatus>,

@@ -41,7 +41,13 @@ impl Cluster {
         let definitions = root().join("crds").display().to_string();
         let words = ["apply", "--server-side", "-f", definitions.as_str()];
         cluster.kubectl(&words, "").await?;
-        let kinds = ["repositories", "archives", "backups", "scheduledbackups"];
+        let kinds = [
+            "repositories",
+            "archives",
+            "backups",
+            "scheduledbackups",
+            "restores",
+        ];
         for kind in kinds {
             let definition = format!("crd/{kind}.holdfast.dev");
             let words = ["wait", "--for=condition=Established", &definition];

@@ -76,21 +76,29 @@ What the operator may do where archives are: in a ClusterRole, or in a Role of e
 {{- define "holdfast.rules" -}}
 # The resources themselves.
 - apiGroups: [holdfast.dev]
-  resources: [repositories, archives, backups, scheduledbackups]
+  resources: [repositories, archives, backups, scheduledbackups, restores]
   verbs: [get, list, watch]
 # Schedules and the catalogue make Backup objects, and remove those beyond the history limits; patch: the finalizer that
 # lets a running backup be ended before its object goes.
 - apiGroups: [holdfast.dev]
   resources: [backups]
   verbs: [create, patch, delete]
+# The finalizer that keeps a Restore until what was begun has ended.
+- apiGroups: [holdfast.dev]
+  resources: [restores]
+  verbs: [patch]
 # Only the operator writes status.
 - apiGroups: [holdfast.dev]
-  resources: [repositories/status, archives/status, backups/status, scheduledbackups/status]
+  resources: [repositories/status, archives/status, backups/status, scheduledbackups/status, restores/status]
   verbs: [patch]
-# The pods that carry the label, to reach their sidecars.
+# The pods that carry the label, to reach their sidecars; delete: a restore in place begins with new pods.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, delete]
+# What a restore in place is to be carried out on.
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [get]
 # Users' credentials and keys are fetched by name. The Secrets rendered for the pods of archives are written, and watched
 # by their label: rights know no labels, so list and watch can't be narrower here.
 - apiGroups: [""]

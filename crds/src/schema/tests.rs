@@ -168,7 +168,7 @@ fn conditions_are_a_map_by_type() {
         );
         seen += 1;
     }
-    assert_eq!(seen, 4);
+    assert_eq!(seen, 5);
 }
 
 #[test]

@@ -15,7 +15,13 @@ use kube::api::{
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
-const KINDS: [&str; 4] = ["repositories", "archives", "backups", "scheduledbackups"];
+const KINDS: [&str; 5] = [
+    "repositories",
+    "archives",
+    "backups",
+    "scheduledbackups",
+    "restores",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

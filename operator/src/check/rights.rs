@@ -69,6 +69,13 @@ const NEEDS: &[Need] = &[
     need(
         Place::Archives,
         GROUP,
+        "restores",
+        "",
+        &["get", "list", "watch", "patch"],
+    ),
+    need(
+        Place::Archives,
+        GROUP,
         "repositories/status",
         "",
         &["patch"],
@@ -82,7 +89,15 @@ const NEEDS: &[Need] = &[
         "",
         &["patch"],
     ),
-    need(Place::Archives, "", "pods", "", READ),
+    need(Place::Archives, GROUP, "restores/status", "", &["patch"]),
+    need(
+        Place::Archives,
+        "",
+        "pods",
+        "",
+        &["get", "list", "watch", "delete"],
+    ),
+    need(Place::Archives, "apps", "statefulsets", "", &["get"]),
     need(
         Place::Archives,
         "",

@@ -1,0 +1,169 @@
+//! `Restore`: a database brought back to a moment.
+
+use crate::recovery::{
+    IS_ARCHIVE, IS_NAMESPACE, NO_ARCHIVE, NO_NAMESPACE, RecoveryTarget, RepositoryReference,
+};
+use crate::reference::ArchiveReference;
+use holdfast_protocol::status::RestoreStatus;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is restored, to which moment, and where.
+#[derive(CustomResource, Debug, Clone, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "holdfast.dev",
+    version = "v1alpha1",
+    kind = "Restore",
+    shortname = "hfr",
+    category = "holdfast",
+    namespaced,
+    status = "RestoreStatus",
+    derive = "PartialEq",
+    doc = "Brings a database back to a moment. An order, carried out once: first it is checked that the moment can be reached, and only then anything is touched. Deleting it takes the order back as long as nothing was written; later it stays until the restore has ended. What has been restored stays.",
+    annotation("helm.sh/resource-policy", "keep"),
+    printcolumn(
+        name = "Archive",
+        type_ = "string",
+        json_path = ".spec.source.archiveRef.name"
+    ),
+    printcolumn(
+        name = "Target",
+        type_ = "string",
+        json_path = ".status.plan.target",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Percent",
+        type_ = "integer",
+        json_path = ".status.progress.percent"
+    ),
+    printcolumn(
+        name = "Checked",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Checked")].status"#
+    ),
+    printcolumn(
+        name = "Complete",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Complete")].status"#
+    ),
+    printcolumn(
+        name = "Failed",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Failed")].status"#
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[x_kube(
+    validation = Rule::new("self.source == oldSelf.source && self.target == oldSelf.target && self.action == oldSelf.action && self.destination == oldSelf.destination && self.force == oldSelf.force")
+        .message("only suspend of a Restore can change: make another Restore"),
+)]
+pub struct RestoreSpec {
+    /// Whose database. Can't change.
+    pub source: RestoreSource,
+    /// To which moment. Can't change.
+    pub target: RecoveryTarget,
+    /// What Postgres does at the target. Promote: it takes writes, on a new timeline. Pause: it stands still and can be
+    /// read, until pg_wal_replay_resume(). Default: Promote. Can't change.
+    #[serde(default)]
+    pub action: RestoreAction,
+    /// Where it is restored to. Can't change.
+    pub destination: RestoreDestination,
+    /// True: go on also where it can't be proven that all WAL of the present data directory is stored; what is not is
+    /// lost. Default: false. Can't change.
+    #[serde(default)]
+    pub force: bool,
+    /// True: it is checked and planned, and nothing is restored until it is false. Default: false. Can change.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// Whose database: exactly one of archiveRef, and repositoryRef with namespace and archive.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.archiveRef) != (has(self.repositoryRef) || has(self.namespace) || has(self.archive)) && has(self.repositoryRef) == has(self.namespace) && has(self.repositoryRef) == has(self.archive)")
+        .message("a source is exactly one of archiveRef, and repositoryRef with namespace and archive"),
+)]
+pub struct RestoreSource {
+    /// An Archive in this namespace. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_ref: Option<ArchiveReference>,
+    /// A Repository in this namespace, for an archive that has no Archive here. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository_ref: Option<RepositoryReference>,
+    /// The namespace of the Archive as it was named when it was archived: a folder of the repository. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new(IS_NAMESPACE).message(NO_NAMESPACE))]
+    pub namespace: Option<String>,
+    /// The name of that Archive: the folder below. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new(IS_ARCHIVE).message(NO_ARCHIVE))]
+    pub archive: Option<String>,
+}
+
+/// What Postgres does at the target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum RestoreAction {
+    /// Takes writes.
+    #[default]
+    Promote,
+    /// Stands still.
+    Pause,
+}
+
+impl RestoreAction {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Promote => "Promote",
+            Self::Pause => "Pause",
+        }
+    }
+}
+
+/// Where to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreDestination {
+    /// In place: into the volume that the database has. Its pods are deleted and come back restored; nothing is scaled
+    /// and no other object changes.
+    pub stateful_set: InPlace,
+}
+
+/// A StatefulSet whose pods carry the label of the source's Archive.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InPlace {
+    /// The StatefulSet's name, in this namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The number of the pod that is restored, such as 0 for orders-db-0. Default: that of the only replica; with
+    /// several it must be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub primary_ordinal: Option<i32>,
+    /// What becomes of the others where there are several replicas. Refuse: nothing, the Restore is refused. Wipe:
+    /// their data directories are emptied, and an init container of the pods has to clone them from the primary again.
+    /// Default: Refuse.
+    #[serde(default)]
+    pub other_replicas: OtherReplicas,
+}
+
+/// What becomes of the replicas that are not restored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum OtherReplicas {
+    /// There may be none.
+    #[default]
+    Refuse,
+    /// They are emptied.
+    Wipe,
+}
