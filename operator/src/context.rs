@@ -11,11 +11,12 @@ use crate::names::{
     ARCHIVE_LABEL, GENERATION_ANNOTATION, Key, MANAGED_BY, MANAGED_BY_LABEL, SYSTEM_ANNOTATION,
 };
 use crate::objects::{Objects, Watches};
+use crate::restore::archive_of;
 use crate::secrets::UserSecrets;
 use crate::sidecar_client::SidecarClient;
 use crate::status::StatusWriter;
-use holdfast_crds::{Archive, Backup, Repository, ScheduledBackup};
-use holdfast_protocol::status::BackupStatus;
+use holdfast_crds::{Archive, Backup, Repository, Restore, ScheduledBackup};
+use holdfast_protocol::status::{BackupStatus, RestoreStatus};
 use holdfast_repository::owner::InstallationId;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::Api;
@@ -77,6 +78,8 @@ pub struct Wakers {
     pub backups: Waker,
     /// Of ScheduledBackups.
     pub schedules: Waker,
+    /// Of Restores.
+    pub restores: Waker,
     /// Of the upkeep of what Archives have stored.
     pub upkeep: Waker,
     /// Of rendered Secrets that may have no Archive any more, by the Archive's key.
@@ -94,6 +97,8 @@ pub struct WatchedObjects {
     pub backups: Objects<Backup>,
     /// All ScheduledBackups.
     pub schedules: Objects<ScheduledBackup>,
+    /// All Restores.
+    pub restores: Objects<Restore>,
     /// The pods with our label.
     pub pods: Objects<WatchedPod>,
     /// The Secrets that we rendered.
@@ -124,6 +129,8 @@ pub struct Context {
     pub wakers: Wakers,
     /// Of Backups, whose status two controllers write.
     pub backup_status: StatusWriter<BackupStatus>,
+    /// Of Restores, whose status two controllers read.
+    pub restore_status: StatusWriter<RestoreStatus>,
     /// What the sidecars said last.
     pub reports: Reports,
     /// What the archives hold, as far as it was read.
@@ -190,6 +197,7 @@ impl Context {
             sidecars: SidecarClient::new(authority.subscribe(), metrics.clone()),
             secrets: UserSecrets::new(client.clone()),
             backup_status: StatusWriter::new(client.clone(), metrics.clone(), events.clone()),
+            restore_status: StatusWriter::new(client.clone(), metrics.clone(), events.clone()),
             reports: Reports::default(),
             stored: StoredArchives::default(),
             client,
@@ -208,6 +216,7 @@ impl Context {
             archives,
             backups,
             schedules,
+            restores,
             pods,
             rendered,
         } = &context.watched;
@@ -216,6 +225,7 @@ impl Context {
             archives.ready(),
             backups.ready(),
             schedules.ready(),
+            restores.ready(),
             pods.ready(),
             rendered.ready(),
         );
@@ -260,6 +270,18 @@ fn watch(watches: &Watches<'_>, wakers: &Wakers) -> WatchedObjects {
         move |schedule: &ScheduledBackup| {
             if let Some(key) = Key::of(schedule) {
                 wakers.schedules.wake(key);
+            }
+        }
+    });
+    let restores = watches.begin(config(), |_| {}, {
+        let wakers = wakers.clone();
+        move |restore: &Restore| {
+            if let Some(key) = Key::of(restore) {
+                // Its order stands in the settings of the Archive's pods.
+                if let Some(archive) = archive_of(restore) {
+                    wakers.archives.wake(archive);
+                }
+                wakers.restores.wake(key);
             }
         }
     });
@@ -314,6 +336,7 @@ fn watch(watches: &Watches<'_>, wakers: &Wakers) -> WatchedObjects {
         archives,
         backups,
         schedules,
+        restores,
         pods,
         rendered,
     }

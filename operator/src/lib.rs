@@ -1,4 +1,5 @@
-//! The operator: pod injection, and the reconcilers of Repository, Archive, Backup and ScheduledBackup.
+//! The operator: pod injection, and the reconcilers of Repository, Archive, Backup,
+//! ScheduledBackup and Restore.
 //!
 //! Each reconciler observes, validates, plans (a pure function), applies, and writes status.
 #![cfg_attr(
@@ -24,6 +25,7 @@ pub mod names;
 pub mod objects;
 pub mod probes;
 pub mod repository;
+pub mod restore;
 pub mod retire;
 pub mod run;
 pub mod schedule;

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::names::Key;
 use crate::probes::{self, Readiness};
 use crate::repository::Repositories;
+use crate::restore::Restores;
 use crate::schedule::Schedules;
 use crate::webhook::{self, Webhook};
 use anyhow::{Context as _, bail};
@@ -217,6 +218,12 @@ async fn controllers(context: &Arc<Context>) {
         &running,
         Schedules::new(context.clone()),
         &wakers.schedules,
+    );
+    begin(
+        context,
+        &running,
+        Restores::new(context.clone()),
+        &wakers.restores,
     );
     begin(
         context,

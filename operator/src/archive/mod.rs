@@ -25,8 +25,10 @@ pub use orphans::Orphans;
 pub use plan::{
     ARCHIVING, CONFIGURATION_APPLIED, INJECTED, OWNER, Observed, READY, RECOVERABLE, Rendering,
 };
+pub(crate) use render::target;
 pub use render::{Entries, Loaded, Own, Present, RenderError, render};
 pub use reports::{Reports, Said};
+pub(crate) use secret::present;
 pub use stored::{Incarnation, Known, Stored, StoredArchives};
 pub use validate::{Fault, Repositories, Wanted, WantedRepository, validate, wanted_repositories};
 pub use watched_pod::WatchedPod;
@@ -112,11 +114,13 @@ impl Archives {
         };
         let (histories, system) =
             histories_of(seen.as_deref(), present.as_ref(), members, identity);
+        let order = crate::restore::ordered(&self.context, key);
         let own = Own {
             bundle: keyring.bundle(),
             signed: &signed,
             histories: &histories,
             system,
+            order: order.as_ref(),
         };
         let content = match render(key, wanted, &own, present.as_ref(), loaded(members)) {
             Ok(content) => content,

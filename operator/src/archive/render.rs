@@ -15,8 +15,9 @@ use holdfast_postgres::SystemIdentifier;
 use holdfast_protocol::settings as written;
 use holdfast_protocol::settings::{
     Backup, Bootstrap, Compression, Control, Credentials, Encryption, HISTORIES_OF, Monitoring,
-    Postgres, Repository, S3, SettingsFile, Wal,
+    Postgres, Repository, RestoreOrder, S3, SettingsFile, Wal,
 };
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use thiserror::Error;
@@ -73,6 +74,14 @@ impl Present {
             .map(|(name, content)| (name.clone(), content.clone()))
             .collect()
     }
+
+    /// The id of the restore in place that its settings order: what a pod that mounts it now will find.
+    pub fn order(&self) -> Option<String> {
+        let config = std::str::from_utf8(self.entries.get(CONFIG)?).ok()?;
+        let config: Value = serde_saphyr::from_str(config).ok()?;
+        let id = config.pointer("/bootstrap/order/id")?.as_str()?;
+        Some(id.to_owned())
+    }
 }
 
 /// What goes into the Secret besides what the user wants.
@@ -86,6 +95,8 @@ pub struct Own<'a> {
     pub histories: &'a Histories,
     /// Whose they are; none while that is not known.
     pub system: Option<SystemIdentifier>,
+    /// The restore in place that is under way.
+    pub order: Option<&'a RestoreOrder>,
 }
 
 /// How far the instances are.
@@ -119,12 +130,13 @@ pub fn render(
     loaded: Loaded,
 ) -> Result<Option<Present>, RenderError> {
     let mut entries = Entries::new();
-    let mut settings = settings(archive, wanted, &mut entries);
+    let mut settings = settings(archive, wanted, own.order, &mut entries);
     let Own {
         bundle,
         signed,
         histories,
         system,
+        order: _,
     } = own;
     for (name, text) in [
         (CA, *bundle),
@@ -192,7 +204,12 @@ fn keep_stale(entries: &mut Entries, present: &Present) {
 }
 
 /// Adds the files that the settings name.
-fn settings(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFile {
+fn settings(
+    archive: &Key,
+    wanted: &Wanted,
+    order: Option<&RestoreOrder>,
+    entries: &mut Entries,
+) -> SettingsFile {
     let Wanted {
         repositories,
         source,
@@ -260,8 +277,8 @@ fn settings(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFi
         }),
         history_directory: Some(".".to_owned()),
         accept_system_identifier: accepted.clone(),
-        bootstrap: recovery.as_ref().map(|recovery| Bootstrap {
-            recovery: Some(written::Recovery {
+        bootstrap: (recovery.is_some() || order.is_some()).then(|| Bootstrap {
+            recovery: recovery.as_ref().map(|recovery| written::Recovery {
                 repository: recovery.source.repository_ref.name.clone(),
                 archive: Key::new(
                     recovery.source.namespace.clone(),
@@ -270,12 +287,13 @@ fn settings(archive: &Key, wanted: &Wanted, entries: &mut Entries) -> SettingsFi
                 .to_string(),
                 target: target(&recovery.target),
             }),
-            order: None,
+            order: order.cloned(),
         }),
     }
 }
 
-fn target(target: &RecoveryTarget) -> written::RecoveryTarget {
+/// A target as settings have it.
+pub(crate) fn target(target: &RecoveryTarget) -> written::RecoveryTarget {
     let RecoveryTarget {
         time,
         lsn,
@@ -349,7 +367,7 @@ fn repository(
 mod tests {
     use super::super::validate::tests::{KEY as MASTER, wanted};
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
     use std::collections::BTreeSet;
 
     const OTHER: &str = "HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
@@ -387,6 +405,7 @@ mod tests {
             signed: &signed,
             histories: &Histories::from([("00000002.history".into(), b"1".to_vec())]),
             system: Some(SystemIdentifier(7)),
+            order: None,
         };
         let archive = Key::new("shop", "orders");
         render(&archive, &wanted(changes, keys), &own, present, loaded).unwrap()
@@ -445,6 +464,44 @@ mod tests {
         let expected = json!({"recovery": {"repository": "s3", "archive": "shop/old", "target": {"xid": "741", "exclusive": true, "timeline": "2"}}});
         assert_eq!(config["bootstrap"], expected);
         assert!(config.get("sources").is_none(), "{text}");
+    }
+
+    #[test]
+    fn an_order_stands_in_the_settings_until_it_is_withdrawn() {
+        let signed = Signed {
+            certificate: "certificate".into(),
+            key: "key".into(),
+        };
+        let histories = Histories::new();
+        let order = RestoreOrder {
+            id: "o1".into(),
+            pod: "orders-db-0".into(),
+            wiped: Vec::new(),
+            system_identifier: "7".into(),
+            repository: "s3".into(),
+            target: written::RecoveryTarget::default(),
+            action: "Promote".into(),
+            force: false,
+        };
+        let with = |order, present: Option<&Present>, loaded| {
+            let own = Own {
+                bundle: "bundle",
+                signed: &signed,
+                histories: &histories,
+                system: None,
+                order,
+            };
+            let archive = Key::new("shop", "orders");
+            render(&archive, &wanted(json!({}), ONE), &own, present, loaded).unwrap()
+        };
+        let before = with(None, None, NOBODY).unwrap();
+        assert_eq!(before.order(), None);
+        let ordered = with(Some(&order), Some(&before), all(1)).unwrap();
+        assert_eq!(ordered.order().as_deref(), Some("o1"));
+        assert_eq!(ordered.generation, 2);
+        assert_eq!(with(Some(&order), Some(&ordered), all(2)), None);
+        let withdrawn = with(None, Some(&ordered), all(2)).unwrap();
+        assert_eq!((withdrawn.order(), withdrawn.generation), (None, 3));
     }
 
     #[test]
@@ -526,6 +583,7 @@ mod tests {
             signed: &signed,
             histories: &Histories::new(),
             system: Some(SystemIdentifier(8)),
+            order: None,
         };
         let archive = Key::new("shop", "orders");
         let wanted = wanted(json!({"postgres": {"port": 2}}), ONE);

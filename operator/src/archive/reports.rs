@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 /// At ease.
 const EASY: Duration = Duration::from_secs(15);
-/// While a backup runs, or a server starts.
+/// While a backup or a restore runs, or a server starts.
 const CLOSE: Duration = Duration::from_secs(3);
 /// While it does not answer, at most.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -153,7 +153,7 @@ fn said(entry: &Entry, now: Instant) -> Said {
 
 fn pause(report: &InstanceReport, everybody: usize) -> Duration {
     let starts = report.postgres.unreachable.is_some() || report.postgres.role.is_none();
-    if report.running_backup.is_some() || starts {
+    if report.running_backup.is_some() || report.bootstrap.is_some() || starts {
         CLOSE
     } else {
         let everybody = u32::try_from(everybody).unwrap_or(u32::MAX);

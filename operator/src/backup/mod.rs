@@ -18,6 +18,7 @@ mod turn;
 pub use choose::{Needs, NoServer, choose};
 pub(crate) use finalizer::FINALIZER;
 pub use follow::{Asked, Heard, Step, by_repository, by_sidecar};
+pub(crate) use parting::namespace_ends;
 pub use phase::{COMPLETE, EXPIRED, FAILED, KEPT, Phase, STARTED};
 pub use report::{State, is_kept, of_facts, settle_into};
 pub use turn::{InLine, before};

@@ -96,6 +96,11 @@ impl Backups {
                 "spec.suspend of the Archive is true: no backups begin",
             ));
         }
+        if let Some(restore) = crate::restore::under_way(&self.context, &look.archive_key) {
+            let message =
+                format!("the Restore {restore} is carried out: the backup begins after it");
+            return Err(Wait::new("RestoreRuns", message));
+        }
         let rendered = look.key.beside(rendered_secret(&look.archive_key.name));
         let generation = self.context.watched.rendered.get(&rendered);
         let generation = generation.and_then(|secret| {

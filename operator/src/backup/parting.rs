@@ -18,7 +18,7 @@ use holdfast_repository::expiry::ask_to_delete;
 use holdfast_repository::owner::{self, Ownership};
 use jiff::SignedDuration;
 use kube::api::{Api, PostParams};
-use kube::{Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use std::time::Duration;
 
 /// A sidecar that can't be reached is waited for so long.
@@ -109,7 +109,7 @@ impl Backups {
 
     /// Has what is stored deleted, in every repository of the Archive that is ours.
     async fn delete_stored(&self, look: &Look<'_>) -> Result<(), ReconcileError> {
-        if self.namespace_ends(&look.key.namespace).await? {
+        if namespace_ends(&self.context.client, &look.key.namespace).await? {
             let note = "what is stored stays, for the namespace is being deleted: nothing stored is ever deleted with its namespace";
             self.say(look, "BackupRetained", note).await;
             return Ok(());
@@ -208,36 +208,39 @@ impl Backups {
         Ok(())
     }
 
-    /// Whether a namespace is being deleted: then nothing can be made in it any more, which is asked without making
-    /// anything. Reading the namespace itself would take a right over the whole cluster.
-    ///
-    /// Verbs on backups: create.
-    async fn namespace_ends(&self, namespace: &str) -> Result<bool, ReconcileError> {
-        let api: Api<Backup> = Api::namespaced(self.context.client.clone(), namespace);
-        let parameters = PostParams {
-            dry_run: true,
-            ..PostParams::default()
-        };
-        let spec = serde_json::from_value(serde_json::json!({"archiveRef": {"name": "none"}}))
-            .map_err(|error| ReconcileError::Other(error.to_string()))?;
-        let mut probe = Backup::new("holdfast-", spec);
-        probe.metadata.generate_name = probe.metadata.name.take();
-        match api.create(&parameters, &probe).await {
-            Ok(_) => Ok(false),
-            Err(kube::Error::Api(refused)) if is_ending(&refused) => Ok(true),
-            Err(kube::Error::Api(refused)) if refused.code == 404 => Ok(true),
-            Err(error) => Err(ReconcileError::api(
-                "can't tell whether the namespace is being deleted",
-            )(error)),
-        }
-    }
-
     async fn say(&self, look: &Look<'_>, reason: &str, note: &str) {
         let about = look.backup.object_ref(&());
         self.context
             .events
             .warn(&about, reason, "Delete", note)
             .await;
+    }
+}
+
+/// Whether a namespace is being deleted: then nothing can be made in it any more, which is asked without making
+/// anything. Reading the namespace itself would take a right over the whole cluster.
+///
+/// Verbs on backups: create.
+pub(crate) async fn namespace_ends(
+    client: &Client,
+    namespace: &str,
+) -> Result<bool, ReconcileError> {
+    let api: Api<Backup> = Api::namespaced(client.clone(), namespace);
+    let parameters = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let spec = serde_json::from_value(serde_json::json!({"archiveRef": {"name": "none"}}))
+        .map_err(|error| ReconcileError::Other(error.to_string()))?;
+    let mut probe = Backup::new("holdfast-", spec);
+    probe.metadata.generate_name = probe.metadata.name.take();
+    match api.create(&parameters, &probe).await {
+        Ok(_) => Ok(false),
+        Err(kube::Error::Api(refused)) if is_ending(&refused) => Ok(true),
+        Err(kube::Error::Api(refused)) if refused.code == 404 => Ok(true),
+        Err(error) => Err(ReconcileError::api(
+            "can't tell whether the namespace is being deleted",
+        )(error)),
     }
 }
 

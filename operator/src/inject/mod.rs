@@ -59,6 +59,11 @@ pub struct Patch {
     pub warnings: Vec<String>,
 }
 
+/// Refuses a pod that another operator or Patroni runs.
+pub fn check_owner(pod: &Value) -> Result<(), Refusal> {
+    foreign::check(&pod::Pod::read(pod).map_err(Refusal::Unreadable)?)
+}
+
 /// Decides about a pod as the API server sends it. The patch applies to it; applied, the next call answers
 /// [`Outcome::Unchanged`].
 pub fn inject(pod: &Value, settings: &InjectSettings) -> Outcome {

@@ -13,7 +13,8 @@ use crate::metrics::Metrics;
 use crate::names::{CONTROL_PORT, Key};
 use crate::text;
 use holdfast_protocol::control::{
-    BackupAccepted, BackupOrder, InstanceReport, SwitchWalOrder, WalSwitched, sidecar_name,
+    BackupAccepted, BackupOrder, Drain, DrainOrder, GoAccepted, GoOrder, InstanceReport,
+    SwitchWalOrder, WalSwitched, sidecar_name,
 };
 use holdfast_protocol::status::BackupStatus;
 use holdfast_repository::backup::BackupId;
@@ -130,6 +131,34 @@ impl SidecarClient {
             json(&order),
         )
         .await
+    }
+
+    /// Has whatever the data directory has and the archive lacks archived, and tells how far that is: it is asked again
+    /// until it is done.
+    pub async fn drain(&self, sidecar: &Sidecar) -> Result<Drain, SidecarError> {
+        let order = DrainOrder {
+            pod_uid: Some(sidecar.pod_uid.clone()),
+        };
+        self.ask(sidecar, "drain", Method::POST, "/v1/drain", json(&order))
+            .await
+    }
+
+    /// Lets the restore in place go on that the pod holds for, and returns its order. Saying so again does nothing more.
+    pub async fn restore(&self, sidecar: &Sidecar, order: &str) -> Result<String, SidecarError> {
+        let order = GoOrder {
+            order: order.to_owned(),
+            pod_uid: Some(sidecar.pod_uid.clone()),
+        };
+        let accepted: GoAccepted = self
+            .ask(
+                sidecar,
+                "restore",
+                Method::POST,
+                "/v1/restore",
+                json(&order),
+            )
+            .await?;
+        Ok(accepted.order)
     }
 
     async fn ask<T: DeserializeOwned>(

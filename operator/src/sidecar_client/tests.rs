@@ -117,7 +117,7 @@ fn sidecar() -> Sidecar {
 #[tokio::test]
 async fn orders_name_their_pod_and_answers_are_read() {
     let keyring = keyring();
-    let body = r#"{"id": "b", "type": "", "podUid": "u0", "lsn": "0/3000000", "newField": 1}"#;
+    let body = r#"{"id": "b", "type": "", "podUid": "u0", "lsn": "0/3000000", "order": "o", "done": true, "newField": 1}"#;
     let server = server(&keyring, &orders(), 200, body).await;
     let client = client(keyring, server.port);
     let id: BackupId = "b".parse().unwrap();
@@ -135,6 +135,8 @@ async fn orders_name_their_pod_and_answers_are_read() {
         client.switch_wal(&sidecar()).await.unwrap().lsn,
         "0/3000000"
     );
+    assert!(client.drain(&sidecar()).await.unwrap().done);
+    assert_eq!(client.restore(&sidecar(), "o").await.unwrap(), "o");
     assert_eq!(
         *server.asked.lock().unwrap(),
         [
@@ -143,6 +145,8 @@ async fn orders_name_their_pod_and_answers_are_read() {
             "GET /v1/backups/b",
             "DELETE /v1/backups/b",
             r#"POST /v1/switch-wal {"podUid":"u0"}"#,
+            r#"POST /v1/drain {"podUid":"u0"}"#,
+            r#"POST /v1/restore {"order":"o","podUid":"u0"}"#,
         ]
     );
 }

@@ -1,0 +1,198 @@
+//! Before anything is touched: resolve, refuse, drain, plan; then the order is written down.
+
+use super::check::{Observed, Rival, check, label_of};
+use super::order::{archive_of, order_id};
+use super::phase::{Phase, was_planned};
+use super::preflight::Planned;
+use super::report::State;
+use super::{Look, POLL, Restores, WAITING, members_of};
+use crate::archive::{Member, first_repository};
+use crate::controller::{Outcome, ReconcileError};
+use crate::names::rendered_secret;
+use holdfast_crds::{Archive, Restore};
+use holdfast_protocol::status::{RestorePod, RestoreStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::Api;
+use std::sync::Arc;
+
+/// What was found to restore.
+struct Found {
+    archive: Option<Arc<Archive>>,
+    members: Vec<Member>,
+    pods: Vec<String>,
+    order: String,
+}
+
+impl Restores {
+    /// Goes on with one that was not ordered.
+    pub(super) async fn begin(&self, look: &mut Look<'_>) -> Result<Outcome, ReconcileError> {
+        let found = match self.find(look).await? {
+            Ok(found) => found,
+            Err(state) => return self.stay(look, &state).await,
+        };
+        let spec = &look.restore.spec;
+        let (suspend, generation) = (spec.suspend, look.restore.metadata.generation);
+        if suspend && was_planned(&look.status(), generation) {
+            return Ok(Outcome::Done);
+        }
+        if let Err(state) = self.drain(look, &found.members).await {
+            self.write(look, look.status(), &state).await?;
+            return Ok(Outcome::Again(POLL));
+        }
+        let source = spec.source.repository_ref.as_ref();
+        let repository = source.map(|repository| repository.name.as_str());
+        let first = || found.archive.as_deref().and_then(first_repository);
+        let planned = match repository.or_else(first) {
+            Some(repository) => self.preflight(look, repository).await,
+            None => Err(State::bad(
+                "RepositoryNotFound",
+                "the Archive names no Repository: correct its spec.repositories",
+            )),
+        };
+        self.drained(look);
+        let Planned { plan, system } = match planned {
+            Ok(planned) => planned,
+            Err(state) => return self.stay(look, &state).await,
+        };
+        let status = RestoreStatus {
+            backup: Some(plan.backup.clone()),
+            plan: Some(plan),
+            ..look.status()
+        };
+        if suspend {
+            self.write(look, status, &State::Suspended).await?;
+            return Ok(Outcome::Done);
+        }
+        let status = RestoreStatus {
+            order_id: Some(found.order),
+            system_identifier: Some(system.to_string()),
+            pods: pods(&found.pods, &found.members),
+            ..status
+        };
+        self.set_finalizer(look, true).await?;
+        let state = State::Ordered {
+            reason: "Ordering",
+            message: "the order is being written into the settings of the Archive's pods"
+                .to_owned(),
+        };
+        self.write(look, status, &state).await?;
+        self.context.wakers.archives.wake(look.archive.clone());
+        Ok(Outcome::Again(POLL))
+    }
+
+    /// What is archived from now on is for the next plan.
+    fn drained(&self, look: &Look<'_>) {
+        self.set_pace(look.key, |pace| {
+            pace.draining = None;
+            pace.drained.clear();
+        });
+    }
+
+    /// Tells why it does not begin.
+    async fn stay(&self, look: &mut Look<'_>, state: &State) -> Result<Outcome, ReconcileError> {
+        self.drained(look);
+        self.write(look, look.status(), state).await?;
+        Ok(match state {
+            State::Refused { .. } => Outcome::Done,
+            _ => Outcome::Again(WAITING),
+        })
+    }
+
+    /// Verbs: get on statefulsets and pods.
+    async fn find(&self, look: &Look<'_>) -> Result<Result<Found, State>, ReconcileError> {
+        let context = &self.context;
+        let namespace = &look.key.namespace;
+        let in_place = &look.restore.spec.destination.stateful_set;
+        let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), namespace);
+        let set = sets
+            .get_opt(&in_place.name)
+            .await
+            .map_err(ReconcileError::api("can't read a StatefulSet"))?;
+        let label = set.as_ref().and_then(label_of);
+        let archive_key = label.map(|label| look.key.beside(label));
+        let archive_key = archive_key.as_ref().unwrap_or(&look.archive);
+        let archive = context.watched.archives.get(archive_key);
+        let mut members = members_of(context, archive_key, &in_place.name);
+        self.ask(&mut members).await;
+        let several = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas) > Some(1);
+        let pod = match members.first().filter(|_| several) {
+            Some(member) => {
+                let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+                let pod = pods.get_opt(&member.name).await;
+                pod.map_err(ReconcileError::api("can't read a pod"))?
+            }
+            None => None,
+        };
+        let rendered = archive_key.beside(rendered_secret(&archive_key.name));
+        let order = order_id(look.key, &look.restore.spec);
+        let checked = check(&Observed {
+            key: look.key,
+            spec: &look.restore.spec,
+            created: created(&look.restore, look.now),
+            order: &order,
+            stateful_set: set.as_ref(),
+            archive: archive.as_deref(),
+            rendered: context.watched.rendered.get(&rendered).is_some(),
+            members: &members,
+            pod: pod.as_ref(),
+            rivals: &self.rivals(look),
+            backup: self.running_backup(archive_key).as_deref(),
+        });
+        Ok(checked.map(|pods| Found {
+            archive,
+            members,
+            pods,
+            order,
+        }))
+    }
+
+    /// The other Restores for the same StatefulSet.
+    pub(super) fn rivals(&self, look: &Look<'_>) -> Vec<Rival> {
+        let own = &look.restore.spec.destination.stateful_set.name;
+        let others = self
+            .context
+            .watched
+            .restores
+            .filter(&look.key.namespace, |other| {
+                other.spec.destination.stateful_set.name == *own
+                    && other.name_any() != look.key.name
+                    && archive_of(other).is_some()
+            });
+        others
+            .iter()
+            .map(|other| {
+                let status = self.status.known(other.as_ref(), other.status.as_ref());
+                Rival {
+                    name: other.name_any(),
+                    created: created(other, look.now),
+                    phase: Phase::of(status.as_ref()),
+                    suspended: other.spec.suspend,
+                    going: other.metadata.deletion_timestamp.is_some(),
+                }
+            })
+            .collect()
+    }
+}
+
+fn created(restore: &Restore, now: Timestamp) -> Timestamp {
+    let created = restore.metadata.creation_timestamp.as_ref();
+    created.map_or(now, |time| time.0)
+}
+
+/// The pods by name, and those of them that must go.
+fn pods(names: &[String], members: &[Member]) -> Vec<RestorePod> {
+    let uid = |name: &String| {
+        let member = members.iter().find(|member| member.name == *name);
+        member.map(|member| member.uid.clone())
+    };
+    names
+        .iter()
+        .map(|name| RestorePod {
+            name: name.clone(),
+            uid: uid(name),
+        })
+        .collect()
+}
