@@ -1,16 +1,18 @@
 //! `holdfast-operator retire`: what has to happen before the operator goes for good. The chart runs it when it is
 //! uninstalled.
 //!
-//! A Backup that runs, or whose deletion deletes what is stored, is held by a finalizer that only the operator takes off.
-//! With nobody there the object could not be deleted, nor its namespace. So the Lease is taken from whoever acts, and
+//! A Backup that runs, or whose deletion deletes what is stored, and a Restore that is carried out are held by a finalizer
+//! that only the operator takes off. With nobody there the object could not be deleted, nor its namespace. So the Lease is taken from whoever acts, and
 //! then the finalizers go. The webhook answers all the while. An operator that is installed again puts them back.
 
-use crate::backup::FINALIZER;
+use crate::backup;
 use crate::cli::RetireArgs;
 use crate::leader::LEASE;
 use crate::names::FIELD_MANAGER;
+use crate::objects::Watched;
+use crate::restore;
 use anyhow::{Context as _, bail};
-use holdfast_crds::Backup;
+use holdfast_crds::{Backup, Restore};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -19,6 +21,9 @@ use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// Those that only the operator takes off.
+const FINALIZERS: [&str; 2] = [backup::FINALIZER, restore::FINALIZER];
 
 /// Who holds the Lease then.
 const HOLDER: &str = "retired";
@@ -35,10 +40,11 @@ const FORMER: Duration = Duration::from_secs(15);
 /// Objects in one answer.
 const PAGE: u32 = 500;
 
-/// Looks at all Backups, until one finds no finalizer.
+/// Looks at all objects, until one finds no finalizer.
 const ROUNDS: usize = 5;
 
-/// Verbs in the operator's namespace on leases: get, create, update. Where archives are, on backups: list, patch.
+/// Verbs in the operator's namespace on leases: get, create, update. Where archives are, on backups and restores: list,
+/// patch.
 pub async fn run(args: RetireArgs) -> anyhow::Result<()> {
     let client = Client::try_default()
         .await
@@ -49,24 +55,27 @@ pub async fn run(args: RetireArgs) -> anyhow::Result<()> {
     for _ in 0..ROUNDS {
         let mut held = hold(&client, &args.namespace).await?;
         let mut found = 0;
-        for backups in everywhere(&client, &args.watch_namespaces) {
+        for backups in everywhere::<Backup>(&client, &args.watch_namespaces) {
             found += let_go(&client, &args, &backups, &mut held).await?;
         }
+        for restores in everywhere::<Restore>(&client, &args.watch_namespaces) {
+            found += let_go(&client, &args, &restores, &mut held).await?;
+        }
         if found == 0 {
-            tracing::info!("no Backup has a finalizer: the operator can go");
+            tracing::info!("no Backup and no Restore has a finalizer: the operator can go");
             return Ok(());
         }
-        tracing::info!(found, "took finalizers off Backups");
+        tracing::info!(found, "took finalizers off Backups and Restores");
     }
     bail!(
-        "Backups get their finalizers back: another operator runs. See who holds the Lease {}/{LEASE}",
+        "finalizers come back: another operator runs. See who holds the Lease {}/{LEASE}",
         args.namespace
     )
 }
 
-fn everywhere(client: &Client, namespaces: &[String]) -> Vec<Api<Backup>> {
+fn everywhere<K: Watched>(client: &Client, namespaces: &[String]) -> Vec<Api<K>> {
     let names = namespaces.iter().map(|name| name.trim());
-    let some: Vec<Api<Backup>> = names
+    let some: Vec<Api<K>> = names
         .filter(|name| !name.is_empty())
         .map(|name| Api::namespaced(client.clone(), name))
         .collect();
@@ -77,32 +86,35 @@ fn everywhere(client: &Client, namespaces: &[String]) -> Vec<Api<Backup>> {
 }
 
 /// Takes the finalizers off; answers how many there were.
-async fn let_go(
+async fn let_go<K: Watched>(
     client: &Client,
     args: &RetireArgs,
-    backups: &Api<Backup>,
+    objects: &Api<K>,
     held: &mut Instant,
 ) -> anyhow::Result<usize> {
+    let kind = K::kind(&());
     let mut found = 0;
     let mut page = ListParams::default().limit(PAGE);
     loop {
-        let listed = match backups.list_metadata(&page).await {
+        let listed = match objects.list_metadata(&page).await {
             Ok(listed) => listed,
             // Without definitions there are no objects.
             Err(kube::Error::Api(refused)) if refused.code == 404 => return Ok(found),
-            Err(error) => return Err(error).context("can't list Backups"),
+            Err(error) => {
+                return Err(error).with_context(|| format!("can't list all of kind {kind}"));
+            }
         };
-        for backup in &listed.items {
-            let Some(patch) = without(&backup.metadata) else {
+        for object in &listed.items {
+            let Some(patch) = without(&object.metadata) else {
                 continue;
             };
             found += 1;
             if held.elapsed() >= RENEWAL {
                 *held = hold(client, &args.namespace).await?;
             }
-            let namespace = backup.metadata.namespace.as_deref().unwrap_or_default();
-            let name = backup.metadata.name.as_deref().unwrap_or_default();
-            let api: Api<Backup> = Api::namespaced(client.clone(), namespace);
+            let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+            let name = object.metadata.name.as_deref().unwrap_or_default();
+            let api: Api<K> = Api::namespaced(client.clone(), namespace);
             let parameters = PatchParams::default();
             match api
                 .patch_metadata(name, &parameters, &Patch::Merge(patch))
@@ -115,7 +127,7 @@ async fn let_go(
                 }
                 Err(error) => {
                     return Err(error)
-                        .with_context(|| format!("can't patch the Backup {namespace}/{name}"));
+                        .with_context(|| format!("can't patch the {kind} {namespace}/{name}"));
                 }
             }
         }
@@ -126,12 +138,12 @@ async fn let_go(
     }
 }
 
-/// Takes our finalizer off exactly this version of this object, whoever has put it there; none if it has none.
+/// Takes our finalizers off exactly this version of this object, whoever has put it there; none if it has none.
 fn without(object: &ObjectMeta) -> Option<Value> {
     let finalizers = object.finalizers.as_ref()?;
     let others: Vec<&String> = finalizers
         .iter()
-        .filter(|name| *name != FINALIZER)
+        .filter(|name| !FINALIZERS.contains(&name.as_str()))
         .collect();
     (others.len() < finalizers.len()).then(|| {
         json!({"metadata": {
@@ -204,12 +216,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_finalizer_is_taken_off() {
+    fn only_our_finalizers_are_taken_off() {
         for (finalizers, others) in [
             (vec![], None),
             (vec!["other.dev/x"], None),
-            (vec![FINALIZER], Some(vec![])),
-            (vec!["other.dev/x", FINALIZER], Some(vec!["other.dev/x"])),
+            (vec![backup::FINALIZER], Some(vec![])),
+            (
+                vec!["other.dev/x", restore::FINALIZER],
+                Some(vec!["other.dev/x"]),
+            ),
         ] {
             let object = ObjectMeta {
                 uid: Some("u".to_owned()),

@@ -4,6 +4,7 @@ use super::sync::Stored;
 use crate::context::Context;
 use crate::names::Key;
 use crate::repository::{Access, OpenFailure, open_archive};
+use crate::restore;
 use crate::text;
 use holdfast_crds::{AccessMode, Archive, Backup, BackupKeep, Retention};
 use holdfast_repository::Archive as StoredArchive;
@@ -82,14 +83,14 @@ fn policy(retention: Option<&Retention>) -> Policy {
 }
 
 /// What the objects want beside the policy.
-fn wishes(backups: &[Arc<Backup>]) -> Wishes {
+fn wishes(backups: &[Arc<Backup>], needed: BTreeMap<String, String>) -> Wishes {
     let forever = backups
         .iter()
         .filter(|backup| backup.spec.keep == BackupKeep::Forever)
         .map(|backup| super::id_of(backup));
     Wishes {
         forever: forever.collect(),
-        needed: BTreeMap::new(),
+        needed,
     }
 }
 
@@ -107,6 +108,7 @@ pub async fn maintain(
         all_read: true,
         ..Upkeep::default()
     };
+    let wishes = wishes(backups, restore::needed(context, key));
     for repository in &archive.spec.repositories {
         let name = &repository.name;
         let one = Keeper {
@@ -116,7 +118,7 @@ pub async fn maintain(
             repository: name,
             grace,
         };
-        match one.keep(&wishes(backups)).await {
+        match one.keep(&wishes).await {
             Ok(None) => {}
             Ok(Some(kept)) => {
                 upkeep.is_there = true;

@@ -10,7 +10,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 /// On a Restore that is carried out.
-const FINALIZER: &str = "holdfast.dev/restore";
+pub const FINALIZER: &str = "holdfast.dev/restore";
 
 pub fn has(restore: &Restore) -> bool {
     restore.finalizers().iter().any(|name| name == FINALIZER)

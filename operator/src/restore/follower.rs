@@ -9,8 +9,8 @@ use crate::names::rendered_secret;
 use crate::text;
 use holdfast_protocol::status::{RestorePod, RestoreStatus};
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Preconditions};
+use kube::{Resource, ResourceExt};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -145,6 +145,13 @@ impl Restores {
     /// Verbs on pods: delete.
     async fn delete(&self, look: &Look<'_>, pods: &[RestorePod]) -> Result<(), ReconcileError> {
         let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &look.key.namespace);
+        let names = text::some(pods.iter().map(|pod| pod.name.as_str()));
+        let note = format!("deletes {names}, to come back restored");
+        let about = look.restore.object_ref(&());
+        self.context
+            .events
+            .note(&about, "DeletingPods", "Restore", &note)
+            .await;
         for RestorePod { name, uid } in pods {
             let exactly = DeleteParams {
                 preconditions: Some(Preconditions {

@@ -20,7 +20,8 @@ mod step;
 mod wipe;
 
 pub use check::{Observed, Rival, check};
-pub use order::{archive_of, order_id, order_of, ordered, under_way};
+pub(crate) use finalizer::FINALIZER;
+pub use order::{archive_of, needed, order_id, order_of, ordered, under_way};
 pub use phase::{CHECKED, COMPLETE, FAILED, Phase, RESTORED, STARTED};
 pub use report::{State, Waits, settle_into};
 pub use step::{Act, Seen, Step, step};

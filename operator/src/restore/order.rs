@@ -9,6 +9,8 @@ use holdfast_protocol::settings::RestoreOrder;
 use holdfast_protocol::status::RestoreStatus;
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The Archive whose database a Restore is about; none where its source is no Archive of its namespace.
 pub fn archive_of(restore: &Restore) -> Option<Key> {
@@ -66,18 +68,28 @@ pub fn order_of(
     })
 }
 
-/// What stands in the settings of an Archive's pods. Of two Restores, one that replaces another that is being deleted.
-pub fn ordered(context: &Context, archive: &Key) -> Option<RestoreOrder> {
+/// The Restores of an Archive that have a status, with what it is now.
+fn of_archive(context: &Context, archive: &Key) -> Vec<(Arc<Restore>, RestoreStatus)> {
     let restores = &context.watched.restores;
     let restores = restores.filter(&archive.namespace, |restore| {
         archive_of(restore).as_ref() == Some(archive)
     });
-    let orders = restores.iter().filter_map(|restore| {
-        let status = context
-            .restore_status
-            .known(restore.as_ref(), restore.status.as_ref())?;
+    let known = &context.restore_status;
+    restores
+        .into_iter()
+        .filter_map(|restore| {
+            let status = known.known(restore.as_ref(), restore.status.as_ref())?;
+            Some((restore, status))
+        })
+        .collect()
+}
+
+/// What stands in the settings of an Archive's pods. Of two Restores, one that replaces another that is being deleted.
+pub fn ordered(context: &Context, archive: &Key) -> Option<RestoreOrder> {
+    let restores = of_archive(context, archive);
+    let orders = restores.iter().filter_map(|(restore, status)| {
         let is_deleted = restore.metadata.deletion_timestamp.is_some();
-        let order = order_of(&restore.spec, &status, is_deleted)?;
+        let order = order_of(&restore.spec, status, is_deleted)?;
         Some((is_deleted, restore.name_any(), order))
     });
     orders
@@ -85,19 +97,24 @@ pub fn ordered(context: &Context, archive: &Key) -> Option<RestoreOrder> {
         .map(|(.., order)| order)
 }
 
+/// The backups that Restores of an Archive have planned with, and which Restores. They must not expire meanwhile.
+pub fn needed(context: &Context, archive: &Key) -> BTreeMap<String, String> {
+    of_archive(context, archive)
+        .into_iter()
+        .filter(|(_, status)| !Phase::of(Some(status)).has_ended())
+        .filter_map(|(restore, status)| {
+            let what = format!("the Restore {}", restore.name_any());
+            Some((status.plan?.backup, what))
+        })
+        .collect()
+}
+
 /// The Restore of an Archive that is carried out.
 pub fn under_way(context: &Context, archive: &Key) -> Option<String> {
-    let restores = &context.watched.restores;
-    let restores = restores.filter(&archive.namespace, |restore| {
-        archive_of(restore).as_ref() == Some(archive)
-    });
-    let mut names = restores.iter().filter_map(|restore| {
-        let status = context
-            .restore_status
-            .known(restore.as_ref(), restore.status.as_ref());
-        (Phase::of(status.as_ref()) == Phase::Ordered).then(|| restore.name_any())
-    });
-    names.next()
+    of_archive(context, archive)
+        .iter()
+        .find(|(_, status)| Phase::of(Some(status)) == Phase::Ordered)
+        .map(|(restore, _)| restore.name_any())
 }
 
 #[cfg(test)]

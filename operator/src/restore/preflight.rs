@@ -10,8 +10,10 @@ use holdfast_postgres::SystemIdentifier;
 use holdfast_protocol::status::RestorePlan;
 use holdfast_repository::OpenError;
 use holdfast_repository::catalogue::{Catalogue, CatalogueError};
+use holdfast_repository::expiry;
 use holdfast_repository::reach::text::{parse_name, parse_time, parse_timeline, parse_xid};
 use holdfast_repository::reach::{self, Plan, Request, Target, TimelineChoice};
+use holdfast_repository::retention::Doomed;
 use holdfast_repository::wal::WalStore;
 use std::time::Duration;
 
@@ -124,6 +126,16 @@ impl Restores {
         let catalogue = Catalogue::load(&archive, system)
             .await
             .map_err(|e| unreadable(&e))?;
+        let announced = match expiry::announced(&archive, system).await {
+            Ok(announced) => announced,
+            // Then nothing is deleted either.
+            Err(error) if error.is_damage() => Doomed::default(),
+            Err(error) => return Err(unreadable(&error.into())),
+        };
+        if let Some(going) = going(&request, &announced) {
+            return Err(State::refused("Unreachable", going));
+        }
+        let catalogue = expiry::leave_out(catalogue, &announced);
         match reach::plan(&catalogue, &wal, &request).await {
             Ok(plan) => Ok(Planned {
                 plan: told(&plan, repository, spec.action),
@@ -136,6 +148,15 @@ impl Restores {
             Err(refusal) => Err(State::refused("Unreachable", refusal.to_string())),
         }
     }
+}
+
+/// A backup that is named must not be about to go.
+fn going(request: &Request, announced: &Doomed) -> Option<String> {
+    let id = request.backup.as_ref()?;
+    let why = text::line(&announced.backups.get(id)?.reason);
+    Some(format!(
+        "backup {id} is about to be deleted ({why}): choose another, or have it kept and make the Restore again once it is no longer announced"
+    ))
 }
 
 fn nothing_stored() -> State {

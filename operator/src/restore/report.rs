@@ -202,7 +202,8 @@ fn findings(status: &RestoreStatus, state: &State) -> Vec<Finding> {
     all
 }
 
-/// Writes a state into a status, with how long its parts took. Returns what is news.
+/// Writes a state into a status, with how long its parts took. Returns what is news: also that the target can be
+/// reached, where nothing was told before.
 pub fn settle_into(
     status: &mut RestoreStatus,
     state: &State,
@@ -213,6 +214,10 @@ pub fn settle_into(
         (status.plan, status.backup) = (None, None);
     }
     let findings = findings(status, state);
+    let is_new = find(&status.conditions, CHECKED).is_none();
+    let checked = findings.iter().find(|finding| finding.kind == CHECKED);
+    let checked = checked.filter(|finding| is_new && finding.tone == Tone::Good);
+    let mut news: Vec<Finding> = checked.into_iter().cloned().collect();
     let settled = settle(&status.conditions, findings, generation, now);
     status.conditions = settled.conditions;
     if !matches!(state, State::Restoring { .. }) {
@@ -229,9 +234,7 @@ pub fn settle_into(
     if is_true(&status.conditions, COMPLETE) {
         status.durations.replay_seconds = between(RESTORED, COMPLETE);
     }
-    let mut news = settled.news;
-    // That Postgres waits for a restore is worth telling once, by Started.
-    news.retain(|finding| finding.kind != RESTORED || finding.tone != Tone::Open);
+    news.extend(settled.news);
     news
 }
 
