@@ -21,6 +21,7 @@ mod outages;
 mod pods;
 mod refused;
 mod resources;
+mod restores;
 mod shutdown;
 mod store;
 mod variants;

@@ -1,0 +1,321 @@
+//! Restores in place: a database back at a moment, by applying a resource.
+
+use crate::fixtures::{Database, archived, backed_up, event, shop, told};
+use anyhow::{Context, Result, ensure};
+use holdfast_e2e::{Space, eventually};
+use serde_json::Value;
+
+/// How long a restore may take on a busy machine, in seconds.
+const PATIENCE: u32 = 300;
+
+/// In place, of the StatefulSet that is called as its Archive.
+fn restore(name: &str, database: &str, target: &str, more: &str) -> String {
+    format!(
+        "apiVersion: holdfast.dev/v1alpha1
+kind: Restore
+metadata: {{name: {name}}}
+spec:
+  source: {{archiveRef: {{name: {database}}}}}
+  target: {target}
+  destination: {{statefulSet: {{name: {database}{more}}}}}
+"
+    )
+}
+
+/// Applies it and waits until it is complete.
+async fn restored(space: &Space, name: &str, target: &str, more: &str) -> Result<Value> {
+    space.apply(&restore(name, "orders", target, more)).await?;
+    let object = format!("restore/{name}");
+    space.wait_for(&object, "condition=Complete", PATIENCE).await?;
+    space.get(&object).await
+}
+
+/// Every transaction that is there, by its number.
+async fn rows(space: &Space) -> Result<String> {
+    space
+        .sql(
+            "orders-0",
+            "SELECT string_agg(n::text, ',' ORDER BY n) FROM ledger",
+        )
+        .await
+}
+
+fn up_to(n: u32) -> String {
+    let numbers: Vec<String> = (1..=n).map(|n| n.to_string()).collect();
+    numbers.join(",")
+}
+
+/// What identifies the moments of a database's history.
+struct Moments {
+    /// After 3.
+    time: String,
+    /// Of the one that wrote 4.
+    xid: String,
+    /// After 5.
+    lsn: String,
+}
+
+/// Eight transactions, each of which writes its number: two before the backup `base`; the restore point `six` after 6.
+async fn history(space: &Space) -> Result<Moments> {
+    let write = async |n: u32| {
+        let statement = format!("INSERT INTO ledger VALUES ({n}) RETURNING pg_current_xact_id()");
+        space.sql("orders-0", &statement).await
+    };
+    space
+        .sql("orders-0", "CREATE TABLE ledger (n int PRIMARY KEY)")
+        .await?;
+    for n in 1..=2 {
+        write(n).await?;
+    }
+    backed_up(space, "base", "orders", "").await?;
+    write(3).await?;
+    let time = space
+        .sql(
+            "orders-0",
+            "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+        )
+        .await?;
+    let xid = write(4).await?;
+    write(5).await?;
+    let lsn = space
+        .sql("orders-0", "SELECT pg_current_wal_insert_lsn()")
+        .await?;
+    write(6).await?;
+    space
+        .sql("orders-0", "SELECT pg_create_restore_point('six')")
+        .await?;
+    write(7).await?;
+    write(8).await?;
+    Ok(Moments { time, xid, lsn })
+}
+
+/// Restores to this and finds these.
+async fn reaches(space: &Space, name: &str, target: &str, last: u32, timeline: u32) -> Result<()> {
+    let restore = restored(space, name, target, "").await?;
+    let status = &restore["status"];
+    ensure!(rows(space).await? == up_to(last), "{name}: {}", rows(space).await?);
+    let reached = &status["recoveredTo"];
+    ensure!(reached["timeline"] == timeline, "{name}: {status:#}");
+    ensure!(
+        reached["lsn"].is_string() && status["plan"]["target"].is_string(),
+        "{name}: {status:#}"
+    );
+    Ok(())
+}
+
+/// What a database is after it: it takes writes, archives them on its new timeline, and can be backed up.
+async fn goes_on(space: &Space, backup: &str, timeline: u32) -> Result<()> {
+    let segment = space
+        .sql("orders-0", "SELECT pg_walfile_name(pg_switch_wal())")
+        .await?;
+    ensure!(segment.starts_with(&format!("{timeline:08X}")), "{segment}");
+    archived(space, "orders-0", &segment).await?;
+    let backup = backed_up(space, backup, "orders", "").await?;
+    ensure!(backup["status"]["timeline"] == timeline, "{:#}", backup["status"]);
+    space
+        .wait_for("archive/orders", "condition=Ready", 120)
+        .await
+}
+
+async fn some_targets(major: u32) -> Result<()> {
+    Space::scenario(&format!("restores{major}"), async |space| {
+        shop(space, &Database::new("orders", major)).await?;
+        let moments = history(space).await?;
+        // What nobody had archived yet is drained first.
+        reaches(space, "latest", "{latest: {}}", 8, 2).await?;
+        goes_on(space, "second", 2).await?;
+        let time = format!("{{time: \"{}\", timeline: \"1\"}}", moments.time);
+        reaches(space, "time", &time, 3, 3).await?;
+        let lsn = format!("{{lsn: {}, timeline: \"1\"}}", moments.lsn);
+        reaches(space, "lsn", &lsn, 5, 4).await?;
+        goes_on(space, "third", 4).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn postgres_14_goes_back() -> Result<()> {
+    some_targets(14).await
+}
+
+#[tokio::test]
+async fn postgres_15_goes_back() -> Result<()> {
+    some_targets(15).await
+}
+
+#[tokio::test]
+async fn postgres_16_goes_back() -> Result<()> {
+    some_targets(16).await
+}
+
+#[tokio::test]
+async fn postgres_18_goes_back() -> Result<()> {
+    some_targets(18).await
+}
+
+#[tokio::test]
+async fn postgres_17_goes_back_to_every_kind_of_target() -> Result<()> {
+    Space::scenario("restores", async |space| {
+        shop(space, &Database::new("orders", 17)).await?;
+        let Moments { time, xid, lsn } = history(space).await?;
+        let on_1 = |target: String| format!("{{{target}, timeline: \"1\"}}");
+        reaches(space, "latest", "{latest: {}}", 8, 2).await?;
+        goes_on(space, "second", 2).await?;
+        space.sql("orders-0", "INSERT INTO ledger VALUES (9)").await?;
+        for (n, (name, target, last)) in [
+            ("time", format!("time: \"{time}\""), 3),
+            ("xid", format!("xid: {xid}"), 4),
+            ("xid-exclusive", format!("xid: {xid}, exclusive: true"), 3),
+            ("lsn", format!("lsn: {lsn}"), 5),
+            ("name", "name: six".to_owned(), 6),
+            ("immediate", "immediate: {}, backup: BASE".to_owned(), 2),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let base = space.get("backup/base").await?;
+            let id = base["status"]["id"].as_str().context("an id")?;
+            let target = on_1(target.replace("BASE", id));
+            reaches(space, name, &target, last, 3 + n as u32).await?;
+        }
+        // The branch that was left for the first of them is still there, with what was drained before it was left.
+        reaches(space, "left", "{latest: {}, timeline: \"2\"}", 9, 9).await?;
+        goes_on(space, "last", 9).await?;
+        // The same object again does nothing.
+        space.kubectl(&["delete", "restore", "left"]).await?.success()?;
+        space.sql("orders-0", "INSERT INTO ledger VALUES (10)").await?;
+        let again = restore("left", "orders", "{latest: {}, timeline: \"2\"}", "");
+        space.apply(&again).await?;
+        told(space, "restore/left", "Failed", "True", &["another name"]).await?;
+        ensure!(rows(space).await? == up_to(10));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_plan_alone_touches_nothing() -> Result<()> {
+    Space::scenario("planned", async |space| {
+        shop(space, &Database::new("orders", 17)).await?;
+        let Moments { time, .. } = history(space).await?;
+        let pod = space.get("pod/orders-0").await?["metadata"]["uid"].clone();
+        let target = format!("{{time: \"{time}\"}}");
+        let yaml = restore("plan", "orders", &target, "") + "  suspend: true\n";
+        space.apply(&yaml).await?;
+        space.wait_for("restore/plan", "condition=Checked", 120).await?;
+        let status = space.get("restore/plan").await?["status"].clone();
+        for field in ["backup", "startLsn", "endLsn", "endTime", "bytes", "walSegments"] {
+            ensure!(!status["plan"][field].is_null(), "{field}: {status:#}");
+        }
+        told(space, "restore/plan", "Started", "False", &["suspend"]).await?;
+        ensure!(space.get("pod/orders-0").await?["metadata"]["uid"] == pod);
+        ensure!(rows(space).await? == up_to(8));
+        // Let go, it is carried out.
+        let go = ["patch", "restore", "plan", "--type=merge", "-p", "{\"spec\":{\"suspend\":false}}"];
+        space.kubectl(&go).await?.success()?;
+        space
+            .wait_for("restore/plan", "condition=Complete", PATIENCE)
+            .await?;
+        ensure!(rows(space).await? == up_to(3));
+        event(space, "restore/plan", &["Normal", "Complete"]).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_cant_be_done_is_refused_before_anything_is_touched() -> Result<()> {
+    Space::scenario("restore-refused", async |space| {
+        shop(space, &Database::new("orders", 17)).await?;
+        let moments = history(space).await?;
+        space.apply(&crate::fixtures::archive("other")).await?;
+        let pod = space.get("pod/orders-0").await?["metadata"]["uid"].clone();
+        for (n, (yaml, says)) in [
+            (restore("NAME", "orders", "{time: \"2020-01-01T00:00:00Z\"}", ""), "2020-01-01"),
+            (restore("NAME", "orders", "{time: \"2090-01-01T00:00:00Z\"}", ""), "2090-01-01"),
+            (restore("NAME", "orders", "{lsn: F/0}", ""), "F/0"),
+            (restore("NAME", "orders", "{latest: {}, timeline: \"7\"}", ""), "timeline 7"),
+            (restore("NAME", "orders", "{name: never}", ""), "never"),
+            (restore("NAME", "orders", "{latest: {}, backup: nosuch}", ""), "nosuch"),
+            (
+                restore("NAME", "orders", "{latest: {}}", "").replace("statefulSet: {name: orders", "statefulSet: {name: nobody"),
+                "nobody",
+            ),
+            (
+                restore("NAME", "orders", "{latest: {}}", "").replace("archiveRef: {name: orders", "archiveRef: {name: other"),
+                "other",
+            ),
+            (
+                restore("NAME", "orders", "{latest: {}}", ", primaryOrdinal: 4"),
+                "4",
+            ),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let name = format!("refused-{n}");
+            space.apply(&yaml.replace("NAME", &name)).await?;
+            let object = format!("restore/{name}");
+            told(space, &object, "Failed", "True", &[says]).await?;
+            told(space, &object, "Checked", "False", &[says]).await?;
+            event(space, &object, &["Warning", says]).await?;
+        }
+        // Of two the older one wins.
+        let target = format!("{{lsn: {}}}", moments.lsn);
+        let suspended = restore("first", "orders", &target, "") + "  suspend: true\n";
+        space.apply(&suspended).await?;
+        space.wait_for("restore/first", "condition=Checked", 120).await?;
+        space.apply(&restore("second", "orders", &target, "")).await?;
+        told(space, "restore/second", "Failed", "True", &["first"]).await?;
+        ensure!(space.get("pod/orders-0").await?["metadata"]["uid"] == pod);
+        ensure!(rows(space).await? == up_to(8));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn two_members_go_back_and_the_standby_is_cloned_again() -> Result<()> {
+    Space::scenario("wiped", async |space| {
+        let mut database = Database::new("orders", 17);
+        database.replicas = 2;
+        shop(space, &database).await?;
+        let Moments { lsn, .. } = history(space).await?;
+        let target = format!("{{lsn: {lsn}}}");
+        space.apply(&restore("refused", "orders", &target, "")).await?;
+        told(space, "restore/refused", "Failed", "True", &["Wipe"]).await?;
+        let more = ", primaryOrdinal: 0, otherReplicas: Wipe";
+        restored(space, "wipe", &target, more).await?;
+        database.rolled_out(space).await?;
+        ensure!(rows(space).await? == up_to(5));
+        goes_on(space, "second", 2).await?;
+        space.sql("orders-0", "INSERT INTO ledger VALUES (60)").await?;
+        eventually("the standby streams", async || {
+            let standby = space
+                .sql("orders-1", "SELECT count(*), pg_is_in_recovery() FROM ledger")
+                .await?;
+            ensure!(standby == "6|t", "{standby}");
+            let streams = space
+                .sql("orders-0", "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")
+                .await?;
+            ensure!(streams == "1", "{streams}");
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_that_is_deleted_before_it_began_leaves_the_database_as_it_was() -> Result<()> {
+    Space::scenario("withdrawn", async |space| {
+        shop(space, &Database::new("orders", 17)).await?;
+        history(space).await?;
+        let suspended = restore("gone", "orders", "{immediate: {}}", "") + "  suspend: true\n";
+        space.apply(&suspended).await?;
+        space.wait_for("restore/gone", "condition=Checked", 120).await?;
+        space.kubectl(&["delete", "restore", "gone"]).await?.success()?;
+        ensure!(rows(space).await? == up_to(8));
+        goes_on(space, "second", 1).await
+    })
+    .await
+}
