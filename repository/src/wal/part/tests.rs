@@ -6,15 +6,19 @@ use super::super::{PutError, PutOutcome, WalStore};
 use super::name::PartName;
 use super::object::{self, Sums};
 use super::{PartOutcome, longest_run};
+use crate::catalogue::timelines;
 use crate::compression::Compression;
 use crate::layout;
 use crate::object::ObjectError;
+use crate::reach::Indexes;
 use crate::store::Created;
 use crate::wal::sample::{Cluster, Fill, segment};
 use futures::TryStreamExt;
-use holdfast_postgres::{Lsn, SegmentName, SystemIdentifier, WalFileName};
+use holdfast_postgres::{Lsn, SegmentName, SegmentNumber, SystemIdentifier, WalFileName};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 
 const PAGE: usize = 8192;
 
@@ -338,6 +342,62 @@ async fn names_that_are_none_are_passed_over() {
     let content = place.sample(1, 3, Fill::Pages(3));
     place.put_part(name, &content).await.unwrap();
     assert!(read(&place.wal, name).await.unwrap().unwrap().0 == content);
+}
+
+#[tokio::test]
+async fn listings_and_pre_flight_see_what_is_stored() {
+    let place = Place::new(1, true).await;
+    let whole = WalFileName::Segment(place.name(1, 3));
+    let content = place.sample(1, 3, Fill::Whole);
+    place.put(whole, &content).await.unwrap();
+    for (number, pages) in [(3, 9), (4, 5), (4, 7), (6, 1)] {
+        let content = place.sample(1, number, Fill::Pages(pages));
+        place
+            .put_part(place.name(1, number), &content)
+            .await
+            .unwrap();
+    }
+    // Before its whole segment came.
+    let before = PartName {
+        segment: place.name(1, 3),
+        writer: 1,
+        from: 0,
+        to: 8192,
+    };
+    fs::create_dir_all(place.object(&layout::parts_of(SYSTEM, before.segment))).unwrap();
+    fs::write(place.object(&before.key(SYSTEM)), "x").unwrap();
+    let [timeline] = timelines(&place.wal).await.unwrap().try_into().unwrap();
+    let number = SegmentNumber;
+    assert_eq!(
+        timeline.parts,
+        BTreeMap::from([(number(4), 7 * 8192), (number(6), 8192)])
+    );
+    assert_eq!(
+        timeline.with_parts,
+        [3, 4, 6].into_iter().map(number).collect()
+    );
+    let listed = place.wal.parts(timeline.id).await.unwrap();
+    assert_eq!(
+        listed.into_keys().collect::<Vec<_>>(),
+        [3, 4, 6].map(number)
+    );
+
+    for (first, following, count) in [(4, vec![], 7), (3, vec![4], 128), (6, vec![], 1)] {
+        let mut records = Vec::new();
+        let following: Vec<_> = following.into_iter().map(|n| place.name(1, n)).collect();
+        let each = |record| {
+            records.push(record);
+            ControlFlow::Continue(())
+        };
+        let name = place.name(1, first);
+        let read = Indexes::records(&place.wal, name, &following, each);
+        read.await.unwrap();
+        assert_eq!(records.len(), count, "{first}");
+        let index = Indexes::index(&place.wal, name).await.unwrap();
+        assert_eq!(index.end, records.last().unwrap().end);
+    }
+    let absent = Indexes::index(&place.wal, place.name(1, 5)).await;
+    assert!(absent.unwrap_err().is_not_found());
 }
 
 proptest! {
