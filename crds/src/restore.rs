@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
     group = "holdfast.dev",
     version = "v1alpha1",
     kind = "Restore",
-    shortname = "hfr",
+    shortname = "hfrs",
     category = "holdfast",
     namespaced,
     status = "RestoreStatus",

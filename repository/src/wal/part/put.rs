@@ -1,6 +1,5 @@
 //! Storing what there is of an unfinished segment: create-only, and only up to its last valid record.
 
-use super::super::descriptor::Digest;
 use super::super::put::for_each_piece;
 use super::super::{CHUNK_BYTES, PutError, WalStore};
 use super::name::PartName;
@@ -116,37 +115,23 @@ impl WalStore {
         if end <= start {
             return Ok(Prepared::Empty);
         }
-        let (whole, sums) = self.sums(segment, source, end.0 - start.0, end)?;
-        let writer = whole.first_chunk().map_or(0, |b| u64::from_be_bytes(*b));
-        let parts = sums.into_iter().map(|(from, to, sums)| {
-            let part = PartName {
-                segment,
-                writer,
-                from,
-                to,
-            };
-            (part, sums)
-        });
-        Ok(Prepared::Stretch {
-            end,
-            parts: parts.collect(),
-        })
+        let parts = self.cut(segment, source, end.0 - start.0, end)?;
+        Ok(Prepared::Stretch { end, parts })
     }
 
-    /// Of the first `length` bytes: the digest of all, and of each part of them, by its offsets. They must be what was
-    /// found valid up to `end` before.
-    fn sums(
+    /// Cuts the first `length` bytes into parts. They must be what was found valid up to `end` before.
+    fn cut(
         &self,
         segment: SegmentName,
         source: &File,
         length: u64,
         end: Lsn,
-    ) -> Result<(Digest, Vec<(u32, u32, Sums)>), PutError> {
+    ) -> Result<Vec<(PartName, Sums)>, PutError> {
         let name = WalFileName::Segment(segment);
         let mut scanner = SegmentScanner::new(segment, self.segment_size, self.major);
         let (mut whole, mut part) = (self.archive.hasher(), self.archive.hasher());
         let mut before = *whole.finalize().as_bytes();
-        let mut sums = Vec::new();
+        let mut parts = Vec::new();
         for_each_piece(&name, source, length, |piece| {
             scanner.feed(piece);
             whole.update(piece);
@@ -154,14 +139,24 @@ impl WalStore {
             if part.count() == CHUNK_BYTES || whole.count() == length {
                 let (from, to) = (whole.count() - part.count(), whole.count());
                 let digest = *part.finalize().as_bytes();
-                sums.push((from as u32, to as u32, Sums { digest, before }));
+                let name = PartName {
+                    segment,
+                    writer: 0,
+                    from: from as u32,
+                    to: to as u32,
+                };
+                parts.push((name, Sums { digest, before }));
                 before = *whole.finalize().as_bytes();
                 part.reset();
             }
         })?;
         match scanner.finish().end {
             SegmentEnd::Incomplete { valid_through, .. } if valid_through == end => {
-                Ok((*whole.finalize().as_bytes(), sums))
+                let digest = whole.finalize();
+                let writer = digest.as_bytes().first_chunk().copied();
+                let writer = writer.map_or(0, u64::from_be_bytes);
+                parts.iter_mut().for_each(|(name, _)| name.writer = writer);
+                Ok(parts)
             }
             _ => Err(PutError::Changed(name)),
         }
