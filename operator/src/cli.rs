@@ -22,8 +22,8 @@ pub enum Command {
     Run(RunArgs),
     /// Says whether an installation works: 0 it does, 1 something is wrong, 2 something could not be seen
     Check(CheckArgs),
-    /// Before the operator is uninstalled: has no replica act any more, and takes the finalizers off Backups and Restores, so that
-    /// nothing waits for an operator that is gone. Stored data stays
+    /// Before the operator is uninstalled: has no replica act any more, and takes the finalizers off Backups and
+    /// Restores, so that nothing waits for an operator that is gone. Stored data stays
     Retire(RetireArgs),
     /// Prints the CustomResourceDefinitions, or writes them
     Crds(CrdsArgs),
