@@ -172,6 +172,22 @@ fn conditions_are_a_map_by_type() {
 }
 
 #[test]
+fn no_two_kinds_share_a_name() {
+    let mut seen = std::collections::BTreeSet::new();
+    for crd in crate::all() {
+        let names = crd.spec.names;
+        let short = names.short_names.unwrap_or_default();
+        for name in short
+            .into_iter()
+            .chain([names.plural])
+            .chain(names.singular)
+        {
+            assert!(seen.insert(name.clone()), "{name}");
+        }
+    }
+}
+
+#[test]
 fn names_are_those_of_the_group() {
     for crd in crate::all() {
         assert_eq!(crd.spec.group, crate::GROUP);
