@@ -6,6 +6,7 @@ use crate::config::Live;
 use crate::control::OrderError;
 use crate::exit::{ExitClass, Failure};
 use crate::report::{NoAnswer, on_the_server};
+use crate::restore::destination::{self, State};
 use holdfast_postgres::Lsn;
 use holdfast_protocol::control::Drain;
 use serde::{Deserialize, Serialize};
@@ -128,6 +129,10 @@ impl Orders {
             tokio::spawn(async move {
                 let told =
                     |error: NotArchived| Failure::from_error(ExitClass::Failed, &error).message;
+                // What a restore has left that has not ended holds nothing that could be lost.
+                if is_unfinished(&settings) {
+                    return Ok(None);
+                }
                 match close_segment(&settings).await? {
                     Server::Standby => Ok(None),
                     Server::Closed(end) => {
@@ -143,6 +148,11 @@ impl Orders {
         };
         Draining { files, work }
     }
+}
+
+fn is_unfinished(settings: &Live) -> bool {
+    let directory = &settings.get().postgres.data_directory;
+    matches!(destination::observe_root(directory), Ok(State::Unfinished))
 }
 
 async fn close_segment(settings: &Live) -> Result<Server, String> {
@@ -171,6 +181,7 @@ mod tests {
     use super::*;
     use crate::wal_bench::Bench;
     use holdfast_repository::wal::sample::Fill;
+    use std::fs;
     use std::time::Duration;
 
     async fn drained(orders: &Orders) -> Drain {
@@ -222,5 +233,10 @@ mod tests {
         let drain = drained(&first).await;
         assert!(drain.done, "{drain:?}");
         assert!(bench.segment_object(1, 4).exists());
+        // What a killed restore has left.
+        fs::remove_file(bench.path("data/global/pg_control")).unwrap();
+        assert!(!drained(&first).await.done);
+        fs::write(bench.path("data").join(destination::MARKER), "").unwrap();
+        assert!(drained(&first).await.done);
     }
 }

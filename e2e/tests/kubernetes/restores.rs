@@ -26,7 +26,9 @@ spec:
 async fn restored(space: &Space, name: &str, target: &str, more: &str) -> Result<Value> {
     space.apply(&restore(name, "orders", target, more)).await?;
     let object = format!("restore/{name}");
-    space.wait_for(&object, "condition=Complete", PATIENCE).await?;
+    space
+        .wait_for(&object, "condition=Complete", PATIENCE)
+        .await?;
     space.get(&object).await
 }
 
@@ -93,7 +95,11 @@ async fn history(space: &Space) -> Result<Moments> {
 async fn reaches(space: &Space, name: &str, target: &str, last: u32, timeline: u32) -> Result<()> {
     let restore = restored(space, name, target, "").await?;
     let status = &restore["status"];
-    ensure!(rows(space).await? == up_to(last), "{name}: {}", rows(space).await?);
+    ensure!(
+        rows(space).await? == up_to(last),
+        "{name}: {}",
+        rows(space).await?
+    );
     let reached = &status["recoveredTo"];
     ensure!(reached["timeline"] == timeline, "{name}: {status:#}");
     ensure!(
@@ -105,13 +111,20 @@ async fn reaches(space: &Space, name: &str, target: &str, last: u32, timeline: u
 
 /// What a database is after it: it takes writes, archives them on its new timeline, and can be backed up.
 async fn goes_on(space: &Space, backup: &str, timeline: u32) -> Result<()> {
+    // Something to archive, also where a drain has just closed a segment.
+    let write = "CREATE TABLE IF NOT EXISTS more (n int); INSERT INTO more VALUES (1)";
+    space.sql("orders-0", write).await?;
     let segment = space
         .sql("orders-0", "SELECT pg_walfile_name(pg_switch_wal())")
         .await?;
     ensure!(segment.starts_with(&format!("{timeline:08X}")), "{segment}");
     archived(space, "orders-0", &segment).await?;
     let backup = backed_up(space, backup, "orders", "").await?;
-    ensure!(backup["status"]["timeline"] == timeline, "{:#}", backup["status"]);
+    ensure!(
+        backup["status"]["timeline"] == timeline,
+        "{:#}",
+        backup["status"]
+    );
     space
         .wait_for("archive/orders", "condition=Ready", 120)
         .await
@@ -161,7 +174,9 @@ async fn postgres_17_goes_back_to_every_kind_of_target() -> Result<()> {
         let on_1 = |target: String| format!("{{{target}, timeline: \"1\"}}");
         reaches(space, "latest", "{latest: {}}", 8, 2).await?;
         goes_on(space, "second", 2).await?;
-        space.sql("orders-0", "INSERT INTO ledger VALUES (9)").await?;
+        space
+            .sql("orders-0", "INSERT INTO ledger VALUES (9)")
+            .await?;
         for (n, (name, target, last)) in [
             ("time", format!("time: \"{time}\""), 3),
             ("xid", format!("xid: {xid}"), 4),
@@ -182,8 +197,13 @@ async fn postgres_17_goes_back_to_every_kind_of_target() -> Result<()> {
         reaches(space, "left", "{latest: {}, timeline: \"2\"}", 9, 9).await?;
         goes_on(space, "last", 9).await?;
         // The same object again does nothing.
-        space.kubectl(&["delete", "restore", "left"]).await?.success()?;
-        space.sql("orders-0", "INSERT INTO ledger VALUES (10)").await?;
+        space
+            .kubectl(&["delete", "restore", "left"])
+            .await?
+            .success()?;
+        space
+            .sql("orders-0", "INSERT INTO ledger VALUES (10)")
+            .await?;
         let again = restore("left", "orders", "{latest: {}, timeline: \"2\"}", "");
         space.apply(&again).await?;
         told(space, "restore/left", "Failed", "True", &["another name"]).await?;
@@ -202,22 +222,38 @@ async fn a_plan_alone_touches_nothing() -> Result<()> {
         let target = format!("{{time: \"{time}\"}}");
         let yaml = restore("plan", "orders", &target, "") + "  suspend: true\n";
         space.apply(&yaml).await?;
-        space.wait_for("restore/plan", "condition=Checked", 120).await?;
+        space
+            .wait_for("restore/plan", "condition=Checked", 120)
+            .await?;
         let status = space.get("restore/plan").await?["status"].clone();
-        for field in ["backup", "startLsn", "endLsn", "endTime", "bytes", "walSegments"] {
+        for field in [
+            "backup",
+            "startLsn",
+            "endLsn",
+            "endTime",
+            "bytes",
+            "walSegments",
+        ] {
             ensure!(!status["plan"][field].is_null(), "{field}: {status:#}");
         }
         told(space, "restore/plan", "Started", "False", &["suspend"]).await?;
         ensure!(space.get("pod/orders-0").await?["metadata"]["uid"] == pod);
         ensure!(rows(space).await? == up_to(8));
         // Let go, it is carried out.
-        let go = ["patch", "restore", "plan", "--type=merge", "-p", "{\"spec\":{\"suspend\":false}}"];
+        let go = [
+            "patch",
+            "restore",
+            "plan",
+            "--type=merge",
+            "-p",
+            "{\"spec\":{\"suspend\":false}}",
+        ];
         space.kubectl(&go).await?.success()?;
         space
             .wait_for("restore/plan", "condition=Complete", PATIENCE)
             .await?;
         ensure!(rows(space).await? == up_to(3));
-        event(space, "restore/plan", &["Normal", "Complete"]).await
+        event(space, "restore/plan", &["Normal", "Recovered"]).await
     })
     .await
 }
@@ -230,18 +266,32 @@ async fn what_cant_be_done_is_refused_before_anything_is_touched() -> Result<()>
         space.apply(&crate::fixtures::archive("other")).await?;
         let pod = space.get("pod/orders-0").await?["metadata"]["uid"].clone();
         for (n, (yaml, says)) in [
-            (restore("NAME", "orders", "{time: \"2020-01-01T00:00:00Z\"}", ""), "2020-01-01"),
-            (restore("NAME", "orders", "{time: \"2090-01-01T00:00:00Z\"}", ""), "2090-01-01"),
-            (restore("NAME", "orders", "{lsn: F/0}", ""), "F/0"),
-            (restore("NAME", "orders", "{latest: {}, timeline: \"7\"}", ""), "timeline 7"),
-            (restore("NAME", "orders", "{name: never}", ""), "never"),
-            (restore("NAME", "orders", "{latest: {}, backup: nosuch}", ""), "nosuch"),
             (
-                restore("NAME", "orders", "{latest: {}}", "").replace("statefulSet: {name: orders", "statefulSet: {name: nobody"),
+                restore("NAME", "orders", "{time: \"2020-01-01T00:00:00Z\"}", ""),
+                "2020-01-01",
+            ),
+            (
+                restore("NAME", "orders", "{time: \"2090-01-01T00:00:00Z\"}", ""),
+                "2090-01-01",
+            ),
+            (restore("NAME", "orders", "{lsn: F/0}", ""), "F/0"),
+            (
+                restore("NAME", "orders", "{latest: {}, timeline: \"7\"}", ""),
+                "timeline 7",
+            ),
+            (restore("NAME", "orders", "{name: never}", ""), "never"),
+            (
+                restore("NAME", "orders", "{latest: {}, backup: nosuch}", ""),
+                "nosuch",
+            ),
+            (
+                restore("NAME", "orders", "{latest: {}}", "")
+                    .replace("statefulSet: {name: orders", "statefulSet: {name: nobody"),
                 "nobody",
             ),
             (
-                restore("NAME", "orders", "{latest: {}}", "").replace("archiveRef: {name: orders", "archiveRef: {name: other"),
+                restore("NAME", "orders", "{latest: {}}", "")
+                    .replace("archiveRef: {name: orders", "archiveRef: {name: other"),
                 "other",
             ),
             (
@@ -259,15 +309,18 @@ async fn what_cant_be_done_is_refused_before_anything_is_touched() -> Result<()>
             told(space, &object, "Checked", "False", &[says]).await?;
             event(space, &object, &["Warning", says]).await?;
         }
-        // Of two the older one wins.
-        let target = format!("{{lsn: {}}}", moments.lsn);
-        let suspended = restore("first", "orders", &target, "") + "  suspend: true\n";
-        space.apply(&suspended).await?;
-        space.wait_for("restore/first", "condition=Checked", 120).await?;
-        space.apply(&restore("second", "orders", &target, "")).await?;
-        told(space, "restore/second", "Failed", "True", &["first"]).await?;
         ensure!(space.get("pod/orders-0").await?["metadata"]["uid"] == pod);
         ensure!(rows(space).await? == up_to(8));
+        // Of two the first one goes on.
+        let target = format!("{{lsn: {}}}", moments.lsn);
+        let first = restore("first", "orders", &target, "");
+        let second = restore("second", "orders", "{immediate: {}}", "");
+        space.apply(&format!("{first}---\n{second}")).await?;
+        told(space, "restore/second", "Failed", "True", &["first"]).await?;
+        space
+            .wait_for("restore/first", "condition=Complete", PATIENCE)
+            .await?;
+        ensure!(rows(space).await? == up_to(5));
         Ok(())
     })
     .await
@@ -281,21 +334,31 @@ async fn two_members_go_back_and_the_standby_is_cloned_again() -> Result<()> {
         shop(space, &database).await?;
         let Moments { lsn, .. } = history(space).await?;
         let target = format!("{{lsn: {lsn}}}");
-        space.apply(&restore("refused", "orders", &target, "")).await?;
+        space
+            .apply(&restore("refused", "orders", &target, ""))
+            .await?;
         told(space, "restore/refused", "Failed", "True", &["Wipe"]).await?;
         let more = ", primaryOrdinal: 0, otherReplicas: Wipe";
         restored(space, "wipe", &target, more).await?;
         database.rolled_out(space).await?;
         ensure!(rows(space).await? == up_to(5));
         goes_on(space, "second", 2).await?;
-        space.sql("orders-0", "INSERT INTO ledger VALUES (60)").await?;
+        space
+            .sql("orders-0", "INSERT INTO ledger VALUES (60)")
+            .await?;
         eventually("the standby streams", async || {
             let standby = space
-                .sql("orders-1", "SELECT count(*), pg_is_in_recovery() FROM ledger")
+                .sql(
+                    "orders-1",
+                    "SELECT count(*), pg_is_in_recovery() FROM ledger",
+                )
                 .await?;
             ensure!(standby == "6|t", "{standby}");
             let streams = space
-                .sql("orders-0", "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")
+                .sql(
+                    "orders-0",
+                    "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'",
+                )
                 .await?;
             ensure!(streams == "1", "{streams}");
             Ok(())
@@ -312,8 +375,13 @@ async fn one_that_is_deleted_before_it_began_leaves_the_database_as_it_was() -> 
         history(space).await?;
         let suspended = restore("gone", "orders", "{immediate: {}}", "") + "  suspend: true\n";
         space.apply(&suspended).await?;
-        space.wait_for("restore/gone", "condition=Checked", 120).await?;
-        space.kubectl(&["delete", "restore", "gone"]).await?.success()?;
+        space
+            .wait_for("restore/gone", "condition=Checked", 120)
+            .await?;
+        space
+            .kubectl(&["delete", "restore", "gone"])
+            .await?
+            .success()?;
         ensure!(rows(space).await? == up_to(8));
         goes_on(space, "second", 1).await
     })
