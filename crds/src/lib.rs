@@ -37,7 +37,8 @@ pub use repository::{
     AccessMode, Credentials, Encryption, Repository, RepositorySpec, RepositoryStatus, S3,
 };
 pub use restore::{
-    InPlace, OtherReplicas, Restore, RestoreAction, RestoreDestination, RestoreSource, RestoreSpec,
+    ClaimAccessMode, ClaimTemplate, InPlace, IntoClaim, OtherReplicas, Restore, RestoreAction,
+    RestoreDestination, RestorePostgres, RestoreSource, RestoreSpec,
 };
 pub use scheduled_backup::{
     BackupTemplate, BackupTemplateMetadata, BackupTemplateSpec, ScheduledBackup,

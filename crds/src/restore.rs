@@ -61,8 +61,16 @@ use serde::{Deserialize, Serialize};
     )
 )]
 #[x_kube(
-    validation = Rule::new("self.source == oldSelf.source && self.target == oldSelf.target && self.action == oldSelf.action && self.destination == oldSelf.destination && self.force == oldSelf.force")
+    validation = Rule::new("self.source == oldSelf.source && self.target == oldSelf.target && self.action == oldSelf.action && self.destination == oldSelf.destination && has(self.postgres) == has(oldSelf.postgres) && (!has(self.postgres) || self.postgres == oldSelf.postgres) && self.force == oldSelf.force")
         .message("only suspend of a Restore can change: make another Restore"),
+    validation = Rule::new("!has(self.destination.persistentVolumeClaim) || self.action == 'Promote'")
+        .message("on a claim the database is promoted and shut down: leave action out"),
+    validation = Rule::new("!has(self.destination.persistentVolumeClaim) || !self.force")
+        .message("force means something only in place: a claim has to be empty"),
+    validation = Rule::new("!has(self.destination.persistentVolumeClaim) || !has(self.source.repositoryRef) || has(self.postgres)")
+        .message("without an Archive nobody tells what runs on the claim: write postgres.image, such as postgres:17"),
+    validation = Rule::new("!has(self.destination.statefulSet) || !has(self.postgres)")
+        .message("postgres means something only for a claim: in place the pods run what they ran"),
 )]
 pub struct RestoreSpec {
     /// Whose database. Can't change.
@@ -75,6 +83,10 @@ pub struct RestoreSpec {
     pub action: RestoreAction,
     /// Where it is restored to. Can't change.
     pub destination: RestoreDestination,
+    /// What recovers the database on a claim. Default: what the Archive's pods run; required where the source is a
+    /// repositoryRef. Only for a claim. Can't change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<RestorePostgres>,
     /// True: go on also where it can't be proven that all WAL of the present data directory is stored; what is not is
     /// lost. Default: false. Can't change.
     #[serde(default)]
@@ -130,13 +142,95 @@ impl RestoreAction {
     }
 }
 
-/// Where to.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+/// Where to: exactly one of statefulSet and persistentVolumeClaim.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.statefulSet) != has(self.persistentVolumeClaim)")
+        .message("a destination is exactly one of statefulSet and persistentVolumeClaim"),
+)]
 pub struct RestoreDestination {
     /// In place: into the volume that the database has. Its pods are deleted and come back restored; nothing is scaled
-    /// and no other object changes.
-    pub stateful_set: InPlace,
+    /// and no other object changes. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stateful_set: Option<InPlace>,
+    /// Into a claim, beside the database: a Job restores it there and runs Postgres up to the target, with archiving
+    /// off. What it leaves is promoted and shut down. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<IntoClaim>,
+}
+
+/// A claim, which has to be empty. It stays when the Restore is deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IntoClaim {
+    /// The claim's name, in this namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The claim is made, and there must be none of that name. Default: it is there, empty, and no pod uses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<ClaimTemplate>,
+    /// Where in the claim the data directory goes, such as pgdata: below its root, which Postgres can't own. Default:
+    /// where the Archive's pods have it in theirs; without such a pod, or where it is their claim's root, pgdata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9._]*(/[A-Za-z0-9_][-A-Za-z0-9._]*)*$')")
+        .message("write a path below the claim's root, such as pgdata or 18/docker"))]
+    pub path: Option<String>,
+}
+
+/// A claim that is made.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimTemplate {
+    /// How large, such as 100Gi: room for the database and the WAL that recovery is fetching.
+    #[schemars(length(min = 1, max = 30))]
+    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))")
+        .message("write a size, such as 100Gi"))]
+    pub size: String,
+    /// Its class. Default: the cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+    /// How it may be mounted. Default: [ReadWriteOnce].
+    #[serde(default = "read_write_once")]
+    #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
+    pub access_modes: Vec<ClaimAccessMode>,
+}
+
+fn read_write_once() -> Vec<ClaimAccessMode> {
+    vec![ClaimAccessMode::ReadWriteOnce]
+}
+
+/// How a claim may be mounted. Something is written to it, so read-only ones are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum ClaimAccessMode {
+    /// By one node.
+    ReadWriteOnce,
+    /// By one pod.
+    ReadWriteOncePod,
+    /// By many nodes.
+    ReadWriteMany,
+}
+
+impl ClaimAccessMode {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReadWriteOnce => "ReadWriteOnce",
+            Self::ReadWriteOncePod => "ReadWriteOncePod",
+            Self::ReadWriteMany => "ReadWriteMany",
+        }
+    }
+}
+
+/// What recovers the database on a claim.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestorePostgres {
+    /// An image of the database's major version, with the libraries that it preloads, such as postgres:17.
+    #[schemars(length(min = 1, max = 512))]
+    pub image: String,
 }
 
 /// A StatefulSet whose pods carry the label of the source's Archive.

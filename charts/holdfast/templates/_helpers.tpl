@@ -99,6 +99,14 @@ What the operator may do where archives are: in a ClusterRole, or in a Role of e
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get]
+# What a restore is to be carried out into: it is made where the Restore has a template for it, and never deleted.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, create]
+# What restores into it. It goes with its Restore, by its owner reference.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, create]
 # Users' credentials and keys are fetched by name. The Secrets rendered for the pods of archives are written, and watched
 # by their label: rights know no labels, so list and watch can't be narrower here.
 - apiGroups: [""]

@@ -101,6 +101,14 @@ const NEEDS: &[Need] = &[
     need(
         Place::Archives,
         "",
+        "persistentvolumeclaims",
+        "",
+        &["get", "create"],
+    ),
+    need(Place::Archives, "batch", "jobs", "", &["get", "create"]),
+    need(
+        Place::Archives,
+        "",
         "secrets",
         "",
         &["get", "list", "watch", "create", "patch", "delete"],
