@@ -68,7 +68,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("!has(self.destination.persistentVolumeClaim) || !self.force")
         .message("force means something only in place: a claim has to be empty"),
     validation = Rule::new("!has(self.destination.persistentVolumeClaim) || !has(self.source.repositoryRef) || has(self.postgres)")
-        .message("without an Archive nobody tells what runs on the claim: write postgres.image, such as postgres:17"),
+        .message("write postgres.image, such as postgres:17: without an Archive nobody tells what runs on the claim"),
     validation = Rule::new("!has(self.destination.statefulSet) || !has(self.postgres)")
         .message("postgres means something only for a claim: in place the pods run what they ran"),
 )]
@@ -192,7 +192,7 @@ pub struct ClaimTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// How it may be mounted. Default: [ReadWriteOnce].
+    /// How it may be mounted. Default: `["ReadWriteOnce"]`.
     #[serde(default = "read_write_once")]
     #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub access_modes: Vec<ClaimAccessMode>,

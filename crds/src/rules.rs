@@ -175,7 +175,7 @@ mod tests {
             ("ScheduledBackup", r#"{"archiveRef": {"name": "a"}}"#),
             (
                 "Restore",
-                r#"{"source": {"archiveRef": {"name": "a"}}, "target": {"latest": {}}, "destination": {}}"#,
+                r#"{"source": {"archiveRef": {"name": "a"}}, "target": {"latest": {}}, "destination": {"statefulSet": {}}}"#,
             ),
         ];
         for (kind, spec) in bad {

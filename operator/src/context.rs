@@ -6,6 +6,7 @@ use crate::backup::Phase;
 use crate::cli::RunArgs;
 use crate::controller::Waker;
 use crate::events::Events;
+use crate::inject::InjectSettings;
 use crate::metrics::Metrics;
 use crate::names::{
     ARCHIVE_LABEL, GENERATION_ANNOTATION, Key, MANAGED_BY, MANAGED_BY_LABEL, SYSTEM_ANNOTATION,
@@ -41,7 +42,7 @@ pub struct Settings {
     /// Its own pod.
     pub pod_name: String,
     /// Of the sidecars.
-    pub image: String,
+    pub inject: InjectSettings,
     /// Empty: all.
     pub watch_namespaces: Vec<String>,
     /// For so long what expires is announced before.
@@ -56,7 +57,11 @@ impl From<&RunArgs> for Settings {
         Self {
             namespace: args.namespace.clone(),
             pod_name: args.pod_name.clone(),
-            image: args.image.clone(),
+            inject: InjectSettings {
+                image: args.image.clone(),
+                pull_policy: args.image_pull_policy,
+                memory: args.sidecar_memory.clone(),
+            },
             watch_namespaces: namespaces
                 .filter(|name| !name.is_empty())
                 .map(str::to_owned)

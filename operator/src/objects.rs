@@ -314,6 +314,8 @@ pub(crate) fn kind_word<K: Watched>() -> &'static str {
         "Backup" => "Backup",
         "ScheduledBackup" => "ScheduledBackup",
         "Restore" => "Restore",
+        "PersistentVolumeClaim" => "PersistentVolumeClaim",
+        "Job" => "Job",
         "Secret" => "Secret",
         "Pod" => "Pod",
         _ => "other",

@@ -25,7 +25,7 @@ pub use orphans::Orphans;
 pub use plan::{
     ARCHIVING, CONFIGURATION_APPLIED, INJECTED, OWNER, Observed, READY, RECOVERABLE, Rendering,
 };
-pub(crate) use render::target;
+pub(crate) use render::{CONFIG, repository, target};
 pub use render::{Entries, Loaded, Own, Present, RenderError, render};
 pub use reports::{Reports, Said};
 pub(crate) use secret::present;

@@ -23,7 +23,7 @@ use std::fmt;
 use thiserror::Error;
 
 /// The settings.
-const CONFIG: &str = "config.yaml";
+pub(crate) const CONFIG: &str = "config.yaml";
 const CA: &str = "ca.crt";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
@@ -318,7 +318,8 @@ pub(crate) fn target(target: &RecoveryTarget) -> written::RecoveryTarget {
     }
 }
 
-fn repository(
+/// A repository as settings have it, and the files that it names.
+pub(crate) fn repository(
     wanted: &WantedRepository,
     file: &mut impl FnMut(String, Vec<u8>) -> String,
 ) -> Repository {

@@ -34,6 +34,7 @@ pub use annotations::Configure;
 pub use facts::{Injected, describe};
 pub use memory::{BadMemory, Memory};
 pub use patch::Add;
+pub(crate) use quantity::billionths;
 pub use refusal::{Quoted, Refusal};
 pub use settings::{InjectSettings, PullPolicy};
 
@@ -57,6 +58,11 @@ pub struct Patch {
     pub operations: Vec<Add>,
     /// For whoever made the pod, a sentence each.
     pub warnings: Vec<String>,
+}
+
+/// The uid and, where it has one of its own, the gid that a known image's server runs as.
+pub fn user_of(image: &str) -> Option<(i64, Option<i64>)> {
+    image::Known::of(image)?.user
 }
 
 /// Refuses a pod that another operator or Patroni runs.

@@ -7,7 +7,7 @@ const MOST: i128 = 1 << 120;
 
 /// An amount in billionths (cores, bytes); none for what is no amount.
 /// <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>
-pub(super) fn billionths(value: &Value) -> Option<i128> {
+pub(crate) fn billionths(value: &Value) -> Option<i128> {
     match value {
         Value::String(text) => parse(text),
         // The API server writes them as text; a number means the same.

@@ -9,7 +9,7 @@ mod plan;
 mod probe;
 mod resolve;
 
-pub use open::{Access, OpenFailure, open_archive, resolved};
+pub use open::{Access, OpenFailure, open_archive, open_archive_of, resolved};
 pub use plan::{CONDITIONAL_WRITES, Look, READY, lines};
 pub use probe::{Probe, Trouble, probe};
 pub use resolve::{AccessKey, KeySet, Lack, Resolved, one_entry, resolve, secrets};

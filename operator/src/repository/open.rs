@@ -87,12 +87,22 @@ pub async fn open_archive(
     repository: &str,
     access: Access,
 ) -> Result<Archive, OpenFailure> {
-    let resolved = resolved(context, &archive.beside(repository)).await?;
+    open_archive_of(context, &archive.beside(repository), archive, access).await
+}
+
+/// Opens the archive that lies in `repository` under the name of `archive`, of whatever namespace. Makes nothing.
+pub async fn open_archive_of(
+    context: &Context,
+    repository: &Key,
+    archive: &Key,
+    access: Access,
+) -> Result<Archive, OpenFailure> {
+    let resolved = resolved(context, repository).await?;
     let settings = match access {
         Access::Read => resolved.store(),
         Access::Maintain => resolved.maintenance_store(),
     };
-    let settings = settings.ok_or_else(|| OpenFailure::NoCredentials(repository.to_owned()))?;
+    let settings = settings.ok_or_else(|| OpenFailure::NoCredentials(repository.name.clone()))?;
     let store = settings.open(&archive.to_string())?;
     Ok(Archive::open(store, resolved.master_keys().as_ref()).await?)
 }

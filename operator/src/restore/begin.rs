@@ -9,7 +9,7 @@ use super::{Look, POLL, Restores, WAITING, members_of};
 use crate::archive::{Member, first_repository};
 use crate::controller::{Outcome, ReconcileError};
 use crate::names::rendered_secret;
-use holdfast_crds::{Archive, Restore};
+use holdfast_crds::{Archive, InPlace, Restore};
 use holdfast_protocol::status::{RestorePod, RestoreStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -28,8 +28,12 @@ struct Found {
 
 impl Restores {
     /// Goes on with one that was not ordered.
-    pub(super) async fn begin(&self, look: &mut Look<'_>) -> Result<Outcome, ReconcileError> {
-        let found = match self.find(look).await? {
+    pub(super) async fn begin(
+        &self,
+        look: &mut Look<'_>,
+        in_place: &InPlace,
+    ) -> Result<Outcome, ReconcileError> {
+        let found = match self.find(look, in_place).await? {
             Ok(found) => found,
             Err(state) => return self.stay(look, &state).await,
         };
@@ -38,7 +42,7 @@ impl Restores {
         if suspend && was_planned(&look.status(), generation) {
             return Ok(Outcome::Done);
         }
-        if let Err(state) = self.drain(look, &found.members).await {
+        if let Err(state) = self.drain(look, &found.members, spec.force).await {
             self.write(look, look.status(), &state).await?;
             return Ok(Outcome::Again(POLL));
         }
@@ -46,14 +50,18 @@ impl Restores {
         let repository = source.map(|repository| repository.name.as_str());
         let first = || found.archive.as_deref().and_then(first_repository);
         let planned = match repository.or_else(first) {
-            Some(repository) => self.preflight(look, repository).await,
+            Some(repository) => self.preflight(look, &look.archive, repository).await,
             None => Err(State::bad(
                 "RepositoryNotFound",
                 "the Archive names no Repository: correct its spec.repositories",
             )),
         };
         self.drained(look);
-        let Planned { plan, system } = match planned {
+        let Planned {
+            plan,
+            system,
+            backup: _,
+        } = match planned {
             Ok(planned) => planned,
             Err(state) => return self.stay(look, &state).await,
         };
@@ -84,7 +92,7 @@ impl Restores {
     }
 
     /// What is archived from now on is for the next plan.
-    fn drained(&self, look: &Look<'_>) {
+    pub(super) fn drained(&self, look: &Look<'_>) {
         self.set_pace(look.key, |pace| {
             pace.draining = None;
             pace.drained.clear();
@@ -92,7 +100,11 @@ impl Restores {
     }
 
     /// Tells why it does not begin.
-    async fn stay(&self, look: &mut Look<'_>, state: &State) -> Result<Outcome, ReconcileError> {
+    pub(super) async fn stay(
+        &self,
+        look: &mut Look<'_>,
+        state: &State,
+    ) -> Result<Outcome, ReconcileError> {
         self.drained(look);
         self.write(look, look.status(), state).await?;
         Ok(match state {
@@ -102,10 +114,13 @@ impl Restores {
     }
 
     /// Verbs: get on statefulsets and pods.
-    async fn find(&self, look: &Look<'_>) -> Result<Result<Found, State>, ReconcileError> {
+    async fn find(
+        &self,
+        look: &Look<'_>,
+        in_place: &InPlace,
+    ) -> Result<Result<Found, State>, ReconcileError> {
         let context = &self.context;
         let namespace = &look.key.namespace;
-        let in_place = &look.restore.spec.destination.stateful_set;
         let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), namespace);
         let set = sets
             .get_opt(&in_place.name)
@@ -131,6 +146,7 @@ impl Restores {
         let checked = check(&Observed {
             key: look.key,
             spec: &look.restore.spec,
+            in_place,
             created: created(&look.restore, look.now),
             order: &order,
             stateful_set: set.as_ref(),
@@ -138,7 +154,7 @@ impl Restores {
             rendered: context.watched.rendered.get(&rendered).is_some(),
             members: &members,
             pod: pod.as_ref(),
-            rivals: &self.rivals(look),
+            rivals: &self.rivals(look, in_place),
             backup: self.running_backup(archive_key).as_deref(),
         });
         Ok(checked.map(|pods| Found {
@@ -150,14 +166,14 @@ impl Restores {
     }
 
     /// The other Restores for the same StatefulSet.
-    pub(super) fn rivals(&self, look: &Look<'_>) -> Vec<Rival> {
-        let own = &look.restore.spec.destination.stateful_set.name;
+    pub(super) fn rivals(&self, look: &Look<'_>, in_place: &InPlace) -> Vec<Rival> {
         let others = self
             .context
             .watched
             .restores
             .filter(&look.key.namespace, |other| {
-                other.spec.destination.stateful_set.name == *own
+                let theirs = other.spec.destination.stateful_set.as_ref();
+                theirs.is_some_and(|theirs| theirs.name == in_place.name)
                     && other.name_any() != look.key.name
                     && archive_of(other).is_some()
             });
@@ -177,7 +193,7 @@ impl Restores {
     }
 }
 
-fn created(restore: &Restore, now: Timestamp) -> Timestamp {
+pub(super) fn created(restore: &Restore, now: Timestamp) -> Timestamp {
     let created = restore.metadata.creation_timestamp.as_ref();
     created.map_or(now, |time| time.0)
 }

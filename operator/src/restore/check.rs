@@ -36,6 +36,8 @@ pub struct Observed<'a> {
     pub key: &'a Key,
     /// What is wanted.
     pub spec: &'a RestoreSpec,
+    /// On what.
+    pub in_place: &'a InPlace,
     /// When the object was made.
     pub created: Timestamp,
     /// The id that its order would have.
@@ -65,7 +67,7 @@ pub fn label_of(set: &StatefulSet) -> Option<&str> {
 
 /// The names of the pods, the one that is restored first; or why nothing is done.
 pub fn check(observed: &Observed<'_>) -> Result<Vec<String>, State> {
-    let InPlace { name, .. } = &observed.spec.destination.stateful_set;
+    let InPlace { name, .. } = observed.in_place;
     let set = observed
         .stateful_set
         .filter(|set| set.metadata.deletion_timestamp.is_none());
@@ -161,7 +163,7 @@ fn pods(observed: &Observed<'_>, set: &StatefulSet) -> Result<Vec<String>, State
         name,
         primary_ordinal,
         other_replicas,
-    } = &observed.spec.destination.stateful_set;
+    } = observed.in_place;
     let spec = set.spec.as_ref();
     let replicas = spec.and_then(|spec| spec.replicas).unwrap_or(1);
     let first = spec
@@ -408,6 +410,7 @@ mod tests {
             check(&Observed {
                 key: &Key::new("shop", "back"),
                 spec: &restore.spec,
+                in_place: restore.spec.destination.stateful_set.as_ref().unwrap(),
                 created: Timestamp::from_second(5).unwrap(),
                 order: "o1",
                 stateful_set: set.as_ref(),

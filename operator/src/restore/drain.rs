@@ -65,7 +65,12 @@ fn verdict(
 
 impl Restores {
     /// Asks every pod that has not said yet that it is done.
-    pub(super) async fn drain(&self, look: &Look<'_>, members: &[Member]) -> Result<(), State> {
+    pub(super) async fn drain(
+        &self,
+        look: &Look<'_>,
+        members: &[Member],
+        force: bool,
+    ) -> Result<(), State> {
         let (begun, done) = {
             let mut paces = self.paces();
             let pace = paces.entry(look.key.clone()).or_default();
@@ -99,7 +104,7 @@ impl Restores {
             .into_iter()
             .map(|(member, answer)| (member.name.as_str(), answer))
             .collect();
-        verdict(&answers, begun.elapsed(), look.restore.spec.force)
+        verdict(&answers, begun.elapsed(), force)
     }
 }
 

@@ -19,10 +19,13 @@ use tokio::time::Instant;
 const AGAIN: Duration = Duration::from_secs(10);
 
 impl Restores {
-    pub(super) async fn follow(&self, look: &mut Look<'_>) -> Result<Outcome, ReconcileError> {
+    pub(super) async fn follow(
+        &self,
+        look: &mut Look<'_>,
+        set: &str,
+    ) -> Result<Outcome, ReconcileError> {
         self.sync_finalizer(look, Phase::Ordered).await?;
-        let set = look.restore.spec.destination.stateful_set.name.clone();
-        let mut members = members_of(&self.context, &look.archive, &set);
+        let mut members = members_of(&self.context, &look.archive, set);
         self.ask(&mut members).await;
         let status = look.status();
         let pods = self.seen(look, &status, &members);

@@ -8,6 +8,7 @@
 
 mod begin;
 mod check;
+mod claim;
 mod drain;
 mod finalizer;
 mod follower;
@@ -219,12 +220,16 @@ impl Controller for Restores {
         let conditions = look.known.as_ref().map_or(&[][..], |s| &s.conditions);
         self.context.metrics.conditions(Self::KIND, key, conditions);
         let phase = Phase::of(look.known.as_ref());
+        let destination = look.restore.spec.destination.clone();
+        let Some(in_place) = destination.stateful_set else {
+            return self.into_claim(&mut look, phase).await;
+        };
         if look.restore.metadata.deletion_timestamp.is_some() {
-            return self.part(&mut look, phase).await;
+            return self.part(&mut look, phase, &in_place).await;
         }
         match phase {
-            Phase::Waiting => self.begin(&mut look).await,
-            Phase::Ordered => self.follow(&mut look).await,
+            Phase::Waiting => self.begin(&mut look, &in_place).await,
+            Phase::Ordered => self.follow(&mut look, &in_place.name).await,
             Phase::Complete | Phase::Failed => {
                 self.paces().remove(key);
                 // The order goes from the settings, and backups begin again.

@@ -7,6 +7,7 @@ use super::phase::{Phase, was_started};
 use super::{Look, Restores};
 use crate::backup::namespace_ends;
 use crate::controller::{Outcome, ReconcileError};
+use holdfast_crds::InPlace;
 use kube::Resource;
 
 /// Why an object may go, or not. Pure.
@@ -39,11 +40,12 @@ impl Restores {
         &self,
         look: &mut Look<'_>,
         phase: Phase,
+        in_place: &InPlace,
     ) -> Result<Outcome, ReconcileError> {
         if !finalizer::has(&look.restore) {
             return Ok(Outcome::Done);
         }
-        let rivals = self.rivals(look);
+        let rivals = self.rivals(look, in_place);
         let is_replaced = rivals
             .iter()
             .any(|rival| rival.phase == Phase::Ordered && !rival.going);
@@ -76,7 +78,7 @@ impl Restores {
                 let Some(why) = left else {
                     let note = "it stays until the restore has ended: the data directory is unfinished and can't be started without it; make another Restore for the same StatefulSet to have that one instead";
                     self.say(look, "NotDeletedYet", note).await;
-                    return self.follow(look).await;
+                    return self.follow(look, &in_place.name).await;
                 };
                 let note = format!(
                     "{why}: a data directory that is unfinished stays so, and can be restored again from the repository"

@@ -3,7 +3,8 @@
 
 use super::report::State;
 use super::{Look, Restores};
-use crate::repository::{Access, OpenFailure, open_archive};
+use crate::names::Key;
+use crate::repository::{Access, OpenFailure, open_archive_of};
 use crate::text;
 use holdfast_crds::{RecoveryTarget, RestoreAction};
 use holdfast_postgres::SystemIdentifier;
@@ -11,6 +12,7 @@ use holdfast_protocol::status::RestorePlan;
 use holdfast_repository::OpenError;
 use holdfast_repository::catalogue::{Catalogue, CatalogueError};
 use holdfast_repository::expiry;
+use holdfast_repository::facts::BackupFacts;
 use holdfast_repository::reach::text::{parse_name, parse_time, parse_timeline, parse_xid};
 use holdfast_repository::reach::{self, Plan, Request, Target, TimelineChoice};
 use holdfast_repository::retention::Doomed;
@@ -26,6 +28,8 @@ pub struct Planned {
     pub plan: RestorePlan,
     /// Whose database it is.
     pub system: SystemIdentifier,
+    /// What it begins with.
+    pub backup: BackupFacts,
 }
 
 /// What is asked for. The resource's rules let nothing in that has no meaning, but perhaps another version's do.
@@ -89,13 +93,14 @@ fn told(plan: &Plan, repository: &str, action: RestoreAction) -> RestorePlan {
 }
 
 impl Restores {
-    /// Plans it by what the repository holds now.
+    /// Plans it by what the repository holds of an archive now.
     pub(super) async fn preflight(
         &self,
         look: &Look<'_>,
+        archive: &Key,
         repository: &str,
     ) -> Result<Planned, State> {
-        let planning = self.plan(look, repository);
+        let planning = self.plan(look, archive, repository);
         let late = || {
             State::unknown(
                 "StoreUnreachable",
@@ -110,11 +115,22 @@ impl Restores {
             .unwrap_or_else(|_| Err(late()))
     }
 
-    async fn plan(&self, look: &Look<'_>, repository: &str) -> Result<Planned, State> {
+    async fn plan(
+        &self,
+        look: &Look<'_>,
+        archive: &Key,
+        repository: &str,
+    ) -> Result<Planned, State> {
         let spec = &look.restore.spec;
         let request =
             request(&spec.target).map_err(|message| State::refused("Unreachable", message))?;
-        let opened = open_archive(&self.context, &look.archive, repository, Access::Read).await;
+        let opened = open_archive_of(
+            &self.context,
+            &look.key.beside(repository),
+            archive,
+            Access::Read,
+        )
+        .await;
         let archive = opened.map_err(|failure| not_opened(&failure))?;
         let incarnations = archive.incarnations().await;
         let newest = incarnations.map_err(|e| unreadable(&e.into()))?.pop();
@@ -140,6 +156,7 @@ impl Restores {
             Ok(plan) => Ok(Planned {
                 plan: told(&plan, repository, spec.action),
                 system,
+                backup: plan.backup,
             }),
             Err(refusal) if refusal.could_not_tell() => {
                 let why = text::line(&refusal.to_string());

@@ -303,7 +303,7 @@ fn after_the_restore(
 }
 
 /// Whether recovery ended where it was planned to.
-fn ended(status: &RestoreStatus, reached: &Reached) -> State {
+pub(super) fn ended(status: &RestoreStatus, reached: &Reached) -> State {
     let parse = |text: &Option<String>| text.as_deref()?.parse::<Lsn>().ok();
     let planned = status.plan.as_ref().and_then(|plan| parse(&plan.end_lsn));
     match (parse(&reached.lsn), planned) {

@@ -1,0 +1,141 @@
+use super::super::shape::tests::pod as labelled;
+use super::super::tests::restore;
+use super::*;
+use k8s_openapi::api::batch::v1::Job;
+
+fn settings() -> InjectSettings {
+    InjectSettings {
+        image: "registry.example.com/holdfast:0.1".to_owned(),
+        pull_policy: crate::inject::PullPolicy::IfNotPresent,
+        memory: "256Mi".parse().unwrap(),
+    }
+}
+
+fn made(shape: &Shape) -> Value {
+    job(&restore(json!({})), "orders-copy", shape, &settings())
+}
+
+fn containers(job: &Value) -> Vec<Value> {
+    let pod = &job["spec"]["template"]["spec"];
+    let list = |name: &str| pod[name].as_array().unwrap().clone();
+    [list("initContainers"), list("containers")].concat()
+}
+
+#[test]
+fn nothing_of_it_is_lost_on_its_way_to_the_api_server() {
+    let shape = Shape::decide(Some(&labelled(json!({}))), None, None).unwrap();
+    let job = made(&shape);
+    let typed: Job = serde_json::from_value(job.clone()).unwrap();
+    assert_eq!(serde_json::to_value(typed).unwrap(), job);
+}
+
+#[test]
+fn the_sidecar_is_up_before_the_directory_is_restored_and_postgres_recovers() {
+    let shape = Shape::decide(None, Some("postgres:17"), None).unwrap();
+    let job = made(&shape);
+    let names: Vec<Value> = containers(&job).iter().map(|c| c["name"].clone()).collect();
+    assert_eq!(
+        names,
+        [
+            "holdfast-prepare",
+            "holdfast",
+            "holdfast-bootstrap",
+            "postgres"
+        ]
+    );
+    let sidecar = &containers(&job)[1];
+    assert_eq!(sidecar["restartPolicy"], "Always");
+    assert!(sidecar["startupProbe"].is_object());
+    assert_eq!(
+        sidecar["command"],
+        json!([
+            "/usr/local/bin/holdfast",
+            "sidecar",
+            "--install",
+            "/holdfast"
+        ])
+    );
+    for ours in &containers(&job)[1..3] {
+        let directory = json!({"name": "HOLDFAST_DATA_DIRECTORY", "value": "/restored/pgdata"});
+        assert!(
+            ours["env"].as_array().unwrap().contains(&directory),
+            "{ours}"
+        );
+    }
+    let images: Vec<Value> = containers(&job)
+        .iter()
+        .map(|c| c["image"].clone())
+        .collect();
+    let (own, theirs) = ("registry.example.com/holdfast:0.1", "postgres:17");
+    assert_eq!(images, [theirs, own, own, theirs]);
+    assert_eq!(
+        job["spec"]["template"]["spec"]["volumes"],
+        json!([
+            {"name": "data", "persistentVolumeClaim": {"claimName": "orders-copy"}},
+            {"name": "holdfast", "emptyDir": {}}, {"name": "run", "emptyDir": {}},
+            {"name": "holdfast-config", "secret": {"secretName": "holdfast-restore-copy", "optional": false}},
+        ])
+    );
+}
+
+#[test]
+fn the_webhook_has_nothing_to_do_with_it_and_it_goes_with_its_restore() {
+    let shape = Shape::decide(Some(&labelled(json!({}))), None, None).unwrap();
+    let job = made(&shape);
+    let labels = &job["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(*labels, json!({"app.kubernetes.io/managed-by": "holdfast"}));
+    let owner = &job["metadata"]["ownerReferences"][0];
+    assert_eq!(
+        (&owner["kind"], &owner["uid"]),
+        (&json!("Restore"), &json!("r"))
+    );
+}
+
+#[test]
+fn it_is_restricted_and_has_no_token() {
+    for shape in [
+        Shape::decide(Some(&labelled(json!({}))), None, None).unwrap(),
+        Shape::decide(None, Some("bitnami/postgresql:17"), None).unwrap(),
+    ] {
+        let job = made(&shape);
+        let pod = &job["spec"]["template"]["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["runAsUser"], shape.user);
+        assert_eq!(pod["securityContext"]["fsGroup"], shape.fs_group);
+        assert_eq!(
+            pod["securityContext"]["seccompProfile"]["type"],
+            "RuntimeDefault"
+        );
+        for container in containers(&job) {
+            let security = &container["securityContext"];
+            assert_eq!(security["allowPrivilegeEscalation"], false, "{container}");
+            assert_eq!(
+                security["capabilities"],
+                json!({"drop": ["ALL"]}),
+                "{container}"
+            );
+        }
+    }
+}
+
+#[test]
+fn it_runs_where_the_archives_pods_do() {
+    let shape = Shape::decide(Some(&labelled(json!({}))), None, None).unwrap();
+    let pod = made(&shape)["spec"]["template"]["spec"].clone();
+    for (field, expected) in [
+        ("nodeSelector", json!({"disk": "fast"})),
+        ("tolerations", json!([{"key": "db", "operator": "Exists"}])),
+        ("priorityClassName", json!("high")),
+        ("imagePullSecrets", json!([{"name": "registry"}])),
+    ] {
+        assert_eq!(pod[field], expected);
+    }
+    // The database itself must not keep it off its node.
+    let affinity = pod["affinity"].as_object().unwrap();
+    assert_eq!(affinity.keys().collect::<Vec<_>>(), ["nodeAffinity"]);
+    assert_eq!(
+        pod["containers"][0]["resources"],
+        json!({"requests": {"memory": "2Gi"}})
+    );
+}
