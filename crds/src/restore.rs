@@ -192,7 +192,7 @@ pub struct ClaimTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// How it may be mounted. Default: `["ReadWriteOnce"]`.
+    /// How it may be mounted. Default: ["ReadWriteOnce"].
     #[serde(default = "read_write_once")]
     #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub access_modes: Vec<ClaimAccessMode>,

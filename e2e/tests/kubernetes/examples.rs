@@ -18,7 +18,12 @@ fn every_file_is_applied() -> Result<()> {
         let name = file?.file_name().into_string();
         files.insert(name.ok().context("a name in UTF-8")?);
     }
-    let scenarios = [include_str!("examples.rs"), include_str!("bootstrap.rs")].concat();
+    let scenarios = [
+        include_str!("examples.rs"),
+        include_str!("bootstrap.rs"),
+        include_str!("claims.rs"),
+    ]
+    .concat();
     let commands =
         crate::docs::script(&std::fs::read_to_string(root().join("docs/kubernetes.md"))?);
     for file in files {

@@ -9,6 +9,7 @@ mod backups;
 mod bad_input;
 mod bootstrap;
 mod chart;
+mod claims;
 mod docs;
 mod examples;
 mod fixtures;

@@ -222,7 +222,7 @@ impl Controller for Restores {
         let phase = Phase::of(look.known.as_ref());
         let destination = look.restore.spec.destination.clone();
         let Some(in_place) = destination.stateful_set else {
-            return self.into_claim(&mut look, phase).await;
+            return self.restore_claim(&mut look, phase).await;
         };
         if look.restore.metadata.deletion_timestamp.is_some() {
             return self.part(&mut look, phase, &in_place).await;

@@ -46,7 +46,7 @@ struct Making {
 
 impl Restores {
     /// One look at a Restore whose destination is a claim.
-    pub(super) async fn into_claim(
+    pub(super) async fn restore_claim(
         &self,
         look: &mut Look<'_>,
         phase: Phase,

@@ -73,9 +73,9 @@ impl Shape {
         let shown = pod.and_then(Shown::of);
         let own = shown.as_ref().map(|shown| shown.image.as_str());
         let Some(chosen) = image.or(own) else {
-            return Err(State::refused(
+            return Err(State::bad(
                 "NoImage",
-                "no pod of the Archive runs, which would tell the image of Postgres: write spec.postgres.image, such as postgres:17, in another Restore",
+                "no pod of the Archive is there to tell the image of Postgres: start one, or make another Restore with spec.postgres.image, such as postgres:17",
             ));
         };
         let of_image = user_of(chosen);
@@ -341,11 +341,11 @@ pub(super) mod tests {
     #[test]
     fn what_cant_be_told_is_refused() {
         for (pod, image, words) in [
-            (None, None, "write spec.postgres.image"),
+            (None, None, "another Restore with spec.postgres.image"),
             (None, Some("acme/db:17"), "acme/db:17 is not known"),
         ] {
             match Shape::decide(pod, image, None) {
-                Err(State::Refused { message, .. }) => {
+                Err(State::Refused { message, .. } | State::Waiting { message, .. }) => {
                     assert!(message.contains(words), "{message}")
                 }
                 other => panic!("{other:?}"),
