@@ -29,7 +29,7 @@ fn reader(claim: &str) -> String {
 kind: Pod
 metadata: {{name: {claim}}}
 spec:
-  securityContext: {{runAsUser: 999, runAsGroup: 999, fsGroup: 999}}
+  securityContext: {{runAsUser: 999, runAsGroup: 999, fsGroup: 999, fsGroupChangePolicy: OnRootMismatch}}
   containers:
   - name: postgres
     image: postgres:17

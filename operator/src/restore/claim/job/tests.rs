@@ -139,3 +139,38 @@ fn it_runs_where_the_archives_pods_do() {
         json!({"requests": {"memory": "2Gi"}})
     );
 }
+
+#[test]
+fn only_an_empty_claim_is_taken_and_one_that_was_begun_goes_on() {
+    let prepare = |claim: &std::path::Path, restore: &str| {
+        let ended = std::process::Command::new("sh")
+            .args(["-c", PREPARE])
+            .env("CLAIM", claim)
+            .env("PGDATA", claim.join("18/docker"))
+            .env("RESTORE", restore)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(ended.stdout).unwrap();
+        (ended.status.code().unwrap(), said)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let claim = folder.path();
+    std::fs::create_dir(claim.join("lost+found")).unwrap();
+    // Of one that was killed as it wrote it.
+    std::fs::write(claim.join(".holdfast-restore"), "").unwrap();
+    assert_eq!(prepare(claim, "r").0, 0);
+    assert!(claim.join("18").is_dir() && !claim.join("18/docker").exists());
+    std::fs::create_dir(claim.join("18/docker")).unwrap();
+    assert_eq!(prepare(claim, "r").0, 0);
+    let (code, said) = prepare(claim, "other");
+    assert_eq!(code, REFUSED);
+    assert!(said.contains("it holds 18"), "{said}");
+    for odd in [".hidden", "..odd", "file"] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(odd), "").unwrap();
+        let (code, said) = prepare(folder.path(), "r");
+        assert_eq!(code, REFUSED);
+        assert!(said.contains(odd), "{said}");
+        assert!(!folder.path().join(".holdfast-restore").exists());
+    }
+}
