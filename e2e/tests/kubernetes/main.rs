@@ -22,6 +22,7 @@ mod outages;
 mod pods;
 mod refused;
 mod resources;
+mod restore_outages;
 mod restores;
 mod shutdown;
 mod store;

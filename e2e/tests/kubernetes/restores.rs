@@ -6,10 +6,10 @@ use holdfast_e2e::{Space, eventually};
 use serde_json::Value;
 
 /// How long a restore may take on a busy machine, in seconds.
-const PATIENCE: u32 = 300;
+pub const PATIENCE: u32 = 300;
 
 /// In place, of the StatefulSet that is called as its Archive.
-fn restore(name: &str, database: &str, target: &str, more: &str) -> String {
+pub fn restore(name: &str, database: &str, target: &str, more: &str) -> String {
     format!(
         "apiVersion: holdfast.dev/v1alpha1
 kind: Restore
@@ -33,7 +33,7 @@ async fn restored(space: &Space, name: &str, target: &str, more: &str) -> Result
 }
 
 /// Every transaction that is there, by its number.
-async fn rows(space: &Space) -> Result<String> {
+pub async fn rows(space: &Space) -> Result<String> {
     space
         .sql(
             "orders-0",
@@ -42,23 +42,23 @@ async fn rows(space: &Space) -> Result<String> {
         .await
 }
 
-fn up_to(n: u32) -> String {
+pub fn up_to(n: u32) -> String {
     let numbers: Vec<String> = (1..=n).map(|n| n.to_string()).collect();
     numbers.join(",")
 }
 
 /// What identifies the moments of a database's history.
-struct Moments {
+pub struct Moments {
     /// After 3.
     time: String,
     /// Of the one that wrote 4.
     xid: String,
     /// After 5.
-    lsn: String,
+    pub lsn: String,
 }
 
 /// Eight transactions, each of which writes its number: two before the backup `base`; the restore point `six` after 6.
-async fn history(space: &Space) -> Result<Moments> {
+pub async fn history(space: &Space) -> Result<Moments> {
     let write = async |n: u32| {
         let statement = format!("INSERT INTO ledger VALUES ({n}) RETURNING pg_current_xact_id()");
         space.sql("orders-0", &statement).await
@@ -110,7 +110,7 @@ async fn reaches(space: &Space, name: &str, target: &str, last: u32, timeline: u
 }
 
 /// What a database is after it: it takes writes, archives them on its new timeline, and can be backed up.
-async fn goes_on(space: &Space, backup: &str, timeline: u32) -> Result<()> {
+pub async fn goes_on(space: &Space, backup: &str, timeline: u32) -> Result<()> {
     // Something to archive, also where a drain has just closed a segment.
     let write = "CREATE TABLE IF NOT EXISTS more (n int); INSERT INTO more VALUES (1)";
     space.sql("orders-0", write).await?;
