@@ -273,7 +273,8 @@ pub struct WalReport {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RecoveryReport {
-    /// `pg_last_wal_replay_lsn`: the end of the last record that was replayed.
+    /// The end of the last record that was replayed: after a promotion as the history file of the new timeline has it, before
+    /// by `pg_last_wal_replay_lsn`.
     pub lsn: String,
     /// `pg_last_xact_replay_timestamp`: of the last commit or rollback that was replayed.
     #[serde(skip_serializing_if = "Option::is_none")]

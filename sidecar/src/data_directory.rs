@@ -1,6 +1,6 @@
 //! What a data directory says about itself: whose it is, whether it recovers, and where its WAL lies.
 
-use holdfast_postgres::{ControlError, ControlFile, WalFileName};
+use holdfast_postgres::{ControlError, ControlFile, Lsn, TimelineHistory, TimelineId, WalFileName};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// pg_control is written in place: a reading may catch it half written.
 const CONTROL_READINGS: usize = 20;
+/// A history file is a few lines, in bytes.
+const LARGEST_HISTORY: u64 = 4 << 20;
 const BETWEEN_READINGS: Duration = Duration::from_millis(20);
 
 /// What a data directory does not tell.
@@ -169,6 +171,15 @@ pub fn find_wal_file(
         }
         other => other.map(Some),
     }
+}
+
+/// Where a timeline left its parent, by its history file in pg_wal; none without a readable one.
+pub fn switch_point(data_directory: &Path, timeline: TimelineId) -> Option<Lsn> {
+    let file = find_wal_file(data_directory, &WalFileName::History(timeline)).ok()??;
+    let mut content = Vec::new();
+    file.take(LARGEST_HISTORY).read_to_end(&mut content).ok()?;
+    let history = TimelineHistory::parse(timeline, &content).ok()?;
+    Some(history.parent()?.switch)
 }
 
 fn wal_folder(data_directory: &Path) -> Result<PathBuf, DataDirectoryError> {

@@ -43,7 +43,7 @@ enum Server {
     Closed(Lsn),
     /// What it replays comes from a primary or an archive, which have it.
     Standby,
-    /// Nobody answers: the data directory is all there is.
+    /// It can't be asked: the data directory is all there is.
     Gone,
 }
 
@@ -133,7 +133,7 @@ impl Orders {
                 if is_unfinished(&settings) {
                     return Ok(None);
                 }
-                match close_segment(&settings).await? {
+                match close_segment(&settings).await {
                     Server::Standby => Ok(None),
                     Server::Closed(end) => {
                         archiver
@@ -155,7 +155,7 @@ fn is_unfinished(settings: &Live) -> bool {
     matches!(destination::observe_root(directory), Ok(State::Unfinished))
 }
 
-async fn close_segment(settings: &Live) -> Result<Server, String> {
+async fn close_segment(settings: &Live) -> Server {
     let settings = settings.get();
     let asked = on_the_server(&settings, async |server| {
         if server.settings().await?.in_recovery {
@@ -164,10 +164,13 @@ async fn close_segment(settings: &Live) -> Result<Server, String> {
         server.switch_wal().await.map(Server::Closed)
     });
     match asked.await {
-        Ok(server) => Ok(server),
-        Err(NoAnswer { silent: true, .. }) => Ok(Server::Gone),
-        // It is starting, or ending: it may write yet.
-        Err(NoAnswer { why, .. }) => Err(why),
+        Ok(server) => server,
+        // Also one that is starting or ending, or lets nobody in: what it writes yet is stored before its directory is
+        // replaced.
+        Err(NoAnswer { why, .. }) => {
+            tracing::info!(why, "the data directory is drained without its server");
+            Server::Gone
+        }
     }
 }
 
@@ -226,10 +229,21 @@ mod tests {
         let drain = drained(&first).await;
         assert!(!drain.done);
         let why = drain.trouble.unwrap();
-        assert!(why.contains("replay from the last checkpoint"), "{why}");
+        assert!(why.contains("is damaged or missing"), "{why}");
         for number in 0..=2 {
             bench.segment(1, number, Fill::Whole);
         }
+        // One that can't be read is no end of the WAL.
+        let broken = bench.path("data/pg_wal").join(bench.name(1, 2).to_string());
+        let whole = fs::read(&broken).unwrap();
+        let mut damaged = whole.clone();
+        damaged[300_000..400_000].fill(7);
+        for content in [&damaged, &whole[..1000].to_vec(), &Vec::new()] {
+            fs::write(&broken, content).unwrap();
+            let drain = drained(&first).await;
+            assert!(!drain.done && drain.trouble.is_some(), "{drain:?}");
+        }
+        fs::write(&broken, whole).unwrap();
         let drain = drained(&first).await;
         assert!(drain.done, "{drain:?}");
         assert!(bench.segment_object(1, 4).exists());

@@ -142,8 +142,9 @@ pub fn step(status: &RestoreStatus, observed: &Observed<'_>) -> Step {
             (Act::Nothing, waits(started, message), None)
         }
     };
+    // Nobody is let go while another may run on what was there before.
     let act = match act {
-        Act::Nothing if !stale.is_empty() => Act::DeleteAgain(stale),
+        Act::Nothing | Act::Go(_) if !stale.is_empty() => Act::DeleteAgain(stale),
         act => act,
     };
     // The data directory was whole before: it is still.

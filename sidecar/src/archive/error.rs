@@ -3,7 +3,7 @@
 use crate::data_directory::DataDirectoryError;
 use crate::open::ArchiveError;
 use crate::origin::OriginError;
-use holdfast_postgres::{Lsn, TimelineId, WalFileName, WalNameError};
+use holdfast_postgres::{Lsn, SegmentName, TimelineId, WalFileName, WalNameError};
 use holdfast_repository::{ObjectError, OpenError, PutError};
 use std::path::PathBuf;
 
@@ -92,6 +92,16 @@ pub enum NotArchived {
         /// pg_wal.
         folder: PathBuf,
     },
+    /// WAL that can't be replayed, for what lies before it can't be read.
+    #[error(
+        "the WAL of the data directory can be read up to {through}, and {beyond} was written after that: what lies between is damaged or missing"
+    )]
+    Hole {
+        /// The end of what is stored.
+        through: Lsn,
+        /// The first segment behind it.
+        beyond: SegmentName,
+    },
     /// The store hangs, and somebody waits for the server's end.
     #[error(
         "the server is stopping, and the store has not taken it in time: it is archived once the server has stopped, or runs again"
@@ -103,6 +113,18 @@ pub enum NotArchived {
 }
 
 impl NotArchived {
+    /// Whether it is the data directory's own state that stands in the way, which nobody may be able to mend; and not the
+    /// store's, or how it is reached.
+    pub(crate) fn is_of_the_directory(&self) -> bool {
+        match self {
+            Self::Archive(_) | Self::Open(_) | Self::Object(_) | Self::HeldUp | Self::Ending => {
+                false
+            }
+            Self::Put(e) => !matches!(e, PutError::Object(_)),
+            _ => true,
+        }
+    }
+
     /// Whether trying again can't help without somebody changing something.
     pub(crate) fn is_permanent(&self) -> bool {
         match self {

@@ -12,9 +12,9 @@ use holdfast_postgres::wal::SegmentHeader;
 use holdfast_postgres::{
     ClusterState, ControlFile, Lsn, SegmentName, SegmentNumber, TimelineId, WalFileName,
 };
-use holdfast_repository::blocking;
 use holdfast_repository::wal::PartOutcome;
-use std::collections::BTreeMap;
+use holdfast_repository::{ObjectError, blocking};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -31,13 +31,20 @@ struct Rest {
     control: ControlFile,
     /// What Postgres has marked.
     queue: Queue,
+    /// Written before the last checkpoint, or on a timeline that was left: whole, whatever Postgres has marked them as. A
+    /// standby marks as done what its primary was to archive.
+    older: Vec<SegmentName>,
     /// From the last checkpoint on, without a hole.
     segments: Vec<SegmentName>,
+    /// Written after a hole.
+    beyond: Option<SegmentName>,
+    /// What recovery replays comes from elsewhere, and need not be here.
+    fetched: bool,
 }
 
 impl Archiver {
     /// Stores all WAL of the data directory that the archive lacks, up to its last valid record: what is marked, every
-    /// whole segment since the last checkpoint, and the beginning of an unfinished one as a part. `until`: no further
+    /// whole segment whatever it is marked as, and the beginning of an unfinished one as a part. `until`: no further
     /// than the segment that ends there or holds it; a server that lives goes on writing behind it.
     ///
     /// Returns the end of what is stored; none where the directory's WAL comes from the archive. `files` counts up.
@@ -64,13 +71,16 @@ impl Archiver {
             }
         }
         let size = rest.control.segment_size;
+        for name in self.not_stored(&settings, &rest).await? {
+            self.rest_of(&settings, name, &rest.control).await?;
+            files.fetch_add(1, Ordering::Relaxed);
+        }
         let last = until.map(|until| until.segment_before(size));
         let mut through = None;
-        for name in &rest.segments {
-            let number = name.number(size)?;
-            if last.is_some_and(|last| number > last) {
-                break;
-            }
+        let mut unread = rest.segments.iter().peekable();
+        while let Some(name) = unread.next_if(|name| {
+            last.is_none_or(|last| name.number(size).is_ok_and(|number| number <= last))
+        }) {
             let Some((end, whole)) = self.rest_of(&settings, *name, &rest.control).await? else {
                 break;
             };
@@ -80,7 +90,50 @@ impl Archiver {
                 break;
             }
         }
+        // A server that lives writes on behind what was to be stored.
+        if until.is_none() && !rest.fetched {
+            let beyond = unread.next().copied().or(rest.beyond);
+            if let Some(beyond) = beyond {
+                return Err(NotArchived::Hole {
+                    through: through.unwrap_or(rest.control.redo),
+                    beyond,
+                });
+            }
+            if through.is_none_or(|through| through <= rest.control.checkpoint) {
+                return Err(NotArchived::NoCheckpoint {
+                    redo: rest.control.redo,
+                    folder: settings.postgres.data_directory.join("pg_wal"),
+                });
+            }
+        }
         Ok(through)
+    }
+
+    /// Those of the older segments that one of the required repositories lacks.
+    async fn not_stored(
+        &self,
+        settings: &Arc<Settings>,
+        rest: &Rest,
+    ) -> Result<Vec<SegmentName>, NotArchived> {
+        let mut lacking: BTreeSet<SegmentName> = BTreeSet::new();
+        let timelines: BTreeSet<TimelineId> = rest.older.iter().map(|name| name.timeline).collect();
+        for repository in &settings.repositories {
+            if repository.mode != Mode::Required || rest.older.is_empty() {
+                continue;
+            }
+            let opened = self.opened(settings, repository, &rest.control).await?;
+            for timeline in &timelines {
+                let stored = opened.wal.segments(*timeline).await;
+                let stored: BTreeSet<SegmentNumber> =
+                    stored.map_err(ObjectError::from)?.into_iter().collect();
+                for name in rest.older.iter().filter(|name| name.timeline == *timeline) {
+                    if !stored.contains(&name.number(rest.control.segment_size)?) {
+                        lacking.insert(*name);
+                    }
+                }
+            }
+        }
+        Ok(lacking.into_iter().collect())
     }
 
     /// The end of what is stored of a segment, and whether that is all of it; none: it holds no record.
@@ -146,17 +199,29 @@ impl Rest {
             })?,
         };
         let first = control.redo.segment(control.segment_size);
-        let segments = written(directory, &control, first)?;
-        if segments.is_empty() && !comes_from_archive(directory, &control) {
-            return Err(NotArchived::NoCheckpoint {
-                redo: control.redo,
-                folder: directory.join("pg_wal"),
-            });
+        let mut newest: BTreeMap<SegmentNumber, SegmentName> = BTreeMap::new();
+        let all = written(directory, &control)?;
+        for name in &all {
+            // Sorted by timeline: the newest stays.
+            newest.insert(name.number(control.segment_size)?, *name);
         }
+        let mut segments = Vec::new();
+        let mut number = first;
+        while let Some(name) = newest.get(&number) {
+            segments.push(*name);
+            number = number.next();
+        }
+        let beyond = newest.range(number..).map(|(_, name)| *name).next();
+        let fetched = comes_from_archive(directory, &control);
+        let older = all.into_iter().filter(|name| !segments.contains(name));
+        let older = older.filter(|name| beyond != Some(*name)).collect();
         Ok(Self {
             control,
             queue,
+            older,
             segments,
+            beyond,
+            fetched,
         })
     }
 }
@@ -167,17 +232,14 @@ fn comes_from_archive(directory: &Path, control: &ControlFile) -> bool {
         || control.state == ClusterState::InArchiveRecovery
 }
 
-/// The segments that were written from `first` on, without a hole; of several timelines the newest that the server has
-/// reached. What Postgres has made ready for later, by giving an old file a new name, is not among them.
-fn written(
-    directory: &Path,
-    control: &ControlFile,
-    first: SegmentNumber,
-) -> Result<Vec<SegmentName>, NotArchived> {
+/// The segments that hold what their names say, of the timelines that the server has reached, sorted. What Postgres has made
+/// ready for later, by giving an old file a new name, is not among them.
+fn written(directory: &Path, control: &ControlFile) -> Result<BTreeSet<SegmentName>, NotArchived> {
     let folder = directory.join("pg_wal");
     let failed = |file: PathBuf| move |source| DataDirectoryError::Read { file, source };
     let reached = control.timeline.max(control.min_recovery_timeline);
-    let mut newest: BTreeMap<SegmentNumber, TimelineId> = BTreeMap::new();
+    let size = control.segment_size;
+    let mut segments = BTreeSet::new();
     for entry in fs::read_dir(&folder).map_err(failed(folder.clone()))? {
         let entry = entry.map_err(failed(folder.clone()))?.file_name();
         let Some(Ok(name)) = entry.to_str().map(str::parse::<SegmentName>) else {
@@ -186,25 +248,17 @@ fn written(
         if name.timeline > reached {
             continue;
         }
-        let number = name.number(control.segment_size)?;
-        let known = newest.entry(number).or_insert(name.timeline);
-        *known = name.timeline.max(*known);
-    }
-    let mut segments = Vec::new();
-    let mut number = first;
-    while let Some(timeline) = newest.get(&number) {
-        let name = SegmentName::new(*timeline, number, control.segment_size);
-        let file = data_directory::find_wal_file(directory, &WalFileName::Segment(name))?;
+        let Some(file) = data_directory::find_wal_file(directory, &WalFileName::Segment(name))?
+        else {
+            continue;
+        };
         let mut page = [0; SegmentHeader::SIZE];
-        let read = file.map(|file| file.read_exact_at(&mut page, 0));
-        let begun = matches!(read, Some(Ok(())))
-            && SegmentHeader::parse(&page)
-                .is_ok_and(|header| header.page_address == number.start(control.segment_size));
-        if !begun {
-            break;
+        file.read_exact_at(&mut page, 0)
+            .map_err(failed(folder.join(name.to_string())))?;
+        let start = name.number(size)?.start(size);
+        if SegmentHeader::parse(&page).is_ok_and(|header| header.page_address == start) {
+            segments.insert(name);
         }
-        segments.push(name);
-        number = number.next();
     }
     Ok(segments)
 }

@@ -25,8 +25,8 @@ pub(super) struct Found {
     pub words: String,
     /// Whose WAL it writes.
     pub system: SystemIdentifier,
-    /// The restore in place that was carried out here last.
-    pub last_order: Option<String>,
+    /// The restore in place that was carried out here last; or why that can't be told.
+    pub last_order: Result<Option<String>, String>,
     /// It would start as a primary of this timeline,
     pub primary_of: Option<TimelineId>,
 }
@@ -150,7 +150,7 @@ mod tests {
             let place = Place::Database(Found {
                 words: "a data directory".into(),
                 system: SystemIdentifier(7),
-                last_order: None,
+                last_order: Ok(None),
                 primary_of: primary_of.map(TimelineId),
             });
             let decision = decide(&Seen {
@@ -173,7 +173,7 @@ mod tests {
         let database = Place::Database(Found {
             words: "a data directory".into(),
             system: SystemIdentifier(7),
-            last_order: None,
+            last_order: Ok(None),
             primary_of: None,
         });
         let unreadable = Place::Unreadable("it can't be read".into());

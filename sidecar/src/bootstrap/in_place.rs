@@ -64,11 +64,12 @@ pub(super) async fn wipe(
 async fn rescue(settings: &Arc<Settings>, order: &RestoreOrder) -> Result<(), Failure> {
     match store_the_rest(settings).await {
         Ok(words) => commands::print(&words),
-        Err(failure) if failure.class == ExitClass::Refused && order.force => commands::print(
-            &format!("the restore goes on by force: {}\n", failure.message),
-        ),
-        Err(mut failure) => {
-            if failure.class == ExitClass::Refused {
+        Err((failure, true)) if order.force => commands::print(&format!(
+            "the restore goes on by force: {}\n",
+            failure.message
+        )),
+        Err((mut failure, for_good)) => {
+            if for_good {
                 failure.message.push_str("; with spec.force it is given up");
             }
             Err(failure)
@@ -79,8 +80,9 @@ async fn rescue(settings: &Arc<Settings>, order: &RestoreOrder) -> Result<(), Fa
 /// Stores what the directory's WAL has and the archive lacks, and says so.
 ///
 /// # Errors
-/// Refused: somebody has to do something; unknown: it is worth trying again.
-pub(super) async fn store_the_rest(settings: &Arc<Settings>) -> Result<String, Failure> {
+/// Refused: somebody has to do something; unknown: it is worth trying again. And whether it is the directory's own state
+/// that stands in the way, which nobody may be able to mend.
+pub(super) async fn store_the_rest(settings: &Arc<Settings>) -> Result<String, (Failure, bool)> {
     let (archiver, files) = (Archiver::new(settings.clone()), AtomicU64::new(0));
     match archiver.archive_rest(None, &files).await {
         Ok(through) => {
@@ -101,7 +103,8 @@ pub(super) async fn store_the_rest(settings: &Arc<Settings>) -> Result<String, F
                 "the data directory holds WAL that the archive lacks, and that could not be stored: {}",
                 failure.message
             );
-            Err(failure)
+            let for_good = error.is_permanent() && error.is_of_the_directory();
+            Err((failure, for_good))
         }
     }
 }

@@ -95,6 +95,10 @@ async fn look_once(
         && let Some(decision) = by_order(settings, order, &directory, &place).await
     {
         let told = Told::of_order(&settings.socket, &order.id);
+        // The operator has given that order up, or is about to: what is mended afterwards must not bring it back.
+        if told.has_refused() {
+            return Ok(Next::Again);
+        }
         let holds_database = matches!(place, Place::Database(_));
         let done = match decision {
             Decision::Hold(why) => {
@@ -114,7 +118,10 @@ async fn look_once(
             | Decision::Drain(_) => Ok(()),
         };
         if let Err(failure) = done {
-            let untouched = !matches!(look(&directory), Place::Unfinished);
+            let untouched = match (&place, look(&directory)) {
+                (Place::Unfinished, _) => false,
+                (before, after) => *before == after,
+            };
             told.not_done(&failure, untouched);
             say(said, &failure.message)?;
         }
@@ -164,7 +171,7 @@ fn newest(settings: Option<&Arc<Settings>>, place: &Place) -> Option<TimelineId>
 
 async fn drain(settings: &Arc<Settings>) -> Result<(), Failure> {
     let stored = in_place::store_the_rest(settings).await;
-    let through = stored.map_err(|mut failure| {
+    let through = stored.map_err(|(mut failure, _)| {
         failure.message.push_str(
             "; Postgres starts once it is stored, or with the pod's annotation holdfast.dev/skip-drain: \"true\" without it",
         );
@@ -228,11 +235,10 @@ fn look(directory: &Path) -> Place {
                 control.major, control.system_identifier, control.state, control.timeline
             ),
             system: control.system_identifier,
-            // One that can't be read was not made by a restore that has ended.
-            last_order: Origin::read(directory)
-                .ok()
-                .flatten()
-                .and_then(|origin| origin.last_order),
+            last_order: match Origin::read(directory) {
+                Ok(origin) => Ok(origin.and_then(|origin| origin.last_order)),
+                Err(error) => Err(error.to_string()),
+            },
             primary_of: (data_directory::recovery(directory) == data_directory::Recovery::None)
                 .then_some(control.timeline.max(control.min_recovery_timeline)),
         }),
@@ -367,7 +373,7 @@ mod tests {
                     "a data directory of Postgres 17 with system identifier {SYSTEM}, in production, on timeline 3"
                 ),
                 system: SYSTEM,
-                last_order,
+                last_order: Ok(last_order),
                 primary_of: Some(TimelineId(3)),
             })
         };

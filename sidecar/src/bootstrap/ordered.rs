@@ -1,6 +1,6 @@
 //! What an order of a restore in place means for the pod's data directory. Pure.
 
-use super::decide::{Decision, Place};
+use super::decide::{Decision, Found, Place};
 use crate::config::RestoreOrder;
 use std::path::Path;
 
@@ -32,7 +32,13 @@ pub(super) fn decide(
     let at = directory.display();
     let unless_forced = |why: String| (!order.force).then_some(Decision::Refuse(why));
     let refused = match (place, role) {
-        (Place::Database(found), _) if found.last_order.as_deref() == Some(&order.id) => {
+        (
+            Place::Database(Found {
+                last_order: Ok(Some(last)),
+                ..
+            }),
+            _,
+        ) if *last == order.id => {
             return None;
         }
         // It is to be cloned, or is just being so.
@@ -43,6 +49,15 @@ pub(super) fn decide(
                 found.system, order.system_identifier
             )))
         }
+        (
+            Place::Database(Found {
+                last_order: Err(why),
+                ..
+            }),
+            _,
+        ) => unless_forced(format!(
+            "{why}; so it can't be told whether this restore was carried out before: with spec.force it is carried out"
+        )),
         (Place::Foreign, Role::Restored) => Some(Decision::Refuse(format!(
             "{at} holds files and no database, and a restore in place replaces only a database: empty it first"
         ))),
@@ -63,7 +78,6 @@ pub(super) fn decide(
 
 #[cfg(test)]
 mod tests {
-    use super::super::decide::Found;
     use super::*;
     use crate::restore::recovery::Action;
     use holdfast_postgres::SystemIdentifier;
@@ -91,7 +105,7 @@ mod tests {
         Place::Database(Found {
             words: "a data directory".into(),
             system: SystemIdentifier(system),
-            last_order: last_order.map(str::to_owned),
+            last_order: Ok(last_order.map(str::to_owned)),
             primary_of: None,
         })
     }

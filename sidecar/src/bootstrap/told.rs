@@ -24,8 +24,12 @@ fn file(socket: &Path) -> PathBuf {
 
 /// What stands there; none where nothing is restored, or it can't be told.
 pub fn reported(socket: &Path) -> Option<BootstrapReport> {
+    read(&file(socket))
+}
+
+fn read(file: &Path) -> Option<BootstrapReport> {
     let mut text = Vec::new();
-    let opened = fs::File::open(file(socket)).ok()?;
+    let opened = fs::File::open(file).ok()?;
     opened.take(LARGEST).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }
@@ -49,6 +53,17 @@ impl Told {
     /// An order waits to be let go.
     pub(super) fn holding(&self, why: &str) {
         self.put(BootstrapState::Holding, why, None, true);
+    }
+
+    /// Whether this order was refused in this pod before, and nothing was touched.
+    pub(super) fn has_refused(&self) -> bool {
+        let report = read(&self.file);
+        report.is_some_and(|report| {
+            report.state == BootstrapState::Refused
+                && report.untouched
+                && report.order.is_some()
+                && report.order == self.order
+        })
     }
 
     /// It is on its way.
@@ -104,6 +119,20 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_that_was_refused_stays_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("wal.sock");
+        let told = Told::of_order(&socket, "a1");
+        told.not_done(&Failure::unknown("the store is away"), true);
+        assert!(!told.has_refused());
+        told.not_done(&Failure::refused("damaged"), false);
+        assert!(!told.has_refused());
+        told.not_done(&Failure::refused("no room"), true);
+        assert!(told.has_refused());
+        assert!(!Told::of_order(&socket, "a2").has_refused());
+    }
 
     #[test]
     fn the_sidecar_reads_what_was_told_last() {

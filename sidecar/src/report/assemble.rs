@@ -142,14 +142,22 @@ fn postgres(found: &Found, command: &WalCommand, not_configured: Option<String>)
         major: Some(version / 10_000),
         last_order: known.last_order,
         timeline: known.timeline.max(Some(answer.timeline.0)),
-        recovery: answer.recovery.map(|recovery| RecoveryReport {
-            lsn: recovery.lsn.to_string(),
-            time: recovery.time,
-            paused: recovery.paused,
-        }),
+        recovery: recovery(found, answer),
         archiving_off: archiving_off(answer, command, not_configured),
         pending_restart: server.pending_restart.clone(),
     }
+}
+
+/// The server tells of its last recovery, which after a crash is another one. Where its timeline began, a promotion ended
+/// one, and the history file says where for ever.
+fn recovery(found: &Found, answer: &Answer) -> Option<RecoveryReport> {
+    let ended = found.branched.filter(|_| !answer.settings.in_recovery);
+    let lsn = ended.or(answer.recovery.map(|recovery| recovery.lsn))?;
+    Some(RecoveryReport {
+        lsn: lsn.to_string(),
+        time: answer.recovery.and_then(|recovery| recovery.time),
+        paused: answer.recovery.is_some_and(|recovery| recovery.paused),
+    })
 }
 
 /// Each thing that keeps archiving from being on, with the line that mends it.

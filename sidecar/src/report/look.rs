@@ -27,6 +27,8 @@ pub struct Found {
     pub control: Result<ControlFile, String>,
     /// The last restore in place that was carried out here.
     pub last_order: Option<String>,
+    /// Where its newest timeline left its parent, by the history file in pg_wal; none on the first.
+    pub branched: Option<Lsn>,
     /// What waits to be archived; none if it can't be told.
     pub queue: Option<Queue>,
     /// What the server says, or why it can't be asked.
@@ -55,10 +57,19 @@ pub(super) async fn look(settings: &Arc<Settings>) -> Found {
             let control = data_directory::control_file(directory).map_err(|e| e.to_string());
             let origin = Origin::read(directory).ok().flatten();
             let last_order = origin.and_then(|origin| origin.last_order);
-            (control, last_order, Queue::look(directory, MOST_READY).ok())
+            let branched = control.as_ref().ok().and_then(|control| {
+                let timeline = control.timeline.max(control.min_recovery_timeline);
+                data_directory::switch_point(directory, timeline)
+            });
+            (
+                control,
+                last_order,
+                branched,
+                Queue::look(directory, MOST_READY).ok(),
+            )
         })
     };
-    let ((control, last_order, queue), server) = tokio::join!(local, ask(settings));
+    let ((control, last_order, branched, queue), server) = tokio::join!(local, ask(settings));
     let server = match (&control, server) {
         (Ok(control), Ok(answer))
             if answer.settings.system_identifier != control.system_identifier =>
@@ -73,6 +84,7 @@ pub(super) async fn look(settings: &Arc<Settings>) -> Found {
     Found {
         control,
         last_order,
+        branched,
         queue,
         server,
     }

@@ -14,12 +14,13 @@ pub fn clear(destination: &Destination) -> io::Result<()> {
     if !root.exists() {
         fs::create_dir(root)?;
     }
+    // First, so that a directory without pg_control always tells why; beside it, it means nothing.
+    File::create(root.join(MARKER))?.sync_all()?;
+    sync_directory(root)?;
     let global = root.join("global");
     if remove_if_there(&global.join("pg_control"))? {
         sync_directory(&global)?;
     }
-    File::create(root.join(MARKER))?.sync_all()?;
-    sync_directory(root)?;
     // The links to them are in the data directory, and say whose they are: so these first.
     for path in destination.tablespaces.values() {
         if !path.exists() {

@@ -155,7 +155,19 @@ impl Restores {
             None => Vec::new(),
             Some(_) => {
                 let pods = self.pods(look, &ListParams::default()).await?;
-                volume::users(&pods, &into.name, &name_of(&look.key.name))
+                // Also those of a Job of this Restore that was deleted: two must not run on one directory.
+                let job = name_of(&look.key.name);
+                let left = volume::users(&pods, &into.name, |owner| *owner == job);
+                if !left.is_empty() {
+                    let left = crate::text::some(left.iter().map(String::as_str));
+                    return Ok(Err(State::passing(
+                        "PodsGoing",
+                        format!(
+                            "waits until {left} of a Job that was deleted has ended: two must not write one directory"
+                        ),
+                    )));
+                }
+                volume::users(&pods, &into.name, |owner| *owner != job)
             }
         };
         let own = (created(&look.restore, look.now), &look.key.name);

@@ -93,8 +93,8 @@ pub fn check(
     Ok(())
 }
 
-/// The pods that use a claim and have not ended, without those of this Restore.
-pub fn users(pods: &[Pod], claim: &str, job: &str) -> Vec<String> {
+/// The pods that use a claim and have not ended, whose Job's name (empty without one) is wanted.
+pub fn users(pods: &[Pod], claim: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let uses = |pod: &&Pod| {
         let spec = pod.spec.as_ref();
         let mut volumes = spec
@@ -113,12 +113,13 @@ pub fn users(pods: &[Pod], claim: &str, job: &str) -> Vec<String> {
             .and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
     };
-    let is_ours = |pod: &&Pod| {
+    let is_wanted = |pod: &&Pod| {
         let mut owners = pod.owner_references().iter();
-        owners.any(|owner| owner.kind == "Job" && owner.name == job)
+        let job = owners.find(|owner| owner.kind == "Job");
+        wanted(job.map_or("", |job| &job.name))
     };
     let pods = pods.iter().filter(uses);
-    pods.filter(|pod| !has_ended(pod) && !is_ours(pod))
+    pods.filter(|pod| !has_ended(pod) && is_wanted(pod))
         .map(ResourceExt::name_any)
         .collect()
 }

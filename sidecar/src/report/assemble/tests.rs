@@ -45,6 +45,7 @@ fn found(server: Result<Answer, String>) -> Found {
     Found {
         control: Ok(crate::data_directory::control_file(&bench.data()).unwrap()),
         last_order: Some("5f0c".into()),
+        branched: Some(Lsn(0x4F_0000)),
         queue: Some(Queue::default()),
         server,
     }
@@ -98,7 +99,7 @@ fn a_report_has_what_was_found() {
                 "major": 17,
                 "timeline": 2,
                 "lastOrder": "5f0c",
-                "recovery": {"lsn": "0/500000", "paused": false},
+                "recovery": {"lsn": "0/4F0000", "paused": false},
             },
             "wal": {
                 "archivedCount": 3,

@@ -128,7 +128,7 @@ fn pods_use_a_claim_until_they_have_ended() {
         pod("e", "orders-copy", "Running", "holdfast-restore-copy"),
     ];
     assert_eq!(
-        users(&pods, "orders-copy", "holdfast-restore-copy"),
+        users(&pods, "orders-copy", |job| job != "holdfast-restore-copy"),
         ["a", "b"]
     );
 }
