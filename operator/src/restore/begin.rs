@@ -1,6 +1,6 @@
 //! Before anything is touched: resolve, refuse, drain, plan; then the order is written down.
 
-use super::check::{Observed, Rival, check, label_of};
+use super::check::{Observed, Rival, another, check, label_of};
 use super::order::{archive_of, order_id};
 use super::phase::{Phase, was_planned};
 use super::preflight::Planned;
@@ -8,6 +8,7 @@ use super::report::State;
 use super::{Look, POLL, Restores, WAITING, members_of};
 use crate::archive::{Member, first_repository};
 use crate::controller::{Outcome, ReconcileError};
+use crate::inject::names::BOOTSTRAP_CONTAINER;
 use crate::names::rendered_secret;
 use holdfast_crds::{Archive, InPlace, Restore};
 use holdfast_protocol::status::{RestorePod, RestoreStatus};
@@ -77,9 +78,19 @@ impl Restores {
         let status = RestoreStatus {
             order_id: Some(found.order),
             system_identifier: Some(system.to_string()),
-            pods: pods(&found.pods, &found.members),
+            pods: match self.standing(look, &found.pods).await? {
+                Ok(pods) => pods,
+                Err(state) => return self.stay(look, &state).await,
+            },
             ..status
         };
+        // Planning takes its time, and two may have begun it before either was ordered.
+        let ordering = self.ordering.lock().await;
+        let mut rivals = self.rivals(look, in_place).into_iter();
+        if let Some(rival) = rivals.find(|rival| rival.phase == Phase::Ordered && !rival.going) {
+            let state = State::refused("AnotherRestore", another(&rival.name));
+            return self.stay(look, &state).await;
+        }
         self.set_finalizer(look, true).await?;
         let state = State::Ordered {
             reason: "Ordering",
@@ -87,8 +98,40 @@ impl Restores {
                 .to_owned(),
         };
         self.write(look, status, &state).await?;
+        drop(ordering);
         self.context.wakers.archives.wake(look.archive.clone());
         Ok(Outcome::Again(POLL))
+    }
+
+    /// The pods as they stand, which all must go; whoever holds no order could not be held.
+    ///
+    /// Verbs: get on pods.
+    async fn standing(
+        &self,
+        look: &Look<'_>,
+        names: &[String],
+    ) -> Result<Result<Vec<RestorePod>, State>, ReconcileError> {
+        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &look.key.namespace);
+        let mut standing = Vec::new();
+        for name in names {
+            let pod = api
+                .get_opt(name)
+                .await
+                .map_err(ReconcileError::api("can't read a pod"))?;
+            if let Some(pod) = &pod
+                && !is_injected(pod)
+            {
+                let message = format!(
+                    "the pod {name} has no sidecar, so it could not be held back: have it made again, and wait until it has one"
+                );
+                return Ok(Err(State::bad("NotInjected", message)));
+            }
+            standing.push(RestorePod {
+                name: name.clone(),
+                uid: pod.and_then(|pod| pod.uid()),
+            });
+        }
+        Ok(Ok(standing))
     }
 
     /// What is archived from now on is for the next plan.
@@ -198,17 +241,11 @@ pub(super) fn created(restore: &Restore, now: Timestamp) -> Timestamp {
     created.map_or(now, |time| time.0)
 }
 
-/// The pods by name, and those of them that must go.
-fn pods(names: &[String], members: &[Member]) -> Vec<RestorePod> {
-    let uid = |name: &String| {
-        let member = members.iter().find(|member| member.name == *name);
-        member.map(|member| member.uid.clone())
-    };
-    names
-        .iter()
-        .map(|name| RestorePod {
-            name: name.clone(),
-            uid: uid(name),
-        })
-        .collect()
+fn is_injected(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    let mut containers = spec
+        .and_then(|spec| spec.init_containers.as_ref())
+        .into_iter()
+        .flatten();
+    containers.any(|container| container.name == BOOTSTRAP_CONTAINER)
 }

@@ -243,14 +243,14 @@ fn check_rivals(observed: &Observed<'_>) -> Result<(), State> {
     };
     match observed.rivals.iter().find(blocks) {
         None => Ok(()),
-        Some(rival) => Err(State::refused(
-            "AnotherRestore",
-            format!(
-                "the Restore {} for the same StatefulSet has not ended: wait for it or delete it, and make this one again",
-                rival.name
-            ),
-        )),
+        Some(rival) => Err(State::refused("AnotherRestore", another(&rival.name))),
     }
+}
+
+pub(super) fn another(rival: &str) -> String {
+    format!(
+        "the Restore {rival} for the same StatefulSet has not ended: wait for it or delete it, and make this one again"
+    )
 }
 
 fn check_carried_out(observed: &Observed<'_>) -> Result<(), State> {

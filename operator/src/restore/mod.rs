@@ -56,6 +56,8 @@ pub struct Restores {
     status: StatusWriter<RestoreStatus>,
     /// Of those that have not ended.
     paces: Mutex<HashMap<Key, Pace>>,
+    /// Held from the last look at the others until an order is written down.
+    ordering: tokio::sync::Mutex<()>,
 }
 
 /// When something was done last for a Restore. An operator that starts may do it once more.
@@ -110,6 +112,7 @@ impl Restores {
             status: context.restore_status.clone(),
             context,
             paces: Mutex::default(),
+            ordering: tokio::sync::Mutex::default(),
         }
     }
 

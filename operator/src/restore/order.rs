@@ -109,11 +109,13 @@ pub fn needed(context: &Context, archive: &Key) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The Restore of an Archive that is carried out.
+/// The Restore of an Archive that is carried out, and whose database has not recovered.
 pub fn under_way(context: &Context, archive: &Key) -> Option<String> {
     of_archive(context, archive)
         .iter()
-        .find(|(_, status)| Phase::of(Some(status)) == Phase::Ordered)
+        .find(|(_, status)| {
+            Phase::of(Some(status)) == Phase::Ordered && status.recovered_to.is_none()
+        })
         .map(|(restore, _)| restore.name_any())
 }
 

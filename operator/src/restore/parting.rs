@@ -1,6 +1,6 @@
 //! What the deletion of a Restore's object does: as long as no pod was told to go on, the order is taken back. Later the
 //! object stays until the restore has ended, for without the order an unfinished data directory can't be finished. A
-//! namespace that goes, an Archive that is gone and a Restore that takes its place let it go.
+//! namespace that goes, an Archive or StatefulSet that is gone and a Restore that takes its place let it go.
 
 use super::finalizer;
 use super::phase::{Phase, was_started};
@@ -8,7 +8,9 @@ use super::{Look, Restores};
 use crate::backup::namespace_ends;
 use crate::controller::{Outcome, ReconcileError};
 use holdfast_crds::InPlace;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::Resource;
+use kube::api::Api;
 
 /// Why an object may go, or not. Pure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +70,14 @@ impl Restores {
             Parting::Stays => {
                 let namespace = &look.key.namespace;
                 let archive = self.context.watched.archives.get(&look.archive);
+                let sets: Api<StatefulSet> =
+                    Api::namespaced(self.context.client.clone(), namespace);
+                let set = sets.get_opt(&in_place.name).await;
+                let set = set.map_err(ReconcileError::api("can't read a StatefulSet"))?;
                 let left = if archive.is_none() {
                     Some("the Archive is gone")
+                } else if set.is_none() {
+                    Some("the StatefulSet is gone")
                 } else if namespace_ends(&self.context.client, namespace).await? {
                     Some("the namespace is being deleted")
                 } else {

@@ -151,7 +151,11 @@ fn postgres(found: &Found, command: &WalCommand, not_configured: Option<String>)
 /// The server tells of its last recovery, which after a crash is another one. Where its timeline began, a promotion ended
 /// one, and the history file says where for ever.
 fn recovery(found: &Found, answer: &Answer) -> Option<RecoveryReport> {
-    let ended = found.branched.filter(|_| !answer.settings.in_recovery);
+    // Looked at in another moment: before a promotion it is another timeline's.
+    let ended = found
+        .branched
+        .filter(|(timeline, _)| *timeline == answer.timeline && !answer.settings.in_recovery);
+    let ended = ended.map(|(_, switch)| switch);
     let lsn = ended.or(answer.recovery.map(|recovery| recovery.lsn))?;
     Some(RecoveryReport {
         lsn: lsn.to_string(),

@@ -27,8 +27,8 @@ pub struct Found {
     pub control: Result<ControlFile, String>,
     /// The last restore in place that was carried out here.
     pub last_order: Option<String>,
-    /// Where its newest timeline left its parent, by the history file in pg_wal; none on the first.
-    pub branched: Option<Lsn>,
+    /// Its newest timeline, and where that left its parent, by the history file in pg_wal; none on the first.
+    pub branched: Option<(TimelineId, Lsn)>,
     /// What waits to be archived; none if it can't be told.
     pub queue: Option<Queue>,
     /// What the server says, or why it can't be asked.
@@ -59,7 +59,7 @@ pub(super) async fn look(settings: &Arc<Settings>) -> Found {
             let last_order = origin.and_then(|origin| origin.last_order);
             let branched = control.as_ref().ok().and_then(|control| {
                 let timeline = control.timeline.max(control.min_recovery_timeline);
-                data_directory::switch_point(directory, timeline)
+                Some((timeline, data_directory::switch_point(directory, timeline)?))
             });
             (
                 control,

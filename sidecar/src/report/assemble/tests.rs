@@ -45,7 +45,7 @@ fn found(server: Result<Answer, String>) -> Found {
     Found {
         control: Ok(crate::data_directory::control_file(&bench.data()).unwrap()),
         last_order: Some("5f0c".into()),
-        branched: Some(Lsn(0x4F_0000)),
+        branched: Some((TimelineId(2), Lsn(0x4F_0000))),
         queue: Some(Queue::default()),
         server,
     }
