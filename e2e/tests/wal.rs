@@ -1,6 +1,7 @@
 //! Archiving and restoring WAL: what is acknowledged is durable, what is absent is proven, and whose WAL it is.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{
@@ -763,6 +764,59 @@ async fn a_store_that_is_down_stops_recovery_and_leaves_a_standby_up() -> Result
         }
         Ledger::compare(&standby, &all).await?;
         for sidecar in [copy_sidecar, standby_sidecar, sidecar] {
+            sidecar.stop().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Two minutes are past every retry. Another server was promoted to timeline 2 meanwhile: that number is taken, whether the
+/// store can say so or not.
+#[tokio::test]
+async fn a_standby_outlives_its_store_and_takes_no_timeline_twice() -> Result<()> {
+    World::scenario("outlives", async |world| {
+        let mut minio = Minio::start(world).await?;
+        let bucket = minio.bucket("backups")?;
+        let mut primary = world
+            .postgres("primary", 17)
+            .segment_mib(1)
+            .create()
+            .await?;
+        let holdfast = world
+            .holdfast("shop/orders", &primary)
+            .s3(&bucket)
+            .build()?;
+        let sidecar = holdfast.sidecar().await?;
+        primary.archive_with(&holdfast).await?;
+        let mut ledger = Ledger::create(&primary).await?;
+        let mut other = primary.standby("other").await?;
+        let mut standby = primary.standby_unstarted("standby").await?;
+        let standby_holdfast = holdfast.also_for(&standby).build()?;
+        let standby_sidecar = standby_holdfast.sidecar().await?;
+        standby.option("restore_command", &standby_holdfast.restore_command()?);
+        standby.start().await?;
+
+        let other_holdfast = holdfast.also_for(&other).build()?;
+        let other_sidecar = other_holdfast.sidecar().await?;
+        other.archive_with(&other_holdfast).await?;
+        other.promote().await?;
+        other.execute("CREATE TABLE elsewhere ()").await?;
+        other.archive_all().await?;
+        ensure!(other.timeline().await? == 2);
+        // The standby goes on with its own primary, past the point where the other one left.
+        ledger.write(&primary, 50).await?;
+        ledger.read_wal(&primary).await?;
+        standby.wait_replayed(&primary.lsn().await?).await?;
+        minio.stop().await?;
+        primary.stop(Shutdown::Immediate).await?;
+        tokio::time::sleep(Duration::from_secs(125)).await;
+        ensure!(standby.is_running()?, "{}", standby.tail());
+        ensure!(standby.value("SELECT pg_is_in_recovery()").await? == "t");
+        standby.promote().await?;
+        ensure!(standby.timeline().await? == 3, "{}", standby.tail());
+        Ledger::compare(&standby, &ledger.expected(1, &Target::Latest, false)?).await?;
+        for sidecar in [other_sidecar, standby_sidecar, sidecar] {
             sidecar.stop().await?;
         }
         Ok(())

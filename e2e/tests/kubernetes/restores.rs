@@ -387,3 +387,44 @@ async fn one_that_is_deleted_before_it_began_leaves_the_database_as_it_was() -> 
     })
     .await
 }
+
+#[tokio::test]
+async fn one_that_crash_loops_goes_back_and_its_last_commits_can_be_reached_later() -> Result<()> {
+    Space::scenario("crashed", async |space| {
+        shop(space, &Database::new("orders", 17)).await?;
+        let Moments { lsn, .. } = history(space).await?;
+        // A setting that keeps Postgres from starting, a commit that nobody has archived, and a crash.
+        space
+            .sql(
+                "orders-0",
+                "ALTER SYSTEM SET shared_preload_libraries = 'nosuch'",
+            )
+            .await?;
+        space
+            .sql("orders-0", "INSERT INTO ledger VALUES (9)")
+            .await?;
+        let crash = [
+            "exec",
+            "orders-0",
+            "-c",
+            "postgres",
+            "--",
+            "bash",
+            "-c",
+            "kill -QUIT 1",
+        ];
+        space.kubectl(&crash).await?;
+        eventually("Postgres crashes again and again", async || {
+            let pod = space.get("pod/orders-0").await?;
+            let postgres = &pod["status"]["containerStatuses"][0];
+            ensure!(postgres["restartCount"].as_u64() >= Some(2), "{postgres}");
+            Ok(())
+        })
+        .await?;
+        reaches(space, "back", &format!("{{lsn: {lsn}}}"), 5, 2).await?;
+        goes_on(space, "second", 2).await?;
+        reaches(space, "future", "{latest: {}, timeline: \"1\"}", 9, 3).await?;
+        goes_on(space, "third", 3).await
+    })
+    .await
+}

@@ -205,13 +205,17 @@ impl Rest {
             // Sorted by timeline: the newest stays.
             newest.insert(name.number(control.segment_size)?, *name);
         }
-        let mut segments = Vec::new();
+        let mut segments: Vec<SegmentName> = Vec::new();
         let mut number = first;
-        while let Some(name) = newest.get(&number) {
+        // What a server that was rewound has of the timeline that it left is no continuation.
+        let mut timeline = TimelineId(0);
+        while let Some(name) = newest.get(&number).filter(|name| name.timeline >= timeline) {
             segments.push(*name);
+            timeline = name.timeline;
             number = number.next();
         }
-        let beyond = newest.range(number..).map(|(_, name)| *name).next();
+        let mut later = newest.range(number..).map(|(_, name)| *name);
+        let beyond = later.find(|name| name.timeline >= timeline);
         let fetched = comes_from_archive(directory, &control);
         let older = all.into_iter().filter(|name| !segments.contains(name));
         let older = older.filter(|name| beyond != Some(*name)).collect();
