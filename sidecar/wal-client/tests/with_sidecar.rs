@@ -458,7 +458,7 @@ async fn anybody_with_nc_can_speak_it() {
             ("RESTORE fails\n", "ERROR the store is away\n"),
             (
                 "hello\n",
-                "ERROR a request is ARCHIVE <name> <path>, RESTORE <name> or STATUS\n",
+                "ERROR a request is ARCHIVE <name> <path>, RESTORE <name>, STATUS or ORDER\n",
             ),
         ] {
             let mut stream = UnixStream::connect(place.socket()).unwrap();
