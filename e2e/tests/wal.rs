@@ -792,7 +792,12 @@ async fn a_standby_outlives_its_store_and_takes_no_timeline_twice() -> Result<()
         let mut ledger = Ledger::create(&primary).await?;
         let mut other = primary.standby("other").await?;
         let mut standby = primary.standby_unstarted("standby").await?;
-        let standby_holdfast = holdfast.also_for(&standby).build()?;
+        // As the operator hands it to every pod: a standby that streams asks for no history file by itself.
+        let known = world.make_dir("known")?;
+        let standby_holdfast = holdfast
+            .also_for(&standby)
+            .line(&format!("historyDirectory: {}", known.display()))
+            .build()?;
         let standby_sidecar = standby_holdfast.sidecar().await?;
         standby.option("restore_command", &standby_holdfast.restore_command()?);
         standby.start().await?;
@@ -804,6 +809,10 @@ async fn a_standby_outlives_its_store_and_takes_no_timeline_twice() -> Result<()
         other.execute("CREATE TABLE elsewhere ()").await?;
         other.archive_all().await?;
         ensure!(other.timeline().await? == 2);
+        let history = std::fs::read(other.dir().join("pg_wal/00000002.history"))?;
+        world.write("known/00000002.history", history)?;
+        let system = "SELECT system_identifier FROM pg_control_system()";
+        world.write("known/histories-of", other.value(system).await?)?;
         // The standby goes on with its own primary, past the point where the other one left.
         ledger.write(&primary, 50).await?;
         ledger.read_wal(&primary).await?;
