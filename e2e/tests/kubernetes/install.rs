@@ -332,7 +332,7 @@ async fn uninstalled_nothing_hangs_and_installed_again_it_goes_on() -> Result<()
             .kubectl(&["api-resources", "--api-group=holdfast.dev", "-o", "name"])
             .await?
             .success()?;
-        ensure!(definitions.lines().count() == 4, "{definitions}");
+        ensure!(definitions.lines().count() == 5, "{definitions}");
 
         // Databases go on, and pods are made as if there had never been a webhook.
         database.archive_rows(space, 0).await?;
