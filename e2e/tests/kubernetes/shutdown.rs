@@ -9,7 +9,7 @@ use holdfast_e2e::Space;
 
 /// Has the program restore all that is stored of an archive into a pod of its own, and asks that.
 pub async fn restored(space: &Space, archive: &str, statement: &str) -> Result<String> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/copy.yaml");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes/copy.yaml");
     let copy = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let (secret, ours) = ("holdfast-orders", format!("holdfast-{archive}"));
     let (target, latest) = ("--target-name, before_the_accident", "--target, latest");
