@@ -72,10 +72,11 @@ async fn copied(space: &Space, restore: &str, claim: &str) -> Result<String> {
         .await
 }
 
-/// All that is stored but what readers write.
+/// All that is stored but what readers write, and the archive's own upkeep, which comes when it comes.
 fn kept(stored: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut kept = stored;
-    kept.retain(|key, _| !is_sign_of_life(key));
+    let upkeep = |key: &str| key.contains("/tombstones/") || key.contains("/owner/");
+    kept.retain(|key, _| !is_sign_of_life(key) && !upkeep(key));
     kept
 }
 
