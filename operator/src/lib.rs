@@ -17,6 +17,7 @@ pub mod conditions;
 pub mod context;
 pub mod controller;
 pub mod events;
+pub mod finalizer;
 pub mod inject;
 pub mod leader;
 pub mod logging;

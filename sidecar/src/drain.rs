@@ -8,7 +8,7 @@
 use crate::archive::Archiver;
 use crate::config::Settings;
 use crate::data_directory;
-use crate::queue::Queue;
+use crate::queue::{MOST_ENTRIES, Queue};
 use crate::report::on_the_server;
 use holdfast_postgres::WalFileName;
 use holdfast_repository::blocking;
@@ -17,8 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// More wait only on a server that was left alone for months.
-const MOST: usize = 1_000_000;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Whether a server's archiver will hand its WAL over itself.
@@ -54,7 +52,7 @@ pub async fn run(
     }
     let looked = {
         let directory = settings.postgres.data_directory.clone();
-        blocking(move || Queue::look(&directory, MOST)).await
+        blocking(move || Queue::look(&directory, MOST_ENTRIES)).await
     };
     let names = match looked {
         Ok(queue) => queue.names,

@@ -7,8 +7,8 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// No folder with more entries is looked through to its end.
-const MOST_ENTRIES: usize = 1_000_000;
+/// No folder with more entries is looked through to its end: more wait only on a server that was left alone for months.
+pub const MOST_ENTRIES: usize = 1_000_000;
 
 /// What waits.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -3,11 +3,9 @@
 use super::phase::Phase;
 use super::{Backups, Look};
 use crate::controller::ReconcileError;
-use crate::names::FIELD_MANAGER;
+use crate::finalizer;
 use holdfast_crds::{Backup, DeletionPolicy};
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
-use serde_json::json;
 
 /// On a Backup that runs, or whose deletion deletes what is stored.
 pub const FINALIZER: &str = "holdfast.dev/backup";
@@ -45,29 +43,7 @@ impl Backups {
         look: &Look<'_>,
         there: bool,
     ) -> Result<(), ReconcileError> {
-        let api: Api<Backup> = Api::namespaced(self.context.client.clone(), &look.key.namespace);
-        let mut patch = json!({
-            "apiVersion": "holdfast.dev/v1alpha1",
-            "kind": "Backup",
-            // The UID: another object of the same name must not be touched, nor made.
-            "metadata": {"name": look.key.name, "uid": look.backup.uid()},
-        });
-        if there {
-            patch["metadata"]["finalizers"] = json!([FINALIZER]);
-        }
-        let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        match api
-            .patch(&look.key.name, &parameters, &Patch::Apply(patch))
-            .await
-        {
-            Ok(_) => {
-                self.context.metrics.written("Backup");
-                Ok(())
-            }
-            // It is gone.
-            Err(kube::Error::Api(refused)) if !there && matches!(refused.code, 404 | 409) => Ok(()),
-            Err(error) => Err(ReconcileError::api("can't set a Backup's finalizer")(error)),
-        }
+        finalizer::set(&self.context, look.backup.as_ref(), FINALIZER, there).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! How far a Backup is, as its status tells: what was written before is all that an operator that starts knows.
 
 use crate::conditions::find;
-use holdfast_protocol::status::{BackupStatus, ConditionStatus};
+use holdfast_protocol::status::{BackupStatus, ConditionStatus, is_true};
 
 /// The order was accepted.
 pub const STARTED: &str = "Started";
@@ -36,10 +36,7 @@ impl Phase {
         let Some(status) = status else {
             return Self::Waiting;
         };
-        let holds = |kind| {
-            find(&status.conditions, kind)
-                .is_some_and(|condition| condition.status == ConditionStatus::True)
-        };
+        let holds = |kind| is_true(&status.conditions, kind);
         let expired = find(&status.conditions, COMPLETE)
             .is_some_and(|c| c.status == ConditionStatus::False && c.reason == EXPIRED);
         if holds(FAILED) {
@@ -66,7 +63,7 @@ impl Phase {
 
 /// Whether the sidecar has said that it takes the backup.
 pub fn was_accepted(status: &BackupStatus) -> bool {
-    find(&status.conditions, STARTED).is_some_and(|c| c.status == ConditionStatus::True)
+    is_true(&status.conditions, STARTED)
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 //! when its data directory is replaced is lost.
 
 use super::{Archiver, NotArchived, Opened};
-use crate::config::{Mode, Settings};
+use crate::config::Settings;
 use crate::data_directory::{self, DataDirectoryError, Recovery};
-use crate::queue::Queue;
+use crate::queue::{MOST_ENTRIES, Queue};
 use holdfast_postgres::wal::SegmentHeader;
 use holdfast_postgres::{
     ClusterState, ControlFile, Lsn, SegmentName, SegmentNumber, TimelineId, WalFileName,
@@ -22,9 +22,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// More wait only on a server that was left alone for months.
-const MOST: usize = 1_000_000;
-
 /// What a data directory holds.
 #[derive(Debug)]
 struct Rest {
@@ -33,7 +30,7 @@ struct Rest {
     queue: Queue,
     /// Written before the last checkpoint, or on a timeline that was left: whole, whatever Postgres has marked them as. A
     /// standby marks as done what its primary was to archive.
-    older: Vec<SegmentName>,
+    older: BTreeSet<SegmentName>,
     /// From the last checkpoint on, without a hole.
     segments: Vec<SegmentName>,
     /// Written after a hole.
@@ -117,10 +114,10 @@ impl Archiver {
     ) -> Result<Vec<SegmentName>, NotArchived> {
         let mut lacking: BTreeSet<SegmentName> = BTreeSet::new();
         let timelines: BTreeSet<TimelineId> = rest.older.iter().map(|name| name.timeline).collect();
-        for repository in &settings.repositories {
-            if repository.mode != Mode::Required || rest.older.is_empty() {
-                continue;
-            }
+        if rest.older.is_empty() {
+            return Ok(Vec::new());
+        }
+        for repository in settings.required_repositories() {
             let opened = self.opened(settings, repository, &rest.control).await?;
             for timeline in &timelines {
                 let stored = opened.wal.segments(*timeline).await;
@@ -144,11 +141,7 @@ impl Archiver {
         control: &ControlFile,
     ) -> Result<Option<(Lsn, bool)>, NotArchived> {
         let mut stored = None;
-        let required = settings
-            .repositories
-            .iter()
-            .filter(|repository| repository.mode == Mode::Required);
-        for repository in required {
+        for repository in settings.required_repositories() {
             let local = {
                 let (settings, name) = (settings.clone(), WalFileName::Segment(name));
                 blocking(move || {
@@ -191,7 +184,7 @@ impl Archiver {
 impl Rest {
     fn look(directory: &Path) -> Result<Self, NotArchived> {
         let control = data_directory::control_file(directory)?;
-        let queue = match Queue::look(directory, MOST) {
+        let queue = match Queue::look(directory, MOST_ENTRIES) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Queue::default(),
             other => other.map_err(|source| DataDirectoryError::Read {
                 file: directory.join("pg_wal/archive_status"),
@@ -200,8 +193,8 @@ impl Rest {
         };
         let first = control.redo.segment(control.segment_size);
         let mut newest: BTreeMap<SegmentNumber, SegmentName> = BTreeMap::new();
-        let all = written(directory, &control)?;
-        for name in &all {
+        let mut older = written(directory, &control)?;
+        for name in &older {
             // Sorted by timeline: the newest stays.
             newest.insert(name.number(control.segment_size)?, *name);
         }
@@ -211,14 +204,16 @@ impl Rest {
         let mut timeline = TimelineId(0);
         while let Some(name) = newest.get(&number).filter(|name| name.timeline >= timeline) {
             segments.push(*name);
+            older.remove(name);
             timeline = name.timeline;
             number = number.next();
         }
         let mut later = newest.range(number..).map(|(_, name)| *name);
         let beyond = later.find(|name| name.timeline >= timeline);
         let fetched = comes_from_archive(directory, &control);
-        let older = all.into_iter().filter(|name| !segments.contains(name));
-        let older = older.filter(|name| beyond != Some(*name)).collect();
+        if let Some(beyond) = &beyond {
+            older.remove(beyond);
+        }
         Ok(Self {
             control,
             queue,

@@ -72,12 +72,6 @@ pub(super) enum Decision {
     Restore,
     /// Its WAL is stored first: another server has taken over, and what only this one has would never be. This is said.
     Drain(String),
-    /// An order waits to be let go: nothing is done, and Postgres does not start. This is said.
-    Hold(String),
-    /// It is restored by an order.
-    RestoreInPlace,
-    /// It is emptied by an order, to be cloned again.
-    Wipe,
     /// Postgres must not start: why, and what to do.
     Refuse(String),
 }
@@ -232,7 +226,7 @@ mod tests {
                 Decision::Refuse(said) => (refuse, said),
                 Decision::LookIntoArchive => ("look", String::new()),
                 Decision::Restore => ("restore", String::new()),
-                ordered => panic!("nobody ordered it: {ordered:?}"),
+                Decision::Drain(said) => ("drain", said),
             };
             assert_eq!(done, does, "{seen:?}: {said}");
             assert!(said.contains(says), "{seen:?}: {said}");

@@ -23,12 +23,8 @@ pub(super) async fn restore(
     if holds_database {
         rescue(settings, order).await?;
     }
-    let repository = settings.repository(&order.repository).ok_or_else(|| {
-        let name = &order.repository;
-        Failure::refused(format!("the settings have no repository named {name:?}"))
-    })?;
     let wanted = Wanted {
-        repository,
+        repository: super::repository(settings, &order.repository)?,
         archive: &settings.archive,
         request: order.request.clone(),
         action: order.action,

@@ -12,7 +12,7 @@ mod told;
 pub use told::reported;
 
 use crate::commands;
-use crate::config::{self, Overrides, Recovery, RestoreOrder, Settings};
+use crate::config::{self, Overrides, Recovery, Repository, RestoreOrder, Settings};
 use crate::data_directory::{self, DataDirectoryError};
 use crate::environment::Environment;
 use crate::exit::{ExitClass, Failure};
@@ -28,6 +28,7 @@ use crate::socket;
 use decide::{Decision, Found, Held, Place, Seen, decide};
 use holdfast_postgres::TimelineId;
 use holdfast_repository::OpenError;
+use ordered::Ordered;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,21 +102,16 @@ async fn look_once(
         }
         let holds_database = matches!(place, Place::Database(_));
         let done = match decision {
-            Decision::Hold(why) => {
+            Ordered::Hold(why) => {
                 told.holding(&why);
                 say(said, &why)?;
                 return Ok(Next::Again);
             }
-            Decision::RestoreInPlace => {
+            Ordered::Restore => {
                 in_place::restore(settings, order, &directory, holds_database, &told).await
             }
-            Decision::Wipe => in_place::wipe(settings, order, &directory, holds_database).await,
-            Decision::Refuse(why) => Err(Failure::refused(why)),
-            // Never decided by an order.
-            Decision::LeaveIt(_)
-            | Decision::LookIntoArchive
-            | Decision::Restore
-            | Decision::Drain(_) => Ok(()),
+            Ordered::Wipe => in_place::wipe(settings, order, &directory, holds_database).await,
+            Ordered::Refuse(why) => Err(Failure::refused(why)),
         };
         if let Err(failure) = done {
             let untouched = match (&place, look(&directory)) {
@@ -149,11 +145,11 @@ async fn by_order(
     order: &RestoreOrder,
     directory: &Path,
     place: &Place,
-) -> Option<Decision> {
+) -> Option<Ordered> {
     let pod = Environment::of_process().ok()?.pod.name?;
     let decide = |let_go| ordered::decide(order, &pod, directory, place, let_go);
     match decide(false) {
-        Some(Decision::Hold(_)) => {
+        Some(Ordered::Hold(_)) => {
             let told = socket::ask(&settings.socket, "ORDER").await;
             let let_go = told.and_then(|text| serde_json::from_str::<LetGo>(&text).ok());
             decide(let_go.and_then(|let_go| let_go.order).as_ref() == Some(&order.id))
@@ -215,15 +211,9 @@ async fn act(
         (Decision::Refuse(why), ..) => Err(Failure::refused(why)),
         (Decision::LeaveIt(words), ..) => commands::print(&format!("holdfast: {words}\n")),
         // Never decided without settings that say so.
-        (
-            Decision::Restore
-            | Decision::LookIntoArchive
-            | Decision::Drain(_)
-            | Decision::Hold(_)
-            | Decision::RestoreInPlace
-            | Decision::Wipe,
-            ..,
-        ) => Err(Failure::failed("there is nothing to restore from")),
+        (Decision::Restore | Decision::LookIntoArchive | Decision::Drain(_), ..) => {
+            Err(Failure::failed("there is nothing to restore from"))
+        }
     }
 }
 
@@ -274,11 +264,7 @@ fn restores_itself(settings: &Settings) -> bool {
 
 /// What the archive of this pod holds, in the repositories that an acknowledgement waits for.
 async fn held(settings: &Settings) -> Result<Held, Failure> {
-    let required = settings
-        .repositories
-        .iter()
-        .filter(|repository| repository.mode == config::Mode::Required);
-    for repository in required {
+    for repository in settings.required_repositories() {
         let archive = match open::named(repository, &settings.archive, open::Create::Never).await {
             Err(ArchiveError::Open(OpenError::NotThere(_))) => continue,
             other => other?,
@@ -293,12 +279,8 @@ async fn held(settings: &Settings) -> Result<Held, Failure> {
 }
 
 async fn restore(settings: &Settings, recovery: &Recovery, to: &Path) -> Result<(), Failure> {
-    let repository = settings.repository(&recovery.repository).ok_or_else(|| {
-        let name = &recovery.repository;
-        Failure::refused(format!("the settings have no repository named {name:?}"))
-    })?;
     let wanted = Wanted {
-        repository,
+        repository: repository(settings, &recovery.repository)?,
         archive: &recovery.archive,
         request: recovery.request.clone(),
         action: Action::Promote,
@@ -309,6 +291,11 @@ async fn restore(settings: &Settings, recovery: &Recovery, to: &Path) -> Result<
         order: None,
     };
     carry_out(settings, &wanted, &Told::beside(&settings.socket)).await
+}
+
+fn repository<'a>(settings: &'a Settings, name: &str) -> Result<&'a Repository, Failure> {
+    let why = || Failure::refused(format!("the settings have no repository named {name:?}"));
+    settings.repository(name).ok_or_else(why)
 }
 
 /// Restores, and tells how it goes.

@@ -1,6 +1,6 @@
 //! What an order of a restore in place means for the pod's data directory. Pure.
 
-use super::decide::{Decision, Found, Place};
+use super::decide::{Found, Place};
 use crate::config::RestoreOrder;
 use std::path::Path;
 
@@ -13,6 +13,19 @@ enum Role {
     Wiped,
 }
 
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ordered {
+    /// It waits to be let go: nothing is done, and Postgres does not start. This is said.
+    Hold(String),
+    /// It is restored.
+    Restore,
+    /// It is emptied, to be cloned again.
+    Wipe,
+    /// It is not carried out: why, and what to do.
+    Refuse(String),
+}
+
 /// Decides for the pod of this name; none: the order is not about it, or has been carried out here. `let_go`: the operator
 /// has said that nobody uses the data directories any more.
 pub(super) fn decide(
@@ -21,7 +34,7 @@ pub(super) fn decide(
     directory: &Path,
     place: &Place,
     let_go: bool,
-) -> Option<Decision> {
+) -> Option<Ordered> {
     let role = if order.pod == pod {
         Role::Restored
     } else if order.wiped.iter().any(|wiped| wiped == pod) {
@@ -30,7 +43,7 @@ pub(super) fn decide(
         return None;
     };
     let at = directory.display();
-    let unless_forced = |why: String| (!order.force).then_some(Decision::Refuse(why));
+    let unless_forced = |why: String| (!order.force).then_some(Ordered::Refuse(why));
     let refused = match (place, role) {
         (
             Place::Database(Found {
@@ -44,7 +57,7 @@ pub(super) fn decide(
         // It is to be cloned, or is just being so.
         (Place::Empty | Place::Foreign, Role::Wiped) => return None,
         (Place::Database(found), _) if found.system != order.system_identifier => {
-            Some(Decision::Refuse(format!(
+            Some(Ordered::Refuse(format!(
                 "{at} holds the database {}, and the restore is of {}: it is left as it is",
                 found.system, order.system_identifier
             )))
@@ -58,7 +71,7 @@ pub(super) fn decide(
         ) => unless_forced(format!(
             "{why}; so it can't be told whether this restore was carried out before: with spec.force it is carried out"
         )),
-        (Place::Foreign, Role::Restored) => Some(Decision::Refuse(format!(
+        (Place::Foreign, Role::Restored) => Some(Ordered::Refuse(format!(
             "{at} holds files and no database, and a restore in place replaces only a database: empty it first"
         ))),
         (Place::Unreadable(why), _) => unless_forced(format!(
@@ -67,12 +80,12 @@ pub(super) fn decide(
         (Place::Database(_) | Place::Empty | Place::Unfinished, _) => None,
     };
     Some(refused.unwrap_or(match (let_go, role) {
-        (false, _) => Decision::Hold(format!(
+        (false, _) => Ordered::Hold(format!(
             "the restore {} is ordered, and begins once the operator has seen that the pods of before are gone",
             order.id
         )),
-        (true, Role::Restored) => Decision::RestoreInPlace,
-        (true, Role::Wiped) => Decision::Wipe,
+        (true, Role::Restored) => Ordered::Restore,
+        (true, Role::Wiped) => Ordered::Wipe,
     }))
 }
 
@@ -142,11 +155,10 @@ mod tests {
                 let decided = decide(&order(force), pod, Path::new("/data"), place, let_go);
                 let done = match &decided {
                     None => "none",
-                    Some(Decision::Hold(_)) => "hold",
-                    Some(Decision::RestoreInPlace) => "restore",
-                    Some(Decision::Wipe) => "wipe",
-                    Some(Decision::Refuse(_)) => "refuse",
-                    Some(other) => panic!("{other:?}"),
+                    Some(Ordered::Hold(_)) => "hold",
+                    Some(Ordered::Restore) => "restore",
+                    Some(Ordered::Wipe) => "wipe",
+                    Some(Ordered::Refuse(_)) => "refuse",
                 };
                 assert_eq!(done, does, "{place:?} {pod} {let_go} {force}: {decided:?}");
             }

@@ -218,6 +218,12 @@ impl Settings {
         self.repositories.iter().chain(&self.sources)
     }
 
+    /// Those that an acknowledgement waits for.
+    pub fn required_repositories(&self) -> impl Iterator<Item = &Repository> {
+        let all = self.repositories.iter();
+        all.filter(|repository| repository.mode == Mode::Required)
+    }
+
     /// A repository or source by its name.
     pub fn repository(&self, name: &str) -> Option<&Repository> {
         self.repositories_and_sources()
@@ -226,8 +232,9 @@ impl Settings {
 
     /// The repository that is read from. Settings hold at least one.
     pub fn first_repository(&self) -> Option<&Repository> {
-        let required = self.repositories.iter().find(|r| r.mode == Mode::Required);
-        required.or(self.repositories.first())
+        self.required_repositories()
+            .next()
+            .or(self.repositories.first())
     }
 }
 
