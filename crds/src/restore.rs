@@ -163,6 +163,10 @@ pub struct RestoreDestination {
 /// A claim, which has to be empty. It stays when the Restore is deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(!has(self.wal) || self.wal.claim != self.name) && (!has(self.tablespaces) || self.tablespaces.all(one, one.claim != self.name && (!has(self.wal) || one.claim != self.wal.claim)))")
+        .message("the data directory, the WAL and tablespaces each need a claim of their own"),
+)]
 pub struct IntoClaim {
     /// The claim's name, in this namespace.
     #[schemars(length(min = 1, max = 253))]
@@ -177,7 +181,63 @@ pub struct IntoClaim {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9._]*(/[A-Za-z0-9_][-A-Za-z0-9._]*)*$')")
         .message("write a path below the claim's root, such as pgdata or 18/docker"))]
     pub path: Option<String>,
+    /// The claims of tablespaces that lie on volumes of their own. Each of the backup's that does not lie on the data
+    /// directory's volume needs one. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["oid"]))]
+    pub tablespaces: Vec<IntoTablespace>,
+    /// The claim of the WAL. Default: none; pg_wal lies in the data directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal: Option<IntoWal>,
 }
+
+/// A tablespace's claim, which has to be empty. The tablespace keeps its path.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IntoTablespace {
+    /// The tablespace's OID, as in pg_tablespace.
+    #[schemars(range(min = 1))]
+    pub oid: u32,
+    /// The claim's name, in this namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub claim: String,
+    /// The claim is made, and there must be none of that name. Default: it is there, empty, and no pod uses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<ClaimTemplate>,
+    /// Where the pods that will run on it mount the claim, such as /tablespaces/fast: the tablespace's path lies there.
+    /// Default: as the Archive's pods do; without such a pod, the directory above the tablespace's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 4096))]
+    #[x_kube(validation = Rule::new(IS_DIRECTORY).message(NO_DIRECTORY))]
+    pub mount_path: Option<String>,
+}
+
+/// The WAL's claim, which has to be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IntoWal {
+    /// The claim's name, in this namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub claim: String,
+    /// The claim is made, and there must be none of that name. Default: it is there, empty, and no pod uses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<ClaimTemplate>,
+    /// Where pg_wal leads to as a link, such as /wal/pg_wal: a directory below the claim's root, as initdb's --waldir.
+    /// Default: what initdb was told in the Archive's pods; without such a pod it must be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 4096))]
+    #[x_kube(validation = Rule::new(IS_DIRECTORY).message(NO_DIRECTORY))]
+    pub directory: Option<String>,
+    /// Where the pods that will run on it mount the claim, such as /wal. Default: as the Archive's pods do; without such
+    /// a pod, what is above the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 4096))]
+    #[x_kube(validation = Rule::new(IS_DIRECTORY).message(NO_DIRECTORY))]
+    pub mount_path: Option<String>,
+}
+
+const IS_DIRECTORY: &str = "self.matches('^(/[A-Za-z0-9_][-A-Za-z0-9._]*)+$')";
+const NO_DIRECTORY: &str = "write an absolute path, such as /wal/pg_wal";
 
 /// A claim that is made.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]

@@ -12,6 +12,7 @@ const RECOVERY: &str =
 async fn bootstrap(world: &World, holdfast: &Holdfast, index: &str) -> Result<Output> {
     let mut command = holdfast.command(&["bootstrap"])?;
     command.env("HOLDFAST_POD_INDEX", index);
+    command.env("HOLDFAST_WAL_DIRECTORY", world.path("rebuilt/wal"));
     world.run(command).await
 }
 
@@ -88,6 +89,8 @@ async fn an_empty_directory_is_restored_once() -> Result<()> {
         );
         let restored = bootstrap(world, &holdfast, "0").await?.success()?;
         ensure!(restored.stdout.contains("restored "), "{}", restored.stdout);
+        let wal = std::fs::read_link(dir.join("pg_wal"))?;
+        ensure!(wal == world.path("rebuilt/wal"), "{}", wal.display());
         world.verify_backup(&dir, 17).await?;
         let whole = Snapshot::of(&dir)?;
         let again = bootstrap(world, &holdfast, "0").await?.success()?;

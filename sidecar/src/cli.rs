@@ -147,6 +147,9 @@ pub struct RestoreArgs {
     /// Put a tablespace here; else where it was.
     #[arg(long = "tablespace", value_name = "OID=DIR", value_parser = parse_tablespace)]
     pub tablespaces: Vec<(u32, PathBuf)>,
+    /// Put WAL here, and make pg_wal a link to it.
+    #[arg(long, value_name = "DIR", value_parser = parse_absolute)]
+    pub waldir: Option<PathBuf>,
     /// Replace what is in the directories.
     #[arg(long)]
     pub overwrite: bool,
@@ -233,6 +236,13 @@ fn parse_tablespace(text: &str) -> Result<(u32, PathBuf), String> {
         .and_then(|(oid, folder)| Some((oid.parse().ok()?, PathBuf::from(folder))))
         .filter(|(oid, folder)| *oid > 0 && folder.is_absolute())
         .ok_or_else(|| "write OID=DIR with an absolute path, such as 16401=/data/fast".to_owned())
+}
+
+fn parse_absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    path.is_absolute()
+        .then_some(path)
+        .ok_or_else(|| "write an absolute path, such as /wal/pg_wal".to_owned())
 }
 
 /// What the command line asks for.
@@ -344,7 +354,7 @@ mod tests {
     #[test]
     fn the_rest_of_restore() {
         let all = restore(
-            "--target-lsn 0/1 --exclusive --timeline 2 --backup b --action pause --tablespace 16401=/a --tablespace 16402=/b --overwrite --dry-run --json",
+            "--target-lsn 0/1 --exclusive --timeline 2 --backup b --action pause --tablespace 16401=/a --tablespace 16402=/b --waldir /w --overwrite --dry-run --json",
         );
         assert!(all.exclusive && all.overwrite && all.dry_run && all.json);
         assert_eq!(all.timeline, TimelineChoice::Number(TimelineId(2)));
@@ -353,6 +363,7 @@ mod tests {
             all.tablespaces,
             [(16401, PathBuf::from("/a")), (16402, PathBuf::from("/b"))]
         );
+        assert_eq!(all.waldir, Some(PathBuf::from("/w")));
         let plain = restore("");
         assert_eq!(
             (plain.timeline, plain.action),
@@ -394,6 +405,7 @@ mod tests {
             ),
             ("restore --to /d --timeline 0", &["from 1"]),
             ("restore --to /d --tablespace 16401", &["OID=DIR"]),
+            ("restore --to /d --waldir wal", &["absolute path"]),
             (
                 "restore --to /d --tablespace 1=/a --tablespace 1=/b",
                 &["twice for 1"],

@@ -1,6 +1,6 @@
 //! Pods of all shapes: another image, volumes of their own for WAL and a tablespace, a restricted namespace.
 
-use crate::fixtures::{Database, archive, backed_up, containers, repository};
+use crate::fixtures::{Database, archive, backed_up, containers, repository, told};
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Space, eventually};
 use serde_json::{Value, json};
@@ -205,6 +205,65 @@ volumes:
         exec("holdfast", &["holdfast", "restore", "--to", "/holdfast/copy", "--tablespace", &place]).await?;
         exec("postgres", &["test", "-s", &format!("/holdfast/copy/{file}")]).await?;
         exec("postgres", &["cmp", &format!("{root}/pgdata/{file}"), &format!("/holdfast/copy/{file}")]).await?;
+
+        // Into claims: without one for the tablespace it is refused, with what to write.
+        let copy = |name: &str, more: &str| {
+            format!(
+                "apiVersion: holdfast.dev/v1alpha1
+kind: Restore
+metadata: {{name: {name}}}
+spec:
+  source: {{archiveRef: {{name: orders}}}}
+  target: {{latest: {{}}}}
+  destination:
+    persistentVolumeClaim:
+      name: {name}
+      template: {{size: 1Gi}}
+{more}"
+            )
+        };
+        space.apply(&copy("lacking", "")).await?;
+        let entry = format!("tablespaces: [{{oid: {oid}, claim: NAME}}]");
+        told(space, "restore/lacking", "Failed", "True", &[&entry]).await?;
+        let more = format!(
+            "      wal: {{claim: copy-wal, template: {{size: 1Gi}}}}
+      tablespaces: [{{oid: {oid}, claim: copy-fast, template: {{size: 1Gi}}, mountPath: /fast}}]
+"
+        );
+        space.apply(&copy("copy", &more)).await?;
+        space.wait_for("restore/copy", "condition=Complete", 240).await?;
+        space
+            .apply(
+                "apiVersion: v1
+kind: Pod
+metadata: {name: copy}
+spec:
+  securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999, fsGroupChangePolicy: OnRootMismatch}
+  containers:
+  - name: postgres
+    image: postgres:17
+    args: [-c, archive_mode=off]
+    env: [{name: PGDATA, value: /var/lib/postgresql/data/pgdata}]
+    readinessProbe: {exec: {command: [pg_isready, -U, postgres, -h, 127.0.0.1]}, periodSeconds: 1}
+    volumeMounts:
+    - {name: data, mountPath: /var/lib/postgresql/data, subPath: databases/orders}
+    - {name: wal, mountPath: /var/lib/postgresql/data/wal, subPath: wal}
+    - {name: fast, mountPath: /fast}
+  volumes:
+  - {name: data, persistentVolumeClaim: {claimName: copy}}
+  - {name: wal, persistentVolumeClaim: {claimName: copy-wal}}
+  - {name: fast, persistentVolumeClaim: {claimName: copy-fast}}
+",
+            )
+            .await?;
+        space.wait_for("pod/copy", "condition=Ready", 120).await?;
+        let rows = space.sql("copy", "SELECT count(*), (SELECT count(*) FROM rows) FROM kept").await?;
+        ensure!(rows == "20000|1000", "{rows}");
+        let link = ["exec", "copy", "--", "readlink", "/var/lib/postgresql/data/pgdata/pg_wal"];
+        let linked = space.kubectl(&link).await?.success()?;
+        ensure!(linked.trim() == format!("{root}/wal/orders"), "{linked}");
+        let now = space.sql("copy", "SELECT pg_relation_filepath('kept')").await?;
+        ensure!(now == file, "{now} and not {file}");
         Ok(())
     })
     .await

@@ -8,7 +8,7 @@ use super::names::{
     BOOTSTRAP_CONTAINER, CONFIGURATION_DIRECTORY, CONFIGURATION_VOLUME, CONFIGURE_VARIABLE,
     CONTROL_PORT, DATA_DIRECTORY_VARIABLE, MEMORY_VARIABLE, MONITORING_PORT,
     MOUNT_POINTS_CONTAINER, NO_TOKEN_VOLUME, PROGRAM_DIRECTORY, SHARED_DIRECTORY, SHARED_VOLUME,
-    SIDECAR_CONTAINER, SKIP_DRAIN_ANNOTATION, TOKEN_DIRECTORY,
+    SIDECAR_CONTAINER, SKIP_DRAIN_ANNOTATION, TOKEN_DIRECTORY, WAL_DIRECTORY_VARIABLE,
 };
 use super::pod::Mount;
 use super::settings::InjectSettings;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 pub(super) struct Parts<'a> {
     pub(super) settings: &'a InjectSettings,
     pub(super) data_directory: String,
+    pub(super) wal_directory: Option<String>,
     pub(super) data: &'a DataMounts,
     pub(super) identity: Identity,
     /// Those of Postgres' container: what it may read, we may.
@@ -72,6 +73,9 @@ impl Parts<'_> {
             "HOLDFAST_SKIP_DRAIN",
             &format!("metadata.annotations['{SKIP_DRAIN_ANNOTATION}']"),
         ));
+        if let Some(directory) = &self.wal_directory {
+            variables.push(json!({"name": WAL_DIRECTORY_VARIABLE, "value": directory}));
+        }
         extend(
             &mut container,
             json!({"env": variables, "volumeMounts": self.mounts(false)}),

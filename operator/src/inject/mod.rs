@@ -33,6 +33,7 @@ mod tests;
 pub use annotations::Configure;
 pub use facts::{Injected, describe};
 pub use memory::{BadMemory, Memory};
+pub(crate) use mounts::hides;
 pub use patch::Add;
 pub(crate) use quantity::billionths;
 pub use refusal::{Quoted, Refusal};

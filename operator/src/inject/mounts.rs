@@ -146,7 +146,7 @@ pub(super) fn choose(
         if !holds && (*kind == Kind::Never || !lies_there && !may_hold_tablespaces) {
             continue;
         }
-        match hides(path) {
+        match hides_path(path) {
             None => mounts.push((*mount).clone()),
             Some(hidden) if holds || lies_there => {
                 return Err(Refusal::MountHides {
@@ -197,8 +197,13 @@ fn hidden_by_image(
     )])
 }
 
-/// The first directory of ours that a mount there would hide, or that it would be hidden by.
-fn hides(path: &Path) -> Option<&'static str> {
+/// The first directory that our containers need and a mount at this path would hide, or be hidden by; none for a path that
+/// can't be mounted.
+pub(crate) fn hides(path: &str) -> Option<&'static str> {
+    hides_path(&Path::parse(path)?)
+}
+
+fn hides_path(path: &Path) -> Option<&'static str> {
     let ours = [SHARED_DIRECTORY, CONFIGURATION_DIRECTORY, TOKEN_DIRECTORY];
     NEEDED.into_iter().find(|needed| {
         Path::parse(needed).is_some_and(|directory| {

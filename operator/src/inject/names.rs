@@ -50,6 +50,8 @@ pub const RESTORE_COMMAND: &str = "/holdfast/bin/holdfast-wal restore %f %p";
 
 /// Names the data directory to the sidecar.
 pub const DATA_DIRECTORY_VARIABLE: &str = "HOLDFAST_DATA_DIRECTORY";
+/// Names to the bootstrap container where pg_wal of an empty data directory is to lead.
+pub const WAL_DIRECTORY_VARIABLE: &str = "HOLDFAST_WAL_DIRECTORY";
 /// Tells the sidecar who configures archiving.
 pub const CONFIGURE_VARIABLE: &str = "HOLDFAST_CONFIGURE";
 /// Tells the sidecar its memory.

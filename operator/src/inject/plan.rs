@@ -84,6 +84,7 @@ pub(super) fn plan(
     let parts = Parts {
         settings,
         data_directory: places.data.to_string(),
+        wal_directory: places.wal.as_ref().map(ToString::to_string),
         data: &data,
         identity: identity::decide(wishes.run_as_user, postgres, &pod, known.as_ref())?,
         se_linux_options: postgres.security_context.se_linux_options.as_ref(),

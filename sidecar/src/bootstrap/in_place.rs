@@ -1,5 +1,6 @@
 //! Carrying out an order: what the directory has and the archive lacks is stored first, and then it is replaced.
 
+use super::decide::Place;
 use super::told::Told;
 use crate::archive::Archiver;
 use crate::commands;
@@ -17,12 +18,14 @@ pub(super) async fn restore(
     settings: &Arc<Settings>,
     order: &RestoreOrder,
     directory: &Path,
-    holds_database: bool,
+    place: &Place,
     told: &Told,
 ) -> Result<(), Failure> {
-    if holds_database {
+    if matches!(place, Place::Database(_)) {
         rescue(settings, order).await?;
     }
+    // Of a directory that is replaced the link stays as it is.
+    let wal_directory = super::wal_directory().filter(|_| *place == Place::Empty);
     let wanted = Wanted {
         repository: super::repository(settings, &order.repository)?,
         archive: &settings.archive,
@@ -30,6 +33,7 @@ pub(super) async fn restore(
         action: order.action,
         to: directory,
         tablespaces: &[],
+        wal_directory: wal_directory.as_deref(),
         overwrite: true,
         dry_run: false,
         order: Some(&order.id),
@@ -42,9 +46,9 @@ pub(super) async fn wipe(
     settings: &Arc<Settings>,
     order: &RestoreOrder,
     directory: &Path,
-    holds_database: bool,
+    place: &Place,
 ) -> Result<(), Failure> {
-    if holds_database {
+    if matches!(place, Place::Database(_)) {
         rescue(settings, order).await?;
     }
     let root = directory.to_owned();

@@ -46,6 +46,9 @@ const INDEX_VARIABLE: &str = "HOLDFAST_POD_INDEX";
 /// Of the pod, by its annotation: `true` lets an old primary start without its WAL having been stored.
 const SKIP_DRAIN_VARIABLE: &str = "HOLDFAST_SKIP_DRAIN";
 
+/// Where `pg_wal` of a directory that was empty leads to as a link, as `initdb --waldir` has it; empty: it is a directory.
+const WAL_DIRECTORY_VARIABLE: &str = "HOLDFAST_WAL_DIRECTORY";
+
 /// What a look has led to.
 enum Next {
     /// Postgres may start.
@@ -100,17 +103,14 @@ async fn look_once(
         if told.has_refused() {
             return Ok(Next::Again);
         }
-        let holds_database = matches!(place, Place::Database(_));
         let done = match decision {
             Ordered::Hold(why) => {
                 told.holding(&why);
                 say(said, &why)?;
                 return Ok(Next::Again);
             }
-            Ordered::Restore => {
-                in_place::restore(settings, order, &directory, holds_database, &told).await
-            }
-            Ordered::Wipe => in_place::wipe(settings, order, &directory, holds_database).await,
+            Ordered::Restore => in_place::restore(settings, order, &directory, &place, &told).await,
+            Ordered::Wipe => in_place::wipe(settings, order, &directory, &place).await,
             Ordered::Refuse(why) => Err(Failure::refused(why)),
         };
         if let Err(failure) = done {
@@ -245,6 +245,11 @@ fn look(directory: &Path) -> Place {
     }
 }
 
+fn wal_directory() -> Option<PathBuf> {
+    let told = std::env::var_os(WAL_DIRECTORY_VARIABLE)?;
+    (!told.is_empty()).then(|| told.into())
+}
+
 /// The number of this pod; none where it has none.
 fn index() -> Result<Option<u32>, Failure> {
     let text = std::env::var(INDEX_VARIABLE).unwrap_or_default();
@@ -279,6 +284,7 @@ async fn held(settings: &Settings) -> Result<Held, Failure> {
 }
 
 async fn restore(settings: &Settings, recovery: &Recovery, to: &Path) -> Result<(), Failure> {
+    let wal_directory = wal_directory();
     let wanted = Wanted {
         repository: repository(settings, &recovery.repository)?,
         archive: &recovery.archive,
@@ -286,6 +292,7 @@ async fn restore(settings: &Settings, recovery: &Recovery, to: &Path) -> Result<
         action: Action::Promote,
         to,
         tablespaces: &[],
+        wal_directory: wal_directory.as_deref(),
         overwrite: false,
         dry_run: false,
         order: None,

@@ -39,11 +39,9 @@ pub fn check(
     spares_other_tablespaces(destination)?;
     let room = WAL_ROOM + WAL_ROOM_SEGMENTS * u64::from(backup.segment_size.bytes());
     let elsewhere: u64 = backup.tablespaces.iter().map(|t| t.bytes).sum();
-    let mut wanted = vec![(
-        root.clone(),
-        root_state,
-        backup.database_bytes.saturating_sub(elsewhere) + room,
-    )];
+    let files = backup.database_bytes.saturating_sub(elsewhere);
+    let wal_here = if destination.wal.is_none() { room } else { 0 };
+    let mut wanted = vec![(root.clone(), root_state, files + wal_here)];
     for facts in &backup.tablespaces {
         let Some(path) = destination.tablespaces.get(&facts.oid) else {
             continue;
@@ -77,6 +75,31 @@ pub fn check(
         }
         destination::decide(&what, path, state, overwrite)?;
         wanted.push((path.clone(), state, facts.bytes));
+    }
+    if let Some(path) = &destination.wal {
+        let others = destination.tablespaces.values().chain([root]);
+        if others
+            .into_iter()
+            .any(|other| lies_within(path, other) || lies_within(other, path))
+        {
+            return Err(format!(
+                "the place of the WAL, {}, overlaps another directory of this restore: give another --waldir",
+                path.display()
+            ));
+        }
+        let state = destination::observe_wal(path, root).map_err(|e| look(path, e))?;
+        let is_own = state == State::Postgres;
+        destination::decide("the place of the WAL,", path, state, is_own)?;
+        // It gets the mode that the backup has for it, which only its owner may give it.
+        let owner = fs::metadata(path).map(|meta| meta.uid());
+        let user = rustix::process::geteuid();
+        if !user.is_root() && owner.is_ok_and(|owner| owner != user.as_raw()) {
+            return Err(format!(
+                "the place of the WAL, {}, belongs to another user, as the root of a volume does: name a directory below it",
+                path.display()
+            ));
+        }
+        wanted.push((path.clone(), state, room));
     }
     for (path, state, _) in &wanted {
         destination::writable(path, *state)?;
@@ -126,7 +149,11 @@ fn spares_what_is_needed(settings: &Settings, destination: &Destination) -> Resu
                 .flat_map(|e| e.key_files.values().cloned()),
         );
     }
-    let directories = || std::iter::once(&destination.root).chain(destination.tablespaces.values());
+    let directories = || {
+        std::iter::once(&destination.root)
+            .chain(destination.tablespaces.values())
+            .chain(&destination.wal)
+    };
     match needed
         .iter()
         .find(|path| directories().any(|d| lies_within(path, d)))

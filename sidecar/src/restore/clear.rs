@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-/// Afterwards the data directory holds the marker alone (and `pg_wal` if that is a link to another volume, or a mount
-/// point), and it is durable that pg_control has gone.
+/// Afterwards the data directory holds the marker alone (and `pg_wal` if that is a mount point, or a link to another volume
+/// and is to stay one), the other directories are there and empty, and it is durable that pg_control has gone.
 pub fn clear(destination: &Destination) -> io::Result<()> {
     let root = &destination.root;
     if !root.exists() {
@@ -43,11 +43,16 @@ pub fn clear(destination: &Destination) -> io::Result<()> {
         if name == "pg_wal" && entry.file_type()?.is_symlink() {
             // A volume of its own: it stays, its content goes.
             remove_contents(&entry.path())?;
-            continue;
+            if destination.wal.is_none() {
+                continue;
+            }
         }
         remove(&entry.path())?;
     }
-    Ok(())
+    match &destination.wal {
+        Some(wal) if !wal.exists() => fs::create_dir(wal),
+        _ => Ok(()),
+    }
 }
 
 /// Takes away a whole database, so that another can be cloned into its place: afterwards the directory is empty. What ends
@@ -68,6 +73,7 @@ pub fn wipe(root: &Path) -> io::Result<()> {
     clear(&Destination {
         root: root.to_owned(),
         tablespaces,
+        wal: None,
     })?;
     // Who clones makes its own link, if any.
     remove_if_there(&root.join("pg_wal")).or_else(|e| match e.kind() {
@@ -173,18 +179,26 @@ mod tests {
         }
         std::os::unix::fs::symlink(&wal, root.join("pg_wal")).unwrap();
         std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
-        clear(&Destination {
-            root: root.clone(),
-            tablespaces: BTreeMap::from([(16384, space.clone())]),
-        })
-        .unwrap();
-        let mut left: Vec<_> = fs::read_dir(&root)
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
-        left.sort();
-        assert_eq!(left, [MARKER, "pg_wal"]);
-        assert_eq!(fs::read_dir(&wal).unwrap().count(), 0);
+        let elsewhere = dir.path().join("elsewhere");
+        for (wanted, stay) in [
+            (None, &[MARKER, "pg_wal"][..]),
+            (Some(elsewhere.clone()), &[MARKER]),
+        ] {
+            clear(&Destination {
+                root: root.clone(),
+                tablespaces: BTreeMap::from([(16384, space.clone())]),
+                wal: wanted,
+            })
+            .unwrap();
+            let mut left: Vec<_> = fs::read_dir(&root)
+                .unwrap()
+                .map(|e| e.unwrap().file_name().into_string().unwrap())
+                .collect();
+            left.sort();
+            assert_eq!(left, stay);
+            assert_eq!(fs::read_dir(&wal).unwrap().count(), 0);
+        }
+        assert!(elsewhere.is_dir());
         assert!(
             outside.join("kept").exists()
                 && space.join("notes").exists()

@@ -25,6 +25,7 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
         },
         to: &args.to,
         tablespaces: &args.tablespaces,
+        wal_directory: args.waldir.as_deref(),
         overwrite: args.overwrite,
         dry_run: args.dry_run,
         order: None,

@@ -17,6 +17,8 @@ pub struct Destination {
     pub root: PathBuf,
     /// By the tablespace's OID.
     pub tablespaces: BTreeMap<u32, PathBuf>,
+    /// Where `pg_wal` leads to as a link; none: a directory, or the link that is there.
+    pub wal: Option<PathBuf>,
 }
 
 /// What stands in a directory.
@@ -90,6 +92,22 @@ pub fn observe_tablespace(path: &Path) -> io::Result<State> {
     Ok(if ours.peek().is_none() {
         State::Empty
     } else if ours.all(|n| is_tablespace_version(n)) {
+        State::Postgres
+    } else {
+        State::Foreign
+    })
+}
+
+/// Looks at the place of the WAL of the data directory at `root`: what lies there is Postgres' only where it belongs to
+/// that directory.
+pub fn observe_wal(path: &Path, root: &Path) -> io::Result<State> {
+    let Some(names) = entries(path)? else {
+        return Ok(absent(path));
+    };
+    let is_own = fs::read_link(root.join("pg_wal")).is_ok_and(|target| target == path);
+    Ok(if names.iter().all(|n| n == "lost+found") {
+        State::Empty
+    } else if is_own {
         State::Postgres
     } else {
         State::Foreign

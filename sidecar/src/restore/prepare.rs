@@ -39,6 +39,8 @@ pub struct Wanted<'a> {
     pub to: &'a Path,
     /// Places of tablespaces by their OID; the others go where they were.
     pub tablespaces: &'a [(u32, PathBuf)],
+    /// Where `pg_wal` leads to as a link; none: a directory, or the link that is there.
+    pub wal_directory: Option<&'a Path>,
     /// Whether a database that is there may be replaced.
     pub overwrite: bool,
     /// Whether nothing will be written, and so nothing read for long.
@@ -100,6 +102,7 @@ async fn plan(
     let destination = Destination {
         root: absolute(wanted.to)?,
         tablespaces: tablespaces(wanted.tablespaces, &plan.backup)?,
+        wal: wanted.wal_directory.map(absolute).transpose()?,
     };
     let served = same_place(&destination.root, &settings.postgres.data_directory);
     let named: Vec<u32> = wanted.tablespaces.iter().map(|(oid, _)| *oid).collect();
@@ -165,6 +168,9 @@ impl Prepared {
         );
         for (oid, path) in &destination.tablespaces {
             text.push_str(&format!("tablespace   {oid} into {}\n", path.display()));
+        }
+        if let Some(path) = &destination.wal {
+            text.push_str(&format!("pg_wal       in {}\n", path.display()));
         }
         text
     }

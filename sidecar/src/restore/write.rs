@@ -76,7 +76,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Makes the tablespaces' links; the directories behind them must be there.
+    /// Makes the links of tablespaces and WAL; the directories behind them must be there.
     pub fn begin(
         destination: &Destination,
         owner: Option<(u32, u32)>,
@@ -98,6 +98,11 @@ impl Writer {
         for (oid, location) in &destination.tablespaces {
             this.own(location)?;
             let link = links.join(oid.to_string());
+            symlink(location, &link).map_err(WriteError::os(&link))?;
+        }
+        if let Some(location) = &destination.wal {
+            this.own(location)?;
+            let link = destination.root.join("pg_wal");
             symlink(location, &link).map_err(WriteError::os(&link))?;
         }
         Ok(this)

@@ -137,6 +137,10 @@ fn wal_and_tablespaces_on_volumes_of_their_own_are_seen() {
         data_mounts(&patched, "holdfast-bootstrap"),
         expected.map(|path| format!("{path}!"))
     );
+    let told = |pod, container| variable(pod, container, "HOLDFAST_WAL_DIRECTORY").cloned();
+    let wal = told(&patched, "holdfast-bootstrap").unwrap();
+    assert_eq!(wal["value"], "/wal/pg_wal");
+    assert_eq!(told(&patched, "holdfast"), None);
 }
 
 #[test]

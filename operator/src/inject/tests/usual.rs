@@ -101,6 +101,7 @@ fn the_usual_pod_gets_all_that_is_promised() {
             container: Some("postgres".to_owned()),
             postgres_image: Some("postgres:17".to_owned()),
             data_directory: Some("/var/lib/postgresql/data".to_owned()),
+            wal_directory: None,
             configure: Some(Configure::Arguments),
             sidecar_image: Some("registry.example.com/holdfast:0.1".to_owned()),
             digest: pod["metadata"]["annotations"]["holdfast.dev/injected"]

@@ -5,13 +5,14 @@
 //! script that ends when recovery has. A pod that is killed is followed by another, which goes on: an unfinished
 //! directory is restored anew, a whole one recovers further.
 
+use super::layout::Layout;
 use super::names::metadata;
 use super::shape::{Place, Shape};
 use crate::inject::InjectSettings;
 use crate::inject::names::{
     BOOTSTRAP_CONTAINER, CONFIGURATION_DIRECTORY, CONFIGURATION_VOLUME, CONFIGURE_VARIABLE,
     DATA_DIRECTORY_VARIABLE, MEMORY_VARIABLE, MONITORING_PORT, PROGRAM_DIRECTORY, SHARED_DIRECTORY,
-    SHARED_VOLUME, SIDECAR_CONTAINER,
+    SHARED_VOLUME, SIDECAR_CONTAINER, WAL_DIRECTORY_VARIABLE,
 };
 use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use holdfast_crds::Restore;
@@ -39,7 +40,18 @@ const REFUSED: i32 = 3;
 const RETRIES: i32 = 24;
 
 /// The Job.
-pub fn job(restore: &Restore, claim: &str, shape: &Shape, settings: &InjectSettings) -> Value {
+pub fn job(
+    restore: &Restore,
+    claim: &str,
+    shape: &Shape,
+    layout: &Layout,
+    settings: &InjectSettings,
+) -> Value {
+    let making = Making {
+        shape,
+        layout,
+        settings,
+    };
     let fail = |container: &str| {
         json!({"action": "FailJob", "onExitCodes":
             {"containerName": container, "operator": "In", "values": [REFUSED]}})
@@ -59,61 +71,192 @@ pub fn job(restore: &Restore, claim: &str, shape: &Shape, settings: &InjectSetti
             "template": {
                 // Without the label of an Archive: it is no pod of it, and the webhook must leave it alone.
                 "metadata": {"labels": {(MANAGED_BY_LABEL): MANAGED_BY}},
-                "spec": pod(restore, claim, shape, settings),
+                "spec": making.pod(restore, claim),
             },
         },
     })
 }
 
-fn pod(restore: &Restore, claim: &str, shape: &Shape, settings: &InjectSettings) -> Value {
-    let Place {
-        node_selector,
-        node_affinity,
-        tolerations,
-        priority_class_name,
-        runtime_class_name,
-        image_pull_secrets,
-    } = &shape.place;
-    let metadata = metadata(restore);
-    let mut security = json!({
-        "runAsUser": shape.user,
-        "runAsNonRoot": true,
-        "fsGroup": shape.fs_group,
-        "fsGroupChangePolicy": "OnRootMismatch",
-        "seccompProfile": {"type": "RuntimeDefault"},
-    });
-    put(&mut security, "runAsGroup", &shape.group);
-    put(
-        &mut security,
-        "supplementalGroups",
-        &shape.supplemental_groups,
-    );
-    put(&mut security, "seLinuxOptions", &shape.se_linux);
-    let mut pod = json!({
-        // The pod that failed stays, and tells why.
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": false,
-        "enableServiceLinks": false,
-        "terminationGracePeriodSeconds": 120,
-        "securityContext": security,
-        "initContainers": [prepare(restore, shape), sidecar(shape, settings), bootstrap(shape, settings)],
-        "containers": [postgres(shape)],
-        "volumes": [
-            {"name": DATA_VOLUME, "persistentVolumeClaim": {"claimName": claim}},
-            {"name": SHARED_VOLUME, "emptyDir": {}},
-            {"name": RUN_VOLUME, "emptyDir": {}},
-            {"name": CONFIGURATION_VOLUME, "secret": {"secretName": metadata["name"], "optional": false}},
-        ],
-    });
-    put(&mut pod, "nodeSelector", node_selector);
-    put(&mut pod, "tolerations", tolerations);
-    put(&mut pod, "priorityClassName", priority_class_name);
-    put(&mut pod, "runtimeClassName", runtime_class_name);
-    put(&mut pod, "imagePullSecrets", image_pull_secrets);
-    if let Some(affinity) = node_affinity {
-        pod["affinity"] = json!({"nodeAffinity": affinity});
+/// What the containers are made of.
+struct Making<'a> {
+    shape: &'a Shape,
+    layout: &'a Layout,
+    settings: &'a InjectSettings,
+}
+
+impl Making<'_> {
+    fn pod(&self, restore: &Restore, claim: &str) -> Value {
+        let shape = self.shape;
+        let Place {
+            node_selector,
+            node_affinity,
+            tolerations,
+            priority_class_name,
+            runtime_class_name,
+            image_pull_secrets,
+        } = &shape.place;
+        let metadata = metadata(restore);
+        let mut volumes = vec![
+            json!({"name": DATA_VOLUME, "persistentVolumeClaim": {"claimName": claim}}),
+            json!({"name": SHARED_VOLUME, "emptyDir": {}}),
+            json!({"name": RUN_VOLUME, "emptyDir": {}}),
+            json!({"name": CONFIGURATION_VOLUME, "secret": {"secretName": metadata["name"], "optional": false}}),
+        ];
+        volumes.extend(self.layout.beside.iter().enumerate().map(|(n, beside)| {
+        json!({"name": beside_volume(n), "persistentVolumeClaim": {"claimName": beside.claim}})
+    }));
+        let mut security = json!({
+            "runAsUser": shape.user,
+            "runAsNonRoot": true,
+            "fsGroup": shape.fs_group,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        });
+        put(&mut security, "runAsGroup", &shape.group);
+        put(
+            &mut security,
+            "supplementalGroups",
+            &shape.supplemental_groups,
+        );
+        put(&mut security, "seLinuxOptions", &shape.se_linux);
+        let mut pod = json!({
+            // The pod that failed stays, and tells why.
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": 120,
+            "securityContext": security,
+            "initContainers": [self.prepare(restore), self.sidecar(), self.bootstrap()],
+            "containers": [self.postgres()],
+            "volumes": volumes,
+        });
+        put(&mut pod, "nodeSelector", node_selector);
+        put(&mut pod, "tolerations", tolerations);
+        put(&mut pod, "priorityClassName", priority_class_name);
+        put(&mut pod, "runtimeClassName", runtime_class_name);
+        put(&mut pod, "imagePullSecrets", image_pull_secrets);
+        if let Some(affinity) = node_affinity {
+            pod["affinity"] = json!({"nodeAffinity": affinity});
+        }
+        pod
     }
-    pod
+
+    fn prepare(&self, restore: &Restore) -> Value {
+        let shape = self.shape;
+        let beside = self.layout.beside.iter();
+        let beside: Vec<&str> = beside.map(|one| one.mount.path.as_str()).collect();
+        let mut container = of_image(PREPARE_CONTAINER, PREPARE, shape);
+        container["env"] = json!([
+            {"name": "CLAIM", "value": shape.mount},
+            {"name": "BESIDE", "value": beside.join("\n")},
+            {"name": "PGDATA", "value": shape.data_directory()},
+            {"name": "DIRECTORIES", "value": self.layout.directories.join("\n")},
+            {"name": "RESTORE", "value": restore.uid()},
+        ]);
+        container["volumeMounts"] = json!(self.data(false));
+        container["resources"] = small("64Mi");
+        container
+    }
+
+    fn postgres(&self) -> Value {
+        let shape = self.shape;
+        let mut container = of_image(POSTGRES_CONTAINER, RECOVER, shape);
+        container["env"] = json!([
+            {"name": "PGDATA", "value": shape.data_directory()},
+            {"name": "RUN", "value": RUN_DIRECTORY},
+            {"name": "TOLD", "value": TOLD},
+        ]);
+        let mut mounts = self.data(false);
+        mounts.extend([
+            json!({"name": SHARED_VOLUME, "mountPath": SHARED_DIRECTORY, "readOnly": true}),
+            json!({"name": RUN_VOLUME, "mountPath": RUN_DIRECTORY}),
+        ]);
+        container["volumeMounts"] = json!(mounts);
+        put(&mut container, "resources", &shape.resources);
+        container
+    }
+
+    fn sidecar(&self) -> Value {
+        let probe = |path: &str| json!({"path": path, "port": MONITORING_PORT, "scheme": "HTTP"});
+        let arguments = ["sidecar", "--install", SHARED_DIRECTORY];
+        let mut container = self.ours(SIDECAR_CONTAINER, &arguments, true);
+        container["restartPolicy"] = json!("Always");
+        container["startupProbe"] = json!({"httpGet": probe("/startz"),
+        "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 60});
+        container["livenessProbe"] = json!({"httpGet": probe("/livez"),
+        "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6});
+        container
+    }
+
+    fn bootstrap(&self) -> Value {
+        let mut container = self.ours(BOOTSTRAP_CONTAINER, &["bootstrap"], false);
+        if let (Some(directory), Some(variables)) =
+            (&self.layout.wal, container["env"].as_array_mut())
+        {
+            variables.push(json!({"name": WAL_DIRECTORY_VARIABLE, "value": directory}));
+        }
+        container
+    }
+
+    /// With our image.
+    fn ours(&self, name: &str, arguments: &[&str], read_only: bool) -> Value {
+        let settings = self.settings;
+        let program = format!("{PROGRAM_DIRECTORY}/holdfast");
+        let command: Vec<&str> = [program.as_str()]
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .collect();
+        let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+        let memory = settings.memory.to_string();
+        let mut mounts = self.data(read_only);
+        mounts.extend([
+        json!({"name": SHARED_VOLUME, "mountPath": SHARED_DIRECTORY}),
+        json!({"name": CONFIGURATION_VOLUME, "mountPath": CONFIGURATION_DIRECTORY, "readOnly": true}),
+    ]);
+        json!({
+            "name": name,
+            "image": settings.image,
+            "imagePullPolicy": settings.pull_policy.to_string(),
+            "command": command,
+            "env": [
+                {"name": "HOLDFAST_CONFIG", "value": format!("{CONFIGURATION_DIRECTORY}/config.yaml")},
+                {"name": DATA_DIRECTORY_VARIABLE, "value": self.shape.data_directory()},
+                {"name": MEMORY_VARIABLE, "value": memory},
+                {"name": CONFIGURE_VARIABLE, "value": "None"},
+                field("HOLDFAST_POD_NAME", "metadata.name"),
+                field("HOLDFAST_POD_UID", "metadata.uid"),
+            ],
+            "resources": small(&memory),
+            "securityContext": {
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": mounts,
+        })
+    }
+
+    /// The claims.
+    fn data(&self, read_only: bool) -> Vec<Value> {
+        let data = json!({"name": DATA_VOLUME, "mountPath": self.shape.mount});
+        let beside = self.layout.beside.iter().enumerate();
+        let beside = beside.map(|(n, beside)| {
+            let mut mount = json!({"name": beside_volume(n), "mountPath": beside.mount.path});
+            put(&mut mount, "subPath", &beside.mount.sub_path);
+            mount
+        });
+        let mut mounts: Vec<Value> = std::iter::once(data).chain(beside).collect();
+        for mount in mounts.iter_mut().filter(|_| read_only) {
+            mount["readOnly"] = json!(true);
+        }
+        mounts
+    }
+}
+
+/// A claim's name may be too long for a volume's.
+fn beside_volume(number: usize) -> String {
+    format!("beside-{number}")
 }
 
 fn put<T: serde::Serialize>(object: &mut Value, name: &str, value: &Option<T>) {
@@ -122,37 +265,9 @@ fn put<T: serde::Serialize>(object: &mut Value, name: &str, value: &Option<T>) {
     }
 }
 
-fn prepare(restore: &Restore, shape: &Shape) -> Value {
-    let mut container = of_image(PREPARE_CONTAINER, PREPARE, shape);
-    container["env"] = json!([
-        {"name": "CLAIM", "value": shape.mount},
-        {"name": "PGDATA", "value": shape.data_directory()},
-        {"name": "RESTORE", "value": restore.uid()},
-    ]);
-    container["volumeMounts"] = json!([data(shape, false)]);
-    container["resources"] = small("64Mi");
-    container
-}
-
 /// A quota may demand that each says something.
 fn small(memory: &str) -> Value {
     json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": memory}})
-}
-
-fn postgres(shape: &Shape) -> Value {
-    let mut container = of_image(POSTGRES_CONTAINER, RECOVER, shape);
-    container["env"] = json!([
-        {"name": "PGDATA", "value": shape.data_directory()},
-        {"name": "RUN", "value": RUN_DIRECTORY},
-        {"name": "TOLD", "value": TOLD},
-    ]);
-    container["volumeMounts"] = json!([
-        data(shape, false),
-        {"name": SHARED_VOLUME, "mountPath": SHARED_DIRECTORY, "readOnly": true},
-        {"name": RUN_VOLUME, "mountPath": RUN_DIRECTORY},
-    ]);
-    put(&mut container, "resources", &shape.resources);
-    container
 }
 
 /// With the image of Postgres.
@@ -170,73 +285,6 @@ fn of_image(name: &str, script: &str, shape: &Shape) -> Value {
     });
     put(&mut container, "imagePullPolicy", &shape.pull_policy);
     container
-}
-
-fn sidecar(shape: &Shape, settings: &InjectSettings) -> Value {
-    let probe = |path: &str| json!({"path": path, "port": MONITORING_PORT, "scheme": "HTTP"});
-    let arguments = ["sidecar", "--install", SHARED_DIRECTORY];
-    let mut container = ours(SIDECAR_CONTAINER, &arguments, true, shape, settings);
-    container["restartPolicy"] = json!("Always");
-    container["startupProbe"] = json!({"httpGet": probe("/startz"),
-        "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 60});
-    container["livenessProbe"] = json!({"httpGet": probe("/livez"),
-        "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6});
-    container
-}
-
-fn bootstrap(shape: &Shape, settings: &InjectSettings) -> Value {
-    ours(BOOTSTRAP_CONTAINER, &["bootstrap"], false, shape, settings)
-}
-
-/// With our image.
-fn ours(
-    name: &str,
-    arguments: &[&str],
-    read_only: bool,
-    shape: &Shape,
-    settings: &InjectSettings,
-) -> Value {
-    let program = format!("{PROGRAM_DIRECTORY}/holdfast");
-    let command: Vec<&str> = [program.as_str()]
-        .into_iter()
-        .chain(arguments.iter().copied())
-        .collect();
-    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let memory = settings.memory.to_string();
-    json!({
-        "name": name,
-        "image": settings.image,
-        "imagePullPolicy": settings.pull_policy.to_string(),
-        "command": command,
-        "env": [
-            {"name": "HOLDFAST_CONFIG", "value": format!("{CONFIGURATION_DIRECTORY}/config.yaml")},
-            {"name": DATA_DIRECTORY_VARIABLE, "value": shape.data_directory()},
-            {"name": MEMORY_VARIABLE, "value": memory},
-            {"name": CONFIGURE_VARIABLE, "value": "None"},
-            field("HOLDFAST_POD_NAME", "metadata.name"),
-            field("HOLDFAST_POD_UID", "metadata.uid"),
-        ],
-        "resources": small(&memory),
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            data(shape, read_only),
-            {"name": SHARED_VOLUME, "mountPath": SHARED_DIRECTORY},
-            {"name": CONFIGURATION_VOLUME, "mountPath": CONFIGURATION_DIRECTORY, "readOnly": true},
-        ],
-    })
-}
-
-fn data(shape: &Shape, read_only: bool) -> Value {
-    let mut mount = json!({"name": DATA_VOLUME, "mountPath": shape.mount});
-    if read_only {
-        mount["readOnly"] = json!(true);
-    }
-    mount
 }
 
 #[cfg(test)]

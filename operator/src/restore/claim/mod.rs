@@ -5,6 +5,7 @@
 //! it; the claim belongs to nobody. What it holds is a copy, which never archives into its source.
 
 mod job;
+mod layout;
 mod names;
 mod outcome;
 mod secret;
@@ -21,12 +22,13 @@ use crate::controller::{Outcome, ReconcileError};
 use crate::names::{FIELD_MANAGER, Key};
 use crate::objects::Watched;
 use crate::repository::{OpenFailure, resolved};
-use holdfast_crds::IntoClaim;
+use holdfast_crds::{ClaimTemplate, IntoClaim};
 use holdfast_protocol::status::{RestoreStatus, is_true};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Resource, ResourceExt};
+use layout::{Layout, claims, layout};
 use names::{is_of, name_of};
 use outcome::{Told, outcome};
 use secret::Source;
@@ -86,9 +88,13 @@ impl Restores {
         if spec.suspend && planned_before {
             return Ok(Outcome::Done);
         }
-        let standing: Option<PersistentVolumeClaim> = self.get(look, &into.name).await?;
-        if let Err(state) = self.check_claim(look, into, standing.as_ref()).await? {
-            return self.stay(look, &state).await;
+        let mut standing = Vec::new();
+        for claim in claims(into) {
+            let found: Option<PersistentVolumeClaim> = self.get(look, claim.0).await?;
+            if let Err(state) = self.check_claim(look, claim, found.as_ref()).await? {
+                return self.stay(look, &state).await;
+            }
+            standing.push((claim, found));
         }
         let mut known = members(&self.context, &look.archive);
         known.retain(|member| spec.source.archive_ref.is_some() && !member.finished);
@@ -106,10 +112,14 @@ impl Restores {
             .await;
         self.drained(look);
         let planned = planned.and_then(|planned| {
-            volume::check_room(into, standing.as_ref(), &planned.backup)?;
-            Ok(planned)
+            let layout = layout(into, &made.shape, &planned.backup)?;
+            for (claim, found) in &standing {
+                let needed = layout.needed(into, claim.0);
+                volume::check_room(*claim, found.as_ref(), needed)?;
+            }
+            Ok((planned, layout))
         });
-        let Planned { plan, .. } = match planned {
+        let (Planned { plan, .. }, layout) = match planned {
             Ok(planned) => planned,
             Err(state) => return self.stay(look, &state).await,
         };
@@ -138,7 +148,8 @@ impl Restores {
             },
         };
         self.write(look, status, &state).await?;
-        match self.make_objects(look, into, &made, &plan.backup).await? {
+        let objects = self.make_objects(look, into, &made, &layout, &plan.backup);
+        match objects.await? {
             Ok(()) => Ok(Outcome::Again(POLL)),
             Err(state) => self.stay(look, &state).await,
         }
@@ -148,16 +159,17 @@ impl Restores {
     async fn check_claim(
         &self,
         look: &Look<'_>,
-        into: &IntoClaim,
+        claim: (&str, Option<&ClaimTemplate>),
         standing: Option<&PersistentVolumeClaim>,
     ) -> Result<Result<(), State>, ReconcileError> {
+        let (name, _) = claim;
         let users = match standing {
             None => Vec::new(),
             Some(_) => {
                 let pods = self.pods(look, &ListParams::default()).await?;
                 // Also those of a Job of this Restore that was deleted: two must not run on one directory.
                 let job = name_of(&look.key.name);
-                let left = volume::users(&pods, &into.name, |owner| *owner == job);
+                let left = volume::users(&pods, name, |owner| *owner == job);
                 if !left.is_empty() {
                     let left = crate::text::some(left.iter().map(String::as_str));
                     return Ok(Err(State::passing(
@@ -167,7 +179,7 @@ impl Restores {
                         ),
                     )));
                 }
-                volume::users(&pods, &into.name, |owner| *owner != job)
+                volume::users(&pods, name, |owner| *owner != job)
             }
         };
         let own = (created(&look.restore, look.now), &look.key.name);
@@ -177,7 +189,8 @@ impl Restores {
             .restores
             .filter(&look.key.namespace, |other| {
                 let theirs = other.spec.destination.persistent_volume_claim.as_ref();
-                theirs.is_some_and(|theirs| theirs.name == into.name)
+                let theirs = theirs.map(claims).unwrap_or_default();
+                theirs.iter().any(|(theirs, _)| *theirs == name)
                     && other.name_any() != look.key.name
             });
         let rivals: Vec<Rival> = rivals
@@ -194,7 +207,7 @@ impl Restores {
             .collect();
         Ok(volume::check(
             &look.restore,
-            into,
+            claim,
             standing,
             &users,
             &rivals,
@@ -245,7 +258,7 @@ impl Restores {
         Ok(shape.map(|shape| Making { shape, repository }))
     }
 
-    /// The Secret, the claim and the Job, in this order, so that the Job finds the others.
+    /// The Secret, the claims and the Job, in this order, so that the Job finds the others.
     ///
     /// Verbs: create on persistentvolumeclaims and jobs; get, create and patch on secrets.
     async fn make_objects(
@@ -253,6 +266,7 @@ impl Restores {
         look: &Look<'_>,
         into: &IntoClaim,
         made: &Making,
+        layout: &Layout,
         backup: &str,
     ) -> Result<Result<(), State>, ReconcileError> {
         let restore = look.restore.as_ref();
@@ -283,12 +297,14 @@ impl Restores {
             .map_err(|error| ReconcileError::Other(error.to_string()))?;
         self.apply::<Secret>(look, &name, secret::secret(restore, entries))
             .await?;
-        if let Some(template) = &into.template {
-            let claim = volume::claim(restore, &into.name, template);
-            self.create::<PersistentVolumeClaim>(look, claim).await?;
+        for (name, template) in claims(into) {
+            if let Some(template) = template {
+                let claim = volume::claim(restore, name, template);
+                self.create::<PersistentVolumeClaim>(look, claim).await?;
+            }
         }
         let inject = &self.context.settings.inject;
-        let job = job::job(restore, &into.name, &made.shape, inject);
+        let job = job::job(restore, &into.name, &made.shape, layout, inject);
         self.create::<Job>(look, job).await?;
         Ok(Ok(()))
     }

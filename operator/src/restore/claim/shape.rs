@@ -37,8 +37,34 @@ pub struct Shape {
     pub mount: String,
     /// Of the data directory below that.
     pub path: String,
+    /// What else the Archive's pods mount.
+    pub mounts: Vec<Mounted>,
+    /// Where initdb was told to put pg_wal in the Archive's pods.
+    pub wal: Option<String>,
     /// On which nodes.
     pub place: Place,
+}
+
+/// Where a volume is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// In the container.
+    pub path: String,
+    /// In the volume; none: its root.
+    pub sub_path: Option<String>,
+    /// The path in the volume has variables in it.
+    pub by_variable: bool,
+}
+
+impl Mounted {
+    /// Of a volume's root.
+    pub fn at(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            sub_path: None,
+            by_variable: false,
+        }
+    }
 }
 
 /// On which nodes a pod may run, and how it gets there.
@@ -115,6 +141,11 @@ impl Shape {
             resources: shown.as_ref().and_then(|shown| shown.resources.clone()),
             mount: mount.to_owned(),
             path: path.to_owned(),
+            mounts: shown
+                .as_ref()
+                .map(|shown| shown.mounts.clone())
+                .unwrap_or_default(),
+            wal: shown.as_ref().and_then(|shown| shown.wal.clone()),
             place: place.unwrap_or_default(),
         })
     }
@@ -130,6 +161,8 @@ struct Shown {
     se_linux: Option<SELinuxOptions>,
     resources: Option<ResourceRequirements>,
     directory: Option<Directory>,
+    mounts: Vec<Mounted>,
+    wal: Option<String>,
     place: Place,
 }
 
@@ -167,6 +200,8 @@ impl Shown {
             directory: told
                 .data_directory
                 .and_then(|directory| place_of(postgres, &directory)),
+            mounts: mounts(postgres),
+            wal: told.wal_directory,
             place: Place {
                 node_selector: spec.node_selector.clone(),
                 node_affinity: affinity.and_then(|affinity| affinity.node_affinity.clone()),
@@ -177,6 +212,19 @@ impl Shown {
             },
         })
     }
+}
+
+fn mounts(postgres: &Container) -> Vec<Mounted> {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let mounts = postgres.volume_mounts.iter().flatten();
+    let theirs = mounts.filter(|mount| mount.name != SHARED_VOLUME && mount.mount_path != "/");
+    theirs
+        .map(|mount| Mounted {
+            path: mount.mount_path.trim_end_matches('/').to_owned(),
+            sub_path: given(&mount.sub_path),
+            by_variable: given(&mount.sub_path_expr).is_some(),
+        })
+        .collect()
 }
 
 /// Where in the claim a pod's data directory is, so that the copy can take the claim's place in such a pod; none where

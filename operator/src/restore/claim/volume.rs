@@ -6,7 +6,7 @@ use super::names::{RESTORE_ANNOTATION, RESTORE_UID_ANNOTATION};
 use crate::inject::billionths;
 use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::text;
-use holdfast_crds::{ClaimTemplate, IntoClaim, Restore};
+use holdfast_crds::{ClaimTemplate, Restore};
 use holdfast_repository::facts::BackupFacts;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
@@ -30,12 +30,11 @@ pub struct Rival {
 /// Whether the claim may be written. `users`: the pods that use it, ours left out.
 pub fn check(
     restore: &Restore,
-    into: &IntoClaim,
+    (name, template): (&str, Option<&ClaimTemplate>),
     standing: Option<&PersistentVolumeClaim>,
     users: &[String],
     rivals: &[Rival],
 ) -> Result<(), State> {
-    let name = &into.name;
     let mut others = rivals.iter();
     if let Some(rival) = others.find(|rival| rival.is_older && !rival.phase.has_ended()) {
         return Err(State::refused(
@@ -47,7 +46,7 @@ pub fn check(
         ));
     }
     let Some(claim) = standing else {
-        return match into.template {
+        return match template {
             Some(_) => Ok(()),
             None => Err(State::bad(
                 "ClaimNotFound",
@@ -65,7 +64,7 @@ pub fn check(
     }
     let annotation = |name: &str| claim.annotations().get(name);
     let is_ours = annotation(RESTORE_UID_ANNOTATION) == restore.uid().as_ref();
-    if into.template.is_some() && !is_ours {
+    if template.is_some() && !is_ours {
         return Err(match annotation(RESTORE_ANNOTATION) {
             Some(other) => State::refused(
                 "ClaimExists",
@@ -124,32 +123,22 @@ pub fn users(pods: &[Pod], claim: &str, wanted: impl Fn(&str) -> bool) -> Vec<St
         .collect()
 }
 
-/// Whether a backup and the WAL that recovery fetches fit, and no tablespace would have to go elsewhere.
+/// What the WAL takes that recovery fetches first, in bytes.
+pub fn wal_room(backup: &BackupFacts) -> u64 {
+    WAL_ROOM + WAL_ROOM_SEGMENTS * u64::from(backup.segment_size.bytes())
+}
+
+/// Whether so many bytes fit.
 pub fn check_room(
-    into: &IntoClaim,
+    (name, template): (&str, Option<&ClaimTemplate>),
     standing: Option<&PersistentVolumeClaim>,
-    backup: &BackupFacts,
+    needed: u64,
 ) -> Result<(), State> {
-    let name = &into.name;
-    if let Some(tablespace) = backup.tablespaces.first() {
-        return Err(State::refused(
-            "Tablespaces",
-            format!(
-                "the backup {} has a tablespace at {}, and a claim is for the data directory alone: restore it into an empty StatefulSet with the same mounts, by bootstrap.recovery of an Archive",
-                backup.id, tablespace.location
-            ),
-        ));
-    }
-    let segments = WAL_ROOM_SEGMENTS * u64::from(backup.segment_size.bytes());
-    let needed = backup.database_bytes.saturating_add(WAL_ROOM + segments);
     let capacity = standing.and_then(|claim| {
         let capacity = claim.status.as_ref()?.capacity.as_ref()?;
         Some(capacity.get("storage")?.0.as_str())
     });
-    let size = capacity.or(into
-        .template
-        .as_ref()
-        .map(|template| template.size.as_str()));
+    let size = capacity.or(template.map(|template| template.size.as_str()));
     // A claim that no pod has used yet may have no capacity.
     let Some(size) = size else { return Ok(()) };
     let bytes = billionths(&json!(size)).map(|amount| amount / 1_000_000_000);
@@ -157,7 +146,7 @@ pub fn check_room(
         Some(bytes) if bytes < i128::from(needed) => Err(State::refused(
             "NoSpace",
             format!(
-                "the claim {name} has {size}, and the database with the first WAL of its recovery takes {}Mi: give a larger one",
+                "the claim {name} has {size}, and what is restored into it, with the first WAL of its recovery where that lies there, takes {}Mi: give a larger one",
                 needed.div_ceil(1 << 20)
             ),
         )),
@@ -197,4 +186,4 @@ pub fn claim(restore: &Restore, name: &str, template: &ClaimTemplate) -> Value {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

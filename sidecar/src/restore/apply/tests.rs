@@ -97,6 +97,7 @@ impl Place {
             destination: Destination {
                 root: bench.data(),
                 tablespaces: BTreeMap::new(),
+                wal: None,
             },
             recovery: Recovery {
                 target: Vec::new(),

@@ -1,6 +1,8 @@
 use super::super::shape::tests::pod as labelled;
 use super::super::tests::restore;
 use super::*;
+use crate::restore::claim::layout::Beside;
+use crate::restore::claim::shape::Mounted;
 use k8s_openapi::api::batch::v1::Job;
 
 fn settings() -> InjectSettings {
@@ -12,7 +14,75 @@ fn settings() -> InjectSettings {
 }
 
 fn made(shape: &Shape) -> Value {
-    job(&restore(json!({})), "orders-copy", shape, &settings())
+    let layout = Layout::default();
+    job(
+        &restore(json!({})),
+        "orders-copy",
+        shape,
+        &layout,
+        &settings(),
+    )
+}
+
+#[test]
+fn other_claims_are_mounted_wherever_the_data_directory_is() {
+    let shape = Shape::decide(None, Some("postgres:17"), None).unwrap();
+    let beside = |claim: &str, path: &str, sub_path: Option<&str>| Beside {
+        claim: claim.into(),
+        mount: Mounted {
+            sub_path: sub_path.map(str::to_owned),
+            ..Mounted::at(path)
+        },
+        bytes: 1,
+    };
+    let layout = Layout {
+        beside: vec![
+            beside("fast", "/tablespaces/fast", Some("a")),
+            beside("wal", "/wal", None),
+        ],
+        wal: Some("/wal/pg_wal".into()),
+        bytes: 1,
+        directories: vec!["/tablespaces/fast/data".into(), "/wal/pg_wal".into()],
+    };
+    let job = job(
+        &restore(json!({})),
+        "orders-copy",
+        &shape,
+        &layout,
+        &settings(),
+    );
+    let volumes = job["spec"]["template"]["spec"]["volumes"].as_array();
+    let claim = |name: &str, claim: &str| json!({"name": name, "persistentVolumeClaim": {"claimName": claim}});
+    for volume in [claim("beside-0", "fast"), claim("beside-1", "wal")] {
+        assert!(volumes.unwrap().contains(&volume), "{volume}");
+    }
+    for container in containers(&job) {
+        let mut mounts = [
+            json!({"name": "data", "mountPath": "/restored"}),
+            json!({"name": "beside-0", "mountPath": "/tablespaces/fast", "subPath": "a"}),
+            json!({"name": "beside-1", "mountPath": "/wal"}),
+        ];
+        for mount in mounts
+            .iter_mut()
+            .filter(|_| container["name"] == "holdfast")
+        {
+            mount["readOnly"] = json!(true);
+        }
+        let there = container["volumeMounts"].as_array().unwrap();
+        assert_eq!(there.iter().filter(|m| mounts.contains(m)).count(), 3);
+        let told = |name: &str| {
+            let mut variables = container["env"].as_array().unwrap().iter();
+            variables.find(|v| v["name"] == name).cloned()
+        };
+        let wal = told("HOLDFAST_WAL_DIRECTORY").map(|wal| wal["value"].clone());
+        let is_bootstrap = container["name"] == "holdfast-bootstrap";
+        assert_eq!(wal, is_bootstrap.then(|| json!("/wal/pg_wal")));
+        if container["name"] == "holdfast-prepare" {
+            assert_eq!(told("BESIDE").unwrap()["value"], "/tablespaces/fast\n/wal");
+            let directories = told("DIRECTORIES").unwrap()["value"].clone();
+            assert_eq!(directories, "/tablespaces/fast/data\n/wal/pg_wal");
+        }
+    }
 }
 
 fn containers(job: &Value) -> Vec<Value> {
@@ -173,4 +243,34 @@ fn only_an_empty_claim_is_taken_and_one_that_was_begun_goes_on() {
         assert!(said.contains(odd), "{said}");
         assert!(!folder.path().join(".holdfast-restore").exists());
     }
+
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["data", "wal", "fast disk"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    let prepare = || {
+        let lines = |names: [&str; 2]| names.map(|n| at(n).display().to_string()).join("\n");
+        let ended = std::process::Command::new("sh")
+            .args(["-c", PREPARE])
+            .env("CLAIM", at("data"))
+            .env("BESIDE", lines(["wal", "fast disk"]))
+            .env("PGDATA", at("data/pgdata"))
+            .env("DIRECTORIES", lines(["wal/pg_wal", "fast disk/a/b"]))
+            .env("RESTORE", "r")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(ended.stdout).unwrap();
+        (ended.status.code().unwrap(), said)
+    };
+    std::fs::write(at("fast disk/theirs"), "").unwrap();
+    let (code, said) = prepare();
+    assert_eq!(code, REFUSED);
+    assert!(said.contains("fast disk is not empty: it holds theirs"));
+    assert!(!at("data/.holdfast-restore").exists());
+    std::fs::remove_file(at("fast disk/theirs")).unwrap();
+    assert_eq!(prepare().0, 0);
+    assert!(at("fast disk/a").is_dir() && !at("fast disk/a/b").exists());
+    // What it has begun there is its own.
+    assert_eq!(prepare().0, 0);
 }

@@ -1,7 +1,8 @@
 use super::super::tests::restore;
 use super::*;
+use holdfast_crds::IntoClaim;
 use holdfast_postgres::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
-use holdfast_repository::facts::{RecoverySettings, TablespaceFacts};
+use holdfast_repository::facts::RecoverySettings;
 
 fn into(restore: &Restore) -> IntoClaim {
     let destination = restore.spec.destination.clone();
@@ -14,7 +15,7 @@ fn standing(changes: Value) -> PersistentVolumeClaim {
     serde_json::from_value(claim).unwrap()
 }
 
-fn backup(bytes: u64) -> BackupFacts {
+pub fn backup(bytes: u64) -> BackupFacts {
     let time = "2026-11-20T10:00:00Z".parse().unwrap();
     BackupFacts {
         id: "b1".into(),
@@ -98,7 +99,9 @@ fn a_claim_is_written_only_where_it_is_free() {
         ),
     ] {
         let claim = claim.map(standing);
-        let checked = check(restore, &into(restore), claim.as_ref(), &users, &rivals);
+        let template = into(restore).template;
+        let named = ("orders-copy", template.as_ref());
+        let checked = check(restore, named, claim.as_ref(), &users, &rivals);
         match (checked, expected) {
             (Ok(()), None) => {}
             (Err(State::Refused { message, .. } | State::Waiting { message, .. }), Some(words)) => {
@@ -134,32 +137,26 @@ fn pods_use_a_claim_until_they_have_ended() {
 }
 
 #[test]
-fn the_database_and_its_first_wal_fit() {
-    let with = |size: &str| {
-        let template = json!({"template": {"size": size}});
-        restore(json!({"spec": {"destination": {"persistentVolumeClaim": template}}}))
-    };
+fn what_is_restored_fits() {
     let capacity = |size: &str| standing(json!({"status": {"capacity": {"storage": size}}}));
-    // 128 MiB of it are for WAL.
+    let (mut template, template_less) = (into(&restore(json!({}))).template, None);
     for (size, claim, mebibytes, fits) in [
-        ("1Gi", None, 896, true),
-        ("1Gi", None, 897, false),
-        ("1G", None, 896, false),
-        ("1Gi", Some(capacity("2Gi")), 1500, true),
-        ("2Gi", Some(capacity("1Gi")), 1500, false),
+        (Some("1Gi"), None, 1024, true),
+        (Some("1Gi"), None, 1025, false),
+        (Some("1G"), None, 1024, false),
+        (Some("1Gi"), Some(capacity("2Gi")), 1500, true),
+        (Some("2Gi"), Some(capacity("1Gi")), 1500, false),
+        (None, Some(standing(json!({}))), 1500, true),
     ] {
-        let restore = with(size);
-        let checked = check_room(&into(&restore), claim.as_ref(), &backup(mebibytes << 20));
-        assert_eq!(checked.is_ok(), fits, "{size} {mebibytes}: {checked:?}");
+        if let (Some(template), Some(size)) = (&mut template, size) {
+            template.size = size.to_owned();
+        }
+        let named = size.map_or(&template_less, |_| &template).as_ref();
+        let checked = check_room(("orders-copy", named), claim.as_ref(), mebibytes << 20);
+        assert_eq!(checked.is_ok(), fits, "{size:?} {mebibytes}: {checked:?}");
     }
-    let mut elsewhere = backup(1);
-    elsewhere.tablespaces = vec![TablespaceFacts {
-        oid: 16401,
-        location: "/fast".into(),
-        bytes: 1,
-    }];
-    let refused = check_room(&into(&with("1Gi")), None, &elsewhere).unwrap_err();
-    assert!(format!("{refused:?}").contains("/fast"), "{refused:?}");
+    // Four segments, and what is fetched ahead.
+    assert_eq!(wal_room(&backup(1)), 128 << 20);
 }
 
 #[test]
