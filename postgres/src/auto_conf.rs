@@ -49,11 +49,26 @@ pub fn quote(value: &str) -> String {
 /// followed.
 #[must_use]
 pub fn value(file: &str, name: &str) -> Option<String> {
-    file.lines()
-        .filter_map(name_and_rest)
-        .filter(|(found, _)| found.eq_ignore_ascii_case(name))
-        .filter_map(|(_, rest)| parse_value(rest))
-        .next_back()
+    let found = lines(file).filter(|line| line.name.eq_ignore_ascii_case(name));
+    found.last().map(|line| line.value)
+}
+
+/// A well-formed line of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// As it is written.
+    pub name: &'a str,
+    /// Unquoted.
+    pub value: String,
+}
+
+/// The well-formed lines, in order.
+pub fn lines(file: &str) -> impl Iterator<Item = Line<'_>> {
+    file.lines().filter_map(|line| {
+        let (name, rest) = name_and_rest(line)?;
+        let value = parse_value(rest)?;
+        Some(Line { name, value })
+    })
 }
 
 /// The setting that a line names, and what follows the name. None for comments, blanks and what begins otherwise.

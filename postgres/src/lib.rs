@@ -13,6 +13,7 @@ pub mod datadir;
 pub mod history;
 pub mod lineage;
 mod lsn;
+pub mod outside;
 pub mod page;
 mod segment;
 pub mod server;

@@ -6,11 +6,13 @@
 //! GET    /v1/backups/{id}    200 Backup.status   404
 //! DELETE /v1/backups/{id}    202 it ends          404
 //! POST   /v1/switch-wal      {"podUid": "…"}   200 {"lsn": "…"}   409, 412 or 422 {"error": "…"}
+//! POST   /v1/lacking       {"outside": […], "podUid": "…"}   200 {"lacking": […]}   409 or 412 {"error": "…"}
 //! POST   /v1/drain           {"podUid": "…"}   200 Drain   412 {"error": "…"}
 //! POST   /v1/restore         {"order": "…", "podUid": "…"}   202 {"order": "…"}   409 or 412 {"error": "…"}
 //! ```
 //!
-//! `drain` begins to archive whatever the data directory has and the archive lacks, if that is not under way, and tells
+//! `lacking` tells which of the files that a backup's configuration needs from outside of the data directory the server
+//! would not find. `drain` begins to archive whatever the data directory has and the archive lacks, if that is not under way, and tells
 //! how far it is: it is asked again until it says `done`. `restore` lets the restore in place go on that this pod holds
 //! for; the order itself stands in the settings.
 //!
@@ -80,6 +82,37 @@ pub struct SwitchWalOrder {
 pub struct WalSwitched {
     /// The end of the closed segment's last record.
     pub lsn: String,
+}
+
+/// A file outside of the data directory that a backup's configuration needs, or a library that it has preloaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Outside {
+    /// The configuration file that names it, relative to the data directory.
+    pub file: String,
+    /// `include`, `include_dir`, or a setting's name.
+    pub setting: String,
+    /// An absolute path; of `shared_preload_libraries`, one library.
+    pub value: String,
+}
+
+/// The body of `POST /v1/lacking`: which of these would the server not find?
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LackingQuestion {
+    /// What is needed.
+    pub outside: Vec<Outside>,
+    /// Whom the question is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Lacking {
+    /// Those that are not there.
+    pub lacking: Vec<Outside>,
 }
 
 /// The body of `POST /v1/drain`.

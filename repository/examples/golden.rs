@@ -187,6 +187,7 @@ async fn backup(archive: &Archive, id: &BackupId) -> BTreeMap<String, String> {
         page_errors: 0,
         tablespaces: Vec::new(),
         settings: RecoverySettings::default(),
+        outside: Vec::new(),
     };
     let cluster = Cluster {
         system: SYSTEM,

@@ -1,5 +1,6 @@
 //! What is known of a backup without reading its leaves.
 
+use holdfast_postgres::outside::Outside;
 use holdfast_postgres::{Lsn, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId};
 
 /// What people and plans want to know of a backup.
@@ -39,6 +40,8 @@ pub struct BackupFacts {
     pub tablespaces: Vec<TablespaceFacts>,
     /// What a server that replays from here must have at least.
     pub settings: RecoverySettings,
+    /// What the configuration in it needs from outside of the data directory.
+    pub outside: Vec<Outside>,
 }
 
 impl BackupFacts {

@@ -120,6 +120,7 @@ async fn write_with(
         page_errors: 0,
         tablespaces: Vec::new(),
         settings: RecoverySettings::default(),
+        outside: Vec::new(),
     };
     writer
         .finish(facts, Vec::new(), vec![1; 8192], b"label".to_vec(), 0o700)

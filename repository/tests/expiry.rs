@@ -134,6 +134,7 @@ impl Place {
             page_errors: 0,
             tablespaces: Vec::new(),
             settings: RecoverySettings::default(),
+            outside: Vec::new(),
         }
     }
 

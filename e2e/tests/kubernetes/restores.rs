@@ -327,6 +327,48 @@ async fn what_cant_be_done_is_refused_before_anything_is_touched() -> Result<()>
 }
 
 #[tokio::test]
+async fn a_backup_whose_configuration_needs_what_is_not_there_is_not_restored() -> Result<()> {
+    Space::scenario("restore-lacking", async |space| {
+        shop(space, &Database::new("orders", 17)).await?;
+        history(space).await?;
+        // It would not survive its next start, and nor would what is restored from this backup.
+        space
+            .sql(
+                "orders-0",
+                "ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements', 'nosuch'",
+            )
+            .await?;
+        backed_up(space, "unfit", "orders", "").await?;
+        let pod = space.get("pod/orders-0").await?["metadata"]["uid"].clone();
+        let lacking = restore("lacking", "orders", "{latest: {}}", "");
+        space.apply(&lacking).await?;
+        let says = [
+            "nosuch (shared_preload_libraries in postgresql.auto.conf)",
+            "target.backup",
+        ];
+        told(space, "restore/lacking", "Failed", "True", &says).await?;
+        let (_, _, message) = space.condition("restore/lacking", "Failed").await?;
+        ensure!(!message.contains("pg_stat_statements"), "{message}");
+        ensure!(space.get("pod/orders-0").await?["metadata"]["uid"] == pod);
+        ensure!(rows(space).await? == up_to(8));
+
+        let copy = lacking.replace("name: lacking", "name: copy").replace(
+            "statefulSet: {name: orders}",
+            "persistentVolumeClaim: {name: copy, template: {size: 1Gi}}",
+        );
+        space.apply(&copy).await?;
+        let says = ["preloads the library nosuch", "spec.postgres.image"];
+        told(space, "restore/copy", "Failed", "True", &says).await?;
+
+        let base = space.get("backup/base").await?;
+        let id = base["status"]["id"].as_str().context("an id")?;
+        let earlier = format!("{{latest: {{}}, backup: {id}}}");
+        reaches(space, "earlier", &earlier, 8, 2).await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn two_members_go_back_and_the_standby_is_cloned_again() -> Result<()> {
     Space::scenario("wiped", async |space| {
         let mut database = Database::new("orders", 17);

@@ -413,6 +413,7 @@ mod tests {
             page_errors: 0,
             tablespaces: Vec::new(),
             settings: Default::default(),
+            outside: Vec::new(),
         }
     }
 }

@@ -217,6 +217,7 @@ mod tests {
             page_errors: 0,
             tablespaces: Vec::new(),
             settings: Default::default(),
+            outside: Vec::new(),
         };
         Stored {
             facts: Ok(Box::new(facts)),

@@ -10,8 +10,12 @@ use crate::archive::{Member, first_repository};
 use crate::controller::{Outcome, ReconcileError};
 use crate::inject::names::BOOTSTRAP_CONTAINER;
 use crate::names::rendered_secret;
+use crate::text;
 use holdfast_crds::{Archive, InPlace, Restore};
+use holdfast_postgres::outside;
+use holdfast_protocol::control::Outside;
 use holdfast_protocol::status::{RestorePod, RestoreStatus};
+use holdfast_repository::facts::BackupFacts;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -61,11 +65,14 @@ impl Restores {
         let Planned {
             plan,
             system,
-            backup: _,
+            backup,
         } = match planned {
             Ok(planned) => planned,
             Err(state) => return self.stay(look, &state).await,
         };
+        if let Some(state) = self.lacking(&found.members, &backup).await {
+            return self.stay(look, &state).await;
+        }
         let status = RestoreStatus {
             backup: Some(plan.backup.clone()),
             plan: Some(plan),
@@ -101,6 +108,24 @@ impl Restores {
         drop(ordering);
         self.context.wakers.archives.wake(look.archive.clone());
         Ok(Outcome::Again(POLL))
+    }
+
+    /// What Postgres of the pods would miss with the backup's configuration. Without a server that answers it can't be told,
+    /// and a database that is down is not left so for that.
+    async fn lacking(&self, members: &[Member], backup: &BackupFacts) -> Option<State> {
+        if backup.outside.is_empty() {
+            return None;
+        }
+        for sidecar in members.iter().filter_map(Member::sidecar) {
+            let outside = backup.outside.iter().map(told).collect();
+            match self.context.sidecars.lacking(&sidecar, outside).await {
+                Ok(lacking) => return lacks(&backup.id, &lacking),
+                Err(error) => {
+                    tracing::info!(%error, backup = backup.id, "it can't be told whether the pods have what the backup's configuration needs");
+                }
+            }
+        }
+        None
     }
 
     /// The pods as they stand, which all must go; whoever holds no order could not be held.
@@ -234,6 +259,31 @@ impl Restores {
             })
             .collect()
     }
+}
+
+fn told(outside: &outside::Outside) -> Outside {
+    Outside {
+        file: outside.file.clone(),
+        setting: outside.setting.clone(),
+        value: outside.value.clone(),
+    }
+}
+
+fn lacks(backup: &str, lacking: &[Outside]) -> Option<State> {
+    if lacking.is_empty() {
+        return None;
+    }
+    let words: Vec<String> = lacking
+        .iter()
+        .map(|one| text::line(&format!("{} ({} in {})", one.value, one.setting, one.file)))
+        .collect();
+    Some(State::refused(
+        "Lacking",
+        format!(
+            "Postgres would not start: the configuration in the backup {backup} names {}, which its pods lack: give them an image or a volume that has it, or name another backup in target.backup",
+            text::some(words.iter().map(String::as_str))
+        ),
+    ))
 }
 
 pub(super) fn created(restore: &Restore, now: Timestamp) -> Timestamp {

@@ -13,8 +13,8 @@ use crate::metrics::Metrics;
 use crate::names::{CONTROL_PORT, Key};
 use crate::text;
 use holdfast_protocol::control::{
-    BackupAccepted, BackupOrder, Drain, DrainOrder, GoAccepted, GoOrder, InstanceReport,
-    SwitchWalOrder, WalSwitched, sidecar_name,
+    BackupAccepted, BackupOrder, Drain, DrainOrder, GoAccepted, GoOrder, InstanceReport, Lacking,
+    LackingQuestion, Outside, SwitchWalOrder, WalSwitched, sidecar_name,
 };
 use holdfast_protocol::status::BackupStatus;
 use holdfast_repository::backup::BackupId;
@@ -131,6 +131,28 @@ impl SidecarClient {
             json(&order),
         )
         .await
+    }
+
+    /// Which of these its server would not find if its configuration named them.
+    pub async fn lacking(
+        &self,
+        sidecar: &Sidecar,
+        outside: Vec<Outside>,
+    ) -> Result<Vec<Outside>, SidecarError> {
+        let question = LackingQuestion {
+            outside,
+            pod_uid: Some(sidecar.pod_uid.clone()),
+        };
+        let answer: Lacking = self
+            .ask(
+                sidecar,
+                "lacking",
+                Method::POST,
+                "/v1/lacking",
+                json(&question),
+            )
+            .await?;
+        Ok(answer.lacking)
     }
 
     /// Has whatever the data directory has and the archive lacks archived, and tells how far that is: it is asked again

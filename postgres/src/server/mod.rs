@@ -2,6 +2,7 @@
 
 mod backup;
 mod error;
+mod outside;
 mod settings;
 mod tls;
 

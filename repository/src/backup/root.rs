@@ -4,6 +4,7 @@ use super::entry::Frame;
 use super::{BackupId, proto};
 use crate::facts::{BackupFacts, RecoverySettings, TablespaceFacts};
 use crate::object::ObjectError;
+use holdfast_postgres::outside::Outside;
 use holdfast_postgres::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use prost::Message;
 
@@ -116,6 +117,7 @@ impl Root {
             page_errors,
             tablespaces,
             settings,
+            outside,
         } = facts;
         let leaves = leaves
             .iter()
@@ -163,6 +165,14 @@ impl Root {
                     oid: t.oid,
                     location: t.location.clone(),
                     bytes: t.bytes,
+                })
+                .collect(),
+            outside: outside
+                .iter()
+                .map(|one| proto::Outside {
+                    file: one.file.clone(),
+                    setting: one.setting.clone(),
+                    value: one.value.clone(),
                 })
                 .collect(),
             pg_control: pg_control.clone(),
@@ -276,6 +286,15 @@ impl Root {
                 max_prepared_transactions: settings.max_prepared_transactions,
                 max_locks_per_transaction: settings.max_locks_per_transaction,
             },
+            outside: root
+                .outside
+                .into_iter()
+                .map(|one| Outside {
+                    file: one.file,
+                    setting: one.setting,
+                    value: one.value,
+                })
+                .collect(),
         };
         if facts.stop < facts.start || root.timeline == 0 {
             return Err(damaged("its WAL range can't be".into()));

@@ -50,6 +50,7 @@ pub(crate) fn backup(
         page_errors: 0,
         tablespaces: vec![],
         settings: RecoverySettings::default(),
+        outside: Vec::new(),
     }
 }
 

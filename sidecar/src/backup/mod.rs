@@ -17,6 +17,7 @@ use crate::status::{
 };
 use copy::Findings;
 use holdfast_postgres::backup_label::{self, BackupFrom, BackupLabel, BackupLabelError};
+use holdfast_postgres::outside::outside;
 use holdfast_postgres::server::{
     BackupStop, ConnectOptions, LockError, Server, ServerError, Settings as ServerSettings,
 };
@@ -266,6 +267,10 @@ async fn copy_and_commit(
             max_wal_senders: control_after.max_wal_senders,
             max_prepared_transactions: control_after.max_prepared_xacts,
             max_locks_per_transaction: control_after.max_locks_per_xact,
+        },
+        outside: {
+            let directory = order.data_directory.clone();
+            blocking(move || outside(&directory)).await
         },
     };
     let mode = directory_mode(&order.data_directory);

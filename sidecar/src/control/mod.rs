@@ -10,7 +10,7 @@ pub use server::{Caller, Unix, router};
 
 use crate::status::BackupStatus;
 use holdfast_postgres::Lsn;
-use holdfast_protocol::control::{BackupOrder, Drain, InstanceReport};
+use holdfast_protocol::control::{BackupOrder, Drain, InstanceReport, Outside};
 use std::future::Future;
 
 /// Why an order is not carried out.
@@ -49,6 +49,12 @@ pub trait Instance: Send + Sync + 'static {
 
     /// Closes the segment that is being written; where its WAL ends.
     fn switch_wal(&self) -> impl Future<Output = Result<Lsn, OrderError>> + Send;
+
+    /// Which of these the server would not find if its configuration named them.
+    fn lacking(
+        &self,
+        outside: Vec<Outside>,
+    ) -> impl Future<Output = Result<Vec<Outside>, OrderError>> + Send;
 
     /// Archives what the data directory has and the archive lacks; how far that is.
     fn drain(&self) -> impl Future<Output = Drain> + Send;

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use holdfast_protocol::control::{
-    BackupAccepted, BackupOrder, DrainOrder, ErrorBody, GoAccepted, GoOrder, SwitchWalOrder,
-    WalSwitched,
+    BackupAccepted, BackupOrder, DrainOrder, ErrorBody, GoAccepted, GoOrder, Lacking,
+    LackingQuestion, SwitchWalOrder, WalSwitched,
 };
 use std::io;
 use std::sync::Arc;
@@ -48,6 +48,7 @@ pub fn router<B: BackupService, I: Instance>(
             get(backup::<B, I>).delete(cancel::<B, I>),
         )
         .route("/v1/switch-wal", post(switch_wal::<B, I>))
+        .route("/v1/lacking", post(lacking::<B, I>))
         .route("/v1/drain", post(drain::<B, I>))
         .route("/v1/restore", post(go::<B, I>))
         .fallback(|uri: Uri| async move {
@@ -127,6 +128,24 @@ async fn switch_wal<B: BackupService, I: Instance>(
             lsn: lsn.to_string(),
         })
         .into_response(),
+        Err(why) => refused(why),
+    }
+}
+
+async fn lacking<B: BackupService, I: Instance>(
+    State(shared): State<Arc<Shared<B, I>>>,
+    question: Result<Json<LackingQuestion>, JsonRejection>,
+) -> Response {
+    let LackingQuestion { outside, pod_uid } = match question {
+        Ok(Json(question)) => question,
+        Err(rejection) => return error(rejection.status(), rejection.body_text()),
+    };
+    let allowed = for_this_pod(pod_uid.as_deref(), shared.instance.pod_uid(), shared.from);
+    if let Err(why) = allowed {
+        return refused(why);
+    }
+    match shared.instance.lacking(outside).await {
+        Ok(lacking) => Json(Lacking { lacking }).into_response(),
         Err(why) => refused(why),
     }
 }

@@ -34,6 +34,13 @@ impl Instance for Primary {
         Ok(Lsn(0x100_0028))
     }
 
+    async fn lacking(&self, outside: Vec<Outside>) -> Result<Vec<Outside>, OrderError> {
+        match outside.iter().find(|one| one.value == "unknown") {
+            Some(_) => Err(OrderError::Busy("Postgres does not answer".to_owned())),
+            None => Ok(outside),
+        }
+    }
+
     async fn drain(&self) -> Drain {
         Drain {
             done: true,

@@ -9,7 +9,8 @@ use crate::queue::Queue;
 use holdfast_postgres::server::{
     ConnectOptions, Recovery, Server, ServerError, Settings as ServerSettings,
 };
-use holdfast_postgres::{ControlFile, Lsn, TimelineId};
+use holdfast_postgres::{ControlFile, Lsn, TimelineId, outside};
+use holdfast_protocol::control::Outside;
 use holdfast_repository::blocking;
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,6 +157,29 @@ pub async fn on_the_server<T>(
             silent: true,
         }),
     }
+}
+
+/// Which of these the server would not find if its configuration named them.
+pub(super) async fn lacking(
+    settings: &Settings,
+    outside: Vec<Outside>,
+) -> Result<Vec<Outside>, OrderError> {
+    let asked = outside.into_iter().map(|one| outside::Outside {
+        file: one.file,
+        setting: one.setting,
+        value: one.value,
+    });
+    let asked: Vec<_> = asked.collect();
+    let answered = on_the_server(settings, async |server| server.lacking(asked.clone()).await);
+    let lacking = answered
+        .await
+        .map_err(|no_answer| OrderError::Busy(no_answer.why))?;
+    let told = lacking.into_iter().map(|one| Outside {
+        file: one.file,
+        setting: one.setting,
+        value: one.value,
+    });
+    Ok(told.collect())
 }
 
 /// Closes the segment that is being written.

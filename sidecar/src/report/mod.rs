@@ -17,7 +17,7 @@ use crate::environment::Pod;
 use crate::histories::Histories;
 use crate::orders::Orders;
 use holdfast_postgres::Lsn;
-use holdfast_protocol::control::{Drain, InstanceReport};
+use holdfast_protocol::control::{Drain, InstanceReport, Outside};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -132,6 +132,10 @@ impl<T: TakeBackup> Instance for Reporter<T> {
         let switched = look::switch_wal(&self.settings.get()).await;
         self.forget().await;
         switched
+    }
+
+    async fn lacking(&self, outside: Vec<Outside>) -> Result<Vec<Outside>, OrderError> {
+        look::lacking(&self.settings.get(), outside).await
     }
 
     async fn drain(&self) -> Drain {

@@ -266,6 +266,7 @@ mod tests {
             page_errors: 0,
             tablespaces: vec![],
             settings: Default::default(),
+            outside: Vec::new(),
         };
         for (listed, part, want) in [
             (&[2, 3, 4][..], None, &[][..]),

@@ -16,6 +16,7 @@ use crate::inject::names::{
 };
 use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use holdfast_crds::Restore;
+use holdfast_postgres::outside::LIBRARIES;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -146,11 +147,19 @@ impl Making<'_> {
         let beside = self.layout.beside.iter();
         let beside: Vec<&str> = beside.map(|one| one.mount.path.as_str()).collect();
         let mut container = of_image(PREPARE_CONTAINER, PREPARE, shape);
+        let named = |library: bool| {
+            let outside = self.layout.outside.iter();
+            let outside = outside.filter(|one| (one.setting == LIBRARIES) == library);
+            let values: Vec<&str> = outside.map(|one| one.value.as_str()).collect();
+            values.join("\n")
+        };
         container["env"] = json!([
             {"name": "CLAIM", "value": shape.mount},
             {"name": "BESIDE", "value": beside.join("\n")},
             {"name": "PGDATA", "value": shape.data_directory()},
             {"name": "DIRECTORIES", "value": self.layout.directories.join("\n")},
+            {"name": "LIBRARIES", "value": named(true)},
+            {"name": "INCLUDED", "value": named(false)},
             {"name": "RESTORE", "value": restore.uid()},
         ]);
         container["volumeMounts"] = json!(self.data(false));

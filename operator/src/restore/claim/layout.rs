@@ -6,6 +6,7 @@ use super::volume::wal_room;
 use crate::inject::hides;
 use crate::text;
 use holdfast_crds::{ClaimTemplate, IntoClaim};
+use holdfast_postgres::outside::Outside;
 use holdfast_repository::facts::{BackupFacts, TablespaceFacts};
 use std::path::{Component, Path};
 
@@ -31,6 +32,8 @@ pub struct Layout {
     pub bytes: u64,
     /// Directories that are written besides the data directory: what is above them has to be there.
     pub directories: Vec<String>,
+    /// What its configuration needs from elsewhere.
+    pub outside: Vec<Outside>,
 }
 
 /// The claims that are named, each once, and how they are made.
@@ -68,6 +71,12 @@ pub fn layout(into: &IntoClaim, shape: &Shape, backup: &BackupFacts) -> Result<L
     }
     let elsewhere: u64 = backup.tablespaces.iter().map(|one| one.bytes).sum();
     let mut layout = Layout {
+        outside: backup
+            .outside
+            .iter()
+            .filter(|one| one.is_for_recovery() && is_line(&one.value))
+            .cloned()
+            .collect(),
         bytes: backup.database_bytes.saturating_sub(elsewhere),
         ..Layout::default()
     };
@@ -206,13 +215,19 @@ fn holds(mount: &str, directory: &str) -> bool {
     Path::new(directory).starts_with(mount)
 }
 
-/// Absolute, without `..`, and fit for a mount and for a shell's list of lines.
+/// Absolute, without `..`, and fit for a mount.
 fn is_plain(path: &str) -> bool {
     let mut parts = Path::new(path).components();
     parts.next() == Some(Component::RootDir)
         && parts.all(|part| matches!(part, Component::Normal(_)))
         && path.len() > 1
-        && !path.contains(|c: char| c.is_control() || ":$*?[".contains(c))
+        && is_line(path)
+        && !path.contains([':', '$'])
+}
+
+/// Fit for a shell's list of lines.
+fn is_line(text: &str) -> bool {
+    !text.contains(|c: char| c.is_control() || "*?[".contains(c))
 }
 
 fn words(tablespace: &TablespaceFacts) -> String {

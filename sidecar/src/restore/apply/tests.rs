@@ -77,6 +77,7 @@ impl Place {
             page_errors: 0,
             tablespaces: Vec::new(),
             settings: RecoverySettings::default(),
+            outside: Vec::new(),
         };
         let control = sample::control_file(bench.cluster, TimelineId(1), IN_PRODUCTION);
         writer

@@ -3,6 +3,7 @@ use super::super::tests::restore;
 use super::*;
 use crate::restore::claim::layout::Beside;
 use crate::restore::claim::shape::Mounted;
+use holdfast_postgres::outside::Outside;
 use k8s_openapi::api::batch::v1::Job;
 
 fn settings() -> InjectSettings {
@@ -35,6 +36,11 @@ fn other_claims_are_mounted_wherever_the_data_directory_is() {
         },
         bytes: 1,
     };
+    let needed = |setting: &str, value: &str| Outside {
+        file: "postgresql.conf".into(),
+        setting: setting.into(),
+        value: value.into(),
+    };
     let layout = Layout {
         beside: vec![
             beside("fast", "/tablespaces/fast", Some("a")),
@@ -43,6 +49,10 @@ fn other_claims_are_mounted_wherever_the_data_directory_is() {
         wal: Some("/wal/pg_wal".into()),
         bytes: 1,
         directories: vec!["/tablespaces/fast/data".into(), "/wal/pg_wal".into()],
+        outside: vec![
+            needed("include", "/etc/a.conf"),
+            needed(LIBRARIES, "timescaledb"),
+        ],
     };
     let job = job(
         &restore(json!({})),
@@ -81,6 +91,8 @@ fn other_claims_are_mounted_wherever_the_data_directory_is() {
             assert_eq!(told("BESIDE").unwrap()["value"], "/tablespaces/fast\n/wal");
             let directories = told("DIRECTORIES").unwrap()["value"].clone();
             assert_eq!(directories, "/tablespaces/fast/data\n/wal/pg_wal");
+            assert_eq!(told("LIBRARIES").unwrap()["value"], "timescaledb");
+            assert_eq!(told("INCLUDED").unwrap()["value"], "/etc/a.conf");
         }
     }
 }
@@ -273,4 +285,50 @@ fn only_an_empty_claim_is_taken_and_one_that_was_begun_goes_on() {
     assert!(at("fast disk/a").is_dir() && !at("fast disk/a/b").exists());
     // What it has begun there is its own.
     assert_eq!(prepare().0, 0);
+}
+
+#[test]
+fn what_the_image_lacks_is_told_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["bin", "lib", "claim"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    for name in ["bin/postgres", "lib/plpgsql.so", "lib/there.so", "conf"] {
+        std::fs::write(at(name), "").unwrap();
+    }
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(at("bin/postgres"), executable).unwrap();
+    let path = format!("{}:{}", at("bin").display(), std::env::var("PATH").unwrap());
+    let prepare = |libraries: &str, included: &str| {
+        let ended = std::process::Command::new("sh")
+            .args(["-c", PREPARE])
+            .env("PATH", &path)
+            .env("CLAIM", at("claim"))
+            .env("PGDATA", at("claim/pgdata"))
+            .env("LIBRARIES", libraries)
+            .env("INCLUDED", included)
+            .env("RESTORE", "r")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(ended.stdout).unwrap();
+        (ended.status.code().unwrap(), said)
+    };
+    let (conf, full) = (at("conf"), at("lib/there"));
+    for (libraries, included, words) in [
+        ("nosuch", "", "preloads the library nosuch"),
+        ("there\n$libdir/nosuch", "", "the library $libdir/nosuch"),
+        ("/no/such", "", "the library /no/such"),
+        ("", "/no/such.conf", "includes /no/such.conf"),
+    ] {
+        let (code, said) = prepare(libraries, included);
+        assert_eq!(code, REFUSED, "{libraries} {included}: {said}");
+        assert!(said.contains(words), "{said}");
+        assert!(!at("claim/.holdfast-restore").exists());
+    }
+    let libraries = format!("there\nthere.so\n$libdir/there\n{}", full.display());
+    assert_eq!(prepare(&libraries, &conf.display().to_string()).0, 0);
+    // An image that does not tell where its libraries are: Postgres will.
+    std::fs::remove_file(at("lib/plpgsql.so")).unwrap();
+    assert_eq!(prepare("nosuch", "").0, 0);
 }

@@ -35,6 +35,7 @@ pub fn backup(bytes: u64) -> BackupFacts {
         page_errors: 0,
         tablespaces: vec![],
         settings: RecoverySettings::default(),
+        outside: Vec::new(),
     }
 }
 
