@@ -178,7 +178,7 @@ impl World {
         Ok(path)
     }
 
-    /// A file system of its own with so many MiB, for tests of full disks. Needs root.
+    /// A file system of its own with so many MiB and some thousand files, for tests of full disks. Needs root.
     ///
     /// # Errors
     /// If it can't be mounted.
@@ -187,7 +187,7 @@ impl World {
             bail!("a small disk is a mounted tmpfs, which needs root: run this test as root");
         };
         let path = self.make_dir(relative)?;
-        let options = format!("size={mib}m,uid={uid},gid={uid},mode=700");
+        let options = format!("size={mib}m,nr_inodes=8k,uid={uid},gid={uid},mode=700");
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &options, "none"])
             .arg(&path)

@@ -1,5 +1,7 @@
 //! `holdfast bootstrap` with an order: a database is replaced by what it was, and nothing that it held is lost.
 
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -87,6 +89,142 @@ async fn crashed(
     ledger.read_wal(&primary).await?;
     primary.kill9().await?;
     Ok((primary, holdfast, ledger, archived, system))
+}
+
+/// What fills a disk beside a data directory: bytes in one file, and files.
+async fn fill(world: &World, disk: &Path) -> Result<()> {
+    let mut fill = world.command("sh");
+    fill.current_dir(disk).args([
+        "-c",
+        "cat /dev/zero >bytes; mkdir files; n=0; while : >files/$n; do n=$((n + 1)); done",
+    ]);
+    world.run(fill).await?;
+    let more = std::fs::File::create(disk.join("more"));
+    ensure!(
+        more.as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::StorageFull),
+        "{more:?}"
+    );
+    Ok(())
+}
+
+/// As [`crashed`], by a disk that WAL has filled while nobody took it, up to the last byte and the last file. In the backup
+/// are many files that the database has no more.
+async fn filled(world: &World) -> Result<(Postgres, Holdfast, Ledger, String, String, PathBuf)> {
+    let disk = world.small_disk("primary", 128).await?;
+    let (mut primary, holdfast, sidecar) = world.archiving(17).await?;
+    let system = primary
+        .value("SELECT system_identifier FROM pg_control_system()")
+        .await?;
+    let mut ledger = Ledger::create(&primary).await?;
+    let many = |statement: &str| {
+        format!(
+            "DO $$ BEGIN FOR n IN 1..500 LOOP EXECUTE format('{statement}', n); END LOOP; END $$"
+        )
+    };
+    primary.execute(&many("CREATE TABLE many_%s ()")).await?;
+    holdfast.backup().await?;
+    primary.execute(&many("DROP TABLE many_%s")).await?;
+    primary.execute("CHECKPOINT").await?;
+    ledger.write(&primary, 30).await?;
+    primary.archive_all().await?;
+    let archived = primary.lsn().await?;
+    sidecar.stop().await?;
+    ledger.write(&primary, 30).await?;
+    ledger.read_wal(&primary).await?;
+    // So that WAL stays for the archive's sake alone; and as in a container, where what has crashed is started anew.
+    let settings = [
+        ("wal_keep_size", "0"),
+        ("min_wal_size", "2MB"),
+        ("max_wal_size", "8MB"),
+    ];
+    primary.configure(&settings).await?;
+    primary.configure(&[("restart_after_crash", "off")]).await?;
+    while primary.is_running()? {
+        let write = "SELECT pg_logical_emit_message(true, 'fill', repeat('x', 500000))";
+        let _ = primary.execute(write).await;
+    }
+    primary.wait_exit().await?;
+    let log = primary.log();
+    let panic = log.lines().find(|line| line.contains("PANIC"));
+    ensure!(
+        panic.is_some_and(|line| line.contains("No space left on device")),
+        "{}",
+        primary.tail()
+    );
+    for (name, value) in settings {
+        primary.option(name, value);
+    }
+    fill(world, &disk).await?;
+    let started = primary.start().await;
+    ensure!(
+        started.is_err() && primary.tail().contains("No space left on device"),
+        "{}",
+        primary.tail()
+    );
+    Ok((primary, holdfast, ledger, archived, system, disk))
+}
+
+#[tokio::test]
+async fn what_has_filled_its_disk_goes_back_and_its_last_commits_can_be_reached_later() -> Result<()>
+{
+    World::scenario("disk-full", async |world| {
+        let (mut primary, holdfast, mut ledger, archived, system, disk) = filled(world).await?;
+        let dir = primary.dir().to_owned();
+        let first = order("c1", &system, &format!("{{lsn: '{archived}'}}"));
+        let ordered = holdfast.settings().line(&first).build()?;
+        let sidecar = ordered.sidecar().await?;
+        let untouched = Snapshot::of(&dir)?;
+        let drained = drain(world, &ordered).await?;
+        ensure!(drained["through"].is_string(), "{drained}");
+        untouched.ensure_unchanged()?;
+
+        // Nobody has counted files before: there is room for fewer than the backup has.
+        go(world, &ordered, "c1").await?;
+        let log = world.path("log/full.log");
+        let mut running = Daemon::spawn("bootstrap", command(&ordered, "orders-0")?, &log)?;
+        eventually("it can't be written", async || {
+            let report = control(world, &ordered, "status", "").await?;
+            let bootstrap = &report["bootstrap"];
+            let message = bootstrap["message"].as_str().context("a message")?;
+            ensure!(
+                bootstrap["state"] == "Waiting"
+                    && bootstrap["untouched"] == false
+                    && message.contains("No space left on device")
+                    && message.contains("is unfinished"),
+                "{report}"
+            );
+            Ok(())
+        })
+        .await?;
+        ensure!(!dir.join("global/pg_control").exists());
+        // It goes on by itself.
+        std::fs::remove_dir_all(disk.join("files"))?;
+        let ended = running.wait(Duration::from_secs(120)).await?;
+        ensure!(ended.success(), "{}", running.tail());
+        world.verify_backup(&dir, 17).await?;
+        primary.start().await?;
+        primary.wait_promoted().await?;
+        let target = Target::Lsn(archived.parse()?);
+        Ledger::compare(&primary, &ledger.expected(1, &target, false)?).await?;
+        ledger.write(&primary, 10).await?;
+        ledger.read_wal(&primary).await?;
+        primary.archive_all().await?;
+        holdfast.backup().await?;
+        primary.stop(Shutdown::Fast).await?;
+        sidecar.stop().await?;
+
+        let second = order("c2", &system, "{latest: {}, timeline: '1'}");
+        let ordered = holdfast.settings().line(&second).build()?;
+        let sidecar = ordered.sidecar().await?;
+        go(world, &ordered, "c2").await?;
+        bootstrap(world, &ordered, "orders-0").await?;
+        primary.start().await?;
+        primary.wait_promoted().await?;
+        Ledger::compare(&primary, &ledger.expected(1, &Target::Latest, false)?).await?;
+        sidecar.stop().await
+    })
+    .await
 }
 
 #[tokio::test]

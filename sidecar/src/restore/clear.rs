@@ -1,4 +1,5 @@
-//! Takes away what a restore replaces: pg_control before everything else, so that what is left can't be started.
+//! Takes away what a restore replaces: pg_control before everything else, so that what is left can't be started. Until
+//! the first file has gone, nothing is asked of the disk: it may be full.
 
 use super::destination::{Destination, MARKER, is_tablespace_version};
 use rustix::fs::fsync;
@@ -14,19 +15,13 @@ pub fn clear(destination: &Destination) -> io::Result<()> {
     if !root.exists() {
         fs::create_dir(root)?;
     }
-    // First, so that a directory without pg_control always tells why; beside it, it means nothing.
-    File::create(root.join(MARKER))?.sync_all()?;
-    sync_directory(root)?;
-    let global = root.join("global");
-    if remove_if_there(&global.join("pg_control"))? {
-        sync_directory(&global)?;
-    }
+    mark(root)?;
     // The links to them are in the data directory, and say whose they are: so these first.
-    for path in destination.tablespaces.values() {
-        if !path.exists() {
-            fs::create_dir(path)?;
-            continue;
-        }
+    let (there, missing): (Vec<_>, Vec<_>) = destination
+        .tablespaces
+        .values()
+        .partition(|path| path.exists());
+    for path in there {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             if is_tablespace_version(&entry.file_name().to_string_lossy()) {
@@ -49,9 +44,25 @@ pub fn clear(destination: &Destination) -> io::Result<()> {
         }
         remove(&entry.path())?;
     }
-    match &destination.wal {
-        Some(wal) if !wal.exists() => fs::create_dir(wal),
-        _ => Ok(()),
+    let wal = destination.wal.iter().filter(|wal| !wal.exists());
+    missing.into_iter().chain(wal).try_for_each(fs::create_dir)
+}
+
+/// Takes pg_control away, and leaves the marker that tells why it is not there. The marker is what pg_control was: a new
+/// file needs room, and may find none on a full disk, while a file that moves needs none. It moves as a whole, so whatever
+/// ends this leaves a database or what is known as unfinished. Beside pg_control the marker means nothing, and is replaced.
+fn mark(root: &Path) -> io::Result<()> {
+    let (global, marker) = (root.join("global"), root.join(MARKER));
+    match fs::rename(global.join("pg_control"), &marker) {
+        Ok(()) => {
+            sync_directory(root)?;
+            sync_directory(&global)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            File::create(&marker)?.sync_all()?;
+            sync_directory(root)
+        }
+        Err(e) => Err(e),
     }
 }
 
@@ -123,6 +134,54 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::restore::destination::{State, observe_root};
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn the_marker_takes_no_room_and_whatever_was_killed_is_done_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("data");
+        let (control, marker) = (root.join("global/pg_control"), root.join(MARKER));
+        // What stands there: a database, one that a restore had just made, what was killed after the marker, while files
+        // were removed, and before a file was written.
+        for (has_global, has_control, has_marker, before) in [
+            (true, true, false, State::Postgres),
+            (true, true, true, State::Postgres),
+            (true, false, true, State::Unfinished),
+            (false, false, true, State::Unfinished),
+            (false, false, false, State::Postgres),
+        ] {
+            fs::create_dir(&root).unwrap();
+            fs::write(root.join("PG_VERSION"), "17").unwrap();
+            if has_global {
+                fs::create_dir(root.join("global")).unwrap();
+            }
+            if has_marker {
+                fs::write(&marker, "").unwrap();
+            }
+            if has_control {
+                fs::write(&control, "control").unwrap();
+            }
+            let inode = fs::metadata(&control).map(|file| file.ino()).ok();
+            assert_eq!(observe_root(&root).unwrap(), before);
+            mark(&root).unwrap();
+            assert_eq!(observe_root(&root).unwrap(), State::Unfinished);
+            if inode.is_some() {
+                assert_eq!(fs::metadata(&marker).ok().map(|file| file.ino()), inode);
+            }
+            for _ in 0..2 {
+                clear(&Destination {
+                    root: root.clone(),
+                    tablespaces: BTreeMap::new(),
+                    wal: None,
+                })
+                .unwrap();
+                assert_eq!(observe_root(&root).unwrap(), State::Unfinished);
+                assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
+            }
+            fs::remove_dir_all(&root).unwrap();
+        }
+    }
 
     #[test]
     fn a_wiped_directory_is_empty_and_so_are_its_tablespaces() {

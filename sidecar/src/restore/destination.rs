@@ -204,7 +204,15 @@ pub fn space(path: &Path, state: State) -> io::Result<(u64, u64)> {
     let stat = statvfs(existing)?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let freed = match state {
-        State::Postgres | State::Unfinished => used(path, fs::metadata(path)?.dev()),
+        State::Postgres | State::Unfinished => {
+            let (device, wal) = (fs::metadata(path)?.dev(), path.join("pg_wal"));
+            let linked = if wal.is_symlink() {
+                used(&wal, device)
+            } else {
+                0
+            };
+            used(path, device) + linked
+        }
         _ => 0,
     };
     Ok((free, freed))
@@ -265,6 +273,21 @@ mod tests {
                 "{state:?} {overwrite}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_linked_pg_wal_holds_comes_free_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, wal) = (dir.path().join("data"), dir.path().join("wal"));
+        for path in [&root, &wal] {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("file"), [1; 10_000]).unwrap();
+        }
+        let (_, alone) = space(&root, State::Postgres).unwrap();
+        assert!(alone >= 10_000);
+        std::os::unix::fs::symlink(&wal, root.join("pg_wal")).unwrap();
+        let (_, both) = space(&root, State::Postgres).unwrap();
+        assert!(both >= alone + 10_000, "{both} and {alone}");
     }
 
     #[test]
