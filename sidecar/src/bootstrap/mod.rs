@@ -8,6 +8,7 @@ mod decide;
 mod in_place;
 mod ordered;
 mod told;
+mod tries;
 
 pub use told::reported;
 
@@ -31,13 +32,14 @@ use holdfast_repository::OpenError;
 use ordered::Ordered;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use told::Told;
+use tries::Tries;
 
 /// Between two times that progress is told.
 const TOLD_EVERY: Duration = Duration::from_secs(2);
-/// Between two looks at an order that waits, or that could not be carried out.
+/// Between two looks at an order that waits, be it for its next try.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Of the pod, by Kubernetes: its number in a StatefulSet; empty elsewhere.
@@ -64,9 +66,9 @@ pub async fn run(file: impl Fn() -> Result<PathBuf, Failure>) -> Result<(), Fail
     // As the first process of a container it would not be ended by a signal that it does not handle.
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
     let looks = async {
-        let mut said = String::new();
+        let (mut said, mut tries) = (String::new(), Tries::default());
         loop {
-            match look_once(&file, &mut said).await? {
+            match look_once(&file, &mut said, &mut tries).await? {
                 Next::Start => return Ok(()),
                 Next::Again => tokio::time::sleep(LOOK_AGAIN).await,
             }
@@ -78,10 +80,11 @@ pub async fn run(file: impl Fn() -> Result<PathBuf, Failure>) -> Result<(), Fail
     }
 }
 
-/// `said`: what was printed last.
+/// `said`: what was printed last. `tries`: of the orders so far.
 async fn look_once(
     file: &impl Fn() -> Result<PathBuf, Failure>,
     said: &mut String,
+    tries: &mut Tries,
 ) -> Result<Next, Failure> {
     let load = || config::load(&file()?).map_err(Failure::refused);
     let directory = match Overrides::of_process().data_directory {
@@ -109,17 +112,19 @@ async fn look_once(
                 say(said, &why)?;
                 return Ok(Next::Again);
             }
+            Ordered::Restore | Ordered::Wipe if tries.wait(&order.id, &place, Instant::now()) => {
+                return Ok(Next::Again);
+            }
             Ordered::Restore => in_place::restore(settings, order, &directory, &place, &told).await,
             Ordered::Wipe => in_place::wipe(settings, order, &directory, &place).await,
             Ordered::Refuse(why) => Err(Failure::refused(why)),
         };
         if let Err(failure) = done {
-            let untouched = match (&place, look(&directory)) {
-                (Place::Unfinished, _) => false,
-                (before, after) => *before == after,
-            };
+            let left = look(&directory);
+            let untouched = place != Place::Unfinished && place == left;
             told.not_done(&failure, untouched);
             say(said, &failure.message)?;
+            tries.failed(&order.id, left, Instant::now());
         }
         return Ok(Next::Again);
     }
