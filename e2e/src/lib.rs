@@ -25,7 +25,7 @@ pub mod restored;
 pub mod snapshot;
 pub mod world;
 
-pub use cluster::{Cluster, Space};
+pub use cluster::{Cluster, Said, Space};
 pub use daemon::Daemon;
 pub use holdfast::{Holdfast, Sidecar};
 pub use ledger::{Ledger, Target};

@@ -74,6 +74,8 @@ pub struct Database {
     pub data_directory: &'static str,
     /// Of every pod's data volume.
     pub storage: &'static str,
+    /// Whose volumes those are; none: of the cluster's default class.
+    pub storage_class: Option<String>,
     /// Seconds that Postgres gets to shut down.
     pub grace: u32,
     /// Whether its containers see each other's processes.
@@ -93,6 +95,7 @@ impl Database {
             mount: "/var/lib/postgresql/data",
             data_directory: "/var/lib/postgresql/data/pgdata",
             storage: "1Gi",
+            storage_class: None,
             grace: 30,
             shares_processes: false,
         }
@@ -127,6 +130,11 @@ impl Database {
             .iter()
             .map(|(key, value)| format!("{key}: {value:?}, "))
             .collect();
+        let class = self
+            .storage_class
+            .as_ref()
+            .map(|class| format!("      storageClassName: {class}\n"))
+            .unwrap_or_default();
         let arguments = if self.arguments.is_empty() {
             String::new()
         } else {
@@ -211,7 +219,7 @@ spec:
   volumeClaimTemplates:
   - metadata: {{name: data}}
     spec:
-      accessModes: [ReadWriteOnce]
+{class}      accessModes: [ReadWriteOnce]
       resources: {{requests: {{storage: {storage}}}}}
 "
         )

@@ -13,6 +13,7 @@ mod claims;
 mod docs;
 mod examples;
 mod fixtures;
+mod full_disk;
 mod incarnations;
 mod install;
 mod mesh;
