@@ -6,26 +6,30 @@ mod collect;
 
 use collect::Collect;
 use futures::TryStreamExt;
-use holdfast_postgres::{SystemIdentifier, TimelineId, WalFileName};
+use holdfast_postgres::{SegmentName, SegmentNumber, SystemIdentifier, TimelineId, WalFileName};
 use holdfast_repository::backup::{self, BackupId, BackupReader, ScanSettings};
-use holdfast_repository::catalogue::Catalogue;
+use holdfast_repository::catalogue::{Catalogue, Runs};
 use holdfast_repository::expiry::{announced, kept_for_ever};
 use holdfast_repository::owner::{self, InstallationId, Ownership};
-use holdfast_repository::reach::Standing;
+use holdfast_repository::reach::{self, Request, Standing, Target, TimelineChoice};
 use holdfast_repository::store::{Store, StoreSettings};
 use holdfast_repository::{Archive, MasterKeys, WalStore, verify};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 const SYSTEM: SystemIdentifier = SystemIdentifier(7_301_234_567_890_123_456);
+/// The database that came after it in the same archive, with segments whose data lies in chunks.
+const LATER: SystemIdentifier = SystemIdentifier(7_301_234_567_890_123_457);
 
 /// Digests of what was stored.
 #[derive(Deserialize)]
 struct Expected {
     wal: BTreeMap<String, String>,
+    parts: BTreeMap<String, String>,
+    chunked: BTreeMap<String, String>,
     files: BTreeMap<String, String>,
 }
 
@@ -37,12 +41,25 @@ struct Golden {
 
 impl Golden {
     async fn open(&self) -> (Archive, WalStore) {
+        self.open_of(SYSTEM).await
+    }
+
+    async fn open_of(&self, system: SystemIdentifier) -> (Archive, WalStore) {
         let archive = Archive::open(self.store.clone(), self.masters.as_ref());
         let archive = archive.await.unwrap();
-        let identity = archive.identity(SYSTEM).await.unwrap().unwrap();
-        let wal = WalStore::of_identity(archive.clone(), SYSTEM, &identity).unwrap();
+        let identity = archive.identity(system).await.unwrap().unwrap();
+        let wal = WalStore::of_identity(archive.clone(), system, &identity).unwrap();
         (archive, wal)
     }
+}
+
+/// The numbers of the kinds that `docs/repository-format.md` names.
+fn documented_kinds() -> BTreeSet<u8> {
+    let page = include_str!("../../docs/repository-format.md");
+    let (_, kinds) = page.split_once("Kinds: ").unwrap();
+    let (kinds, _) = kinds.split_once('.').unwrap();
+    let number = |kind: &str| kind.split_whitespace().next().unwrap().parse().unwrap();
+    kinds.split(',').map(number).collect()
 }
 
 fn golden() -> Vec<Golden> {
@@ -83,20 +100,25 @@ async fn there_is_one_of_each_kind() {
             "owner/".to_owned(),
             format!("{own}identity.json"),
         ];
-        // Chunks are of WAL objects over 16 MiB, which nobody wants in here: e2e has them.
         for kind in [
             "wal/00000001/",
             "wal/history/00000002.history",
+            "parts/00000001/",
             "aside/",
             "packs/",
             "backups/kept/manifest",
             "backups/kept/started",
+            "backups/kept/keep/",
+            "backups/given-up/manifest",
             "backups/unfinished/started",
+            "backups/unfinished/alive/",
             "markers/",
             "tombstones/",
         ] {
             kinds.push(format!("{own}{kind}"));
         }
+        kinds.push(format!("{LATER}/identity.json"));
+        kinds.push(format!("{LATER}/chunks/"));
         if masters.is_some() {
             kinds.push("keys/".to_owned());
         }
@@ -106,6 +128,14 @@ async fn there_is_one_of_each_kind() {
                 "no {kind}: {objects:#?}"
             );
         }
+        let mut sealed = BTreeSet::new();
+        for object in &objects {
+            let bytes = store.get(&object.key, object.size).await.unwrap();
+            if bytes.starts_with(b"HFST") {
+                sealed.insert(bytes[8]);
+            }
+        }
+        assert_eq!(sealed, documented_kinds());
     }
 }
 
@@ -130,6 +160,57 @@ async fn wal_that_was_stored_is_read() {
         }
         let history = wal.history(TimelineId(2)).await.unwrap();
         assert_eq!(history.ancestors.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn data_in_chunks_is_read() {
+    for golden in golden() {
+        let (archive, wal) = golden.open_of(LATER).await;
+        let identity = archive.identity(LATER).await.unwrap().unwrap();
+        assert_eq!(identity.previous, Some(SYSTEM));
+        assert_eq!(golden.expected.chunked.len(), 1);
+        for (name, stored) in golden.expected.chunked {
+            let content = wal.segment(name.parse().unwrap()).await.unwrap();
+            assert_eq!(content.len(), 32 << 20);
+            assert_eq!(digest(&content), stored, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_was_stored_is_read_and_reached() {
+    for golden in golden() {
+        let (archive, wal) = golden.open().await;
+        let catalogue = Catalogue::load(&archive, SYSTEM).await.unwrap();
+        assert_eq!(golden.expected.parts.len(), 1);
+        for (name, stored) in golden.expected.parts {
+            let name: SegmentName = name.parse().unwrap();
+            let mut part = wal.part(name).await.unwrap().unwrap();
+            let end = part.end();
+            let start = name
+                .number(wal.segment_size())
+                .unwrap()
+                .start(wal.segment_size());
+            assert_eq!(end.0, start.0 + 3 * 8192);
+            let mut content = Vec::new();
+            while let Some(piece) = part.next().await.unwrap() {
+                content.extend_from_slice(&piece);
+            }
+            assert_eq!(digest(&content), stored, "{name}");
+            let index = wal.part(name).await.unwrap().unwrap().index().await;
+            assert_eq!(index.unwrap().end, end);
+
+            // A restore goes to its end, by the part.
+            let request = Request {
+                target: Target::Latest,
+                exclusive: false,
+                timeline: TimelineChoice::Current,
+                backup: None,
+            };
+            let plan = reach::plan(&catalogue, &wal, &request).await.unwrap();
+            assert_eq!((plan.end, plan.last_segment), (end, name));
+        }
     }
 }
 
@@ -200,5 +281,10 @@ async fn what_was_said_about_them_is_read() {
         // A wish announces nothing yet, and must be readable for that to be known.
         let doomed = announced(&archive, SYSTEM).await.unwrap();
         assert!(doomed.backups.is_empty(), "{doomed:?}");
+        let wal = |number| {
+            let number = SegmentNumber(number);
+            BTreeMap::from([(TimelineId(1), Runs::from_iter([number]))])
+        };
+        assert_eq!((doomed.wal, doomed.parts), (wal(1), wal(2)));
     }
 }
