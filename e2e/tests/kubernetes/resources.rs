@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::fixtures::{Database, backup, schedule, shop, told};
+use crate::restores::restore;
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, stream};
 use holdfast_crds::rules::{Case, cases};
@@ -131,6 +132,7 @@ async fn definitions_apply_either_way_and_explain_themselves() -> Result<()> {
                 "scheduledbackup",
                 "Makes a Backup of an Archive at each of its times.",
             ),
+            ("restore", "Brings a database back to a moment."),
             (
                 "repository.spec.credentials.maintenanceSecretRef",
                 "may also delete",
@@ -151,6 +153,20 @@ async fn definitions_apply_either_way_and_explain_themselves() -> Result<()> {
                 "scheduledbackup.spec.backupTemplate.spec.keep",
                 "Default: Retention.",
             ),
+            ("restore.spec.source", "Whose database."),
+            ("restore.spec.target", "To which moment."),
+            ("restore.spec.suspend", "nothing is restored until"),
+            ("restore.spec.destination.statefulSet", "In place:"),
+            (
+                "restore.spec.destination.statefulSet.otherReplicas",
+                "Default: Refuse.",
+            ),
+            (
+                "restore.spec.destination.persistentVolumeClaim.template.size",
+                "such as 100Gi",
+            ),
+            ("restore.status.plan.target", "such as"),
+            ("restore.status.recoveredTo", "Known once Postgres has run."),
         ] {
             let said = space.kubectl(&["explain", field]).await?.success()?;
             let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -199,10 +215,13 @@ async fn every_kind_is_waited_for_and_listed() -> Result<()> {
         database.archive_rows(space, 0).await?;
         space.apply(&backup("first", "orders", "")).await?;
         space.apply(&schedule("nightly", "orders", "")).await?;
+        let suspended = restore("back", "orders", "{latest: {}}", "") + "  suspend: true\n";
+        space.apply(&suspended).await?;
         for (object, conditions) in [
             ("backup/first", &["Started", "Complete"][..]),
             ("repository/s3", &["Ready", "ConditionalWrites"]),
             ("scheduledbackup/nightly", &["Ready"]),
+            ("restore/back", &["Checked"]),
             (
                 "archive/orders",
                 &[
@@ -277,6 +296,7 @@ async fn listed(space: &Space) -> Result<()> {
         "archive.holdfast.dev/orders",
         "backup.holdfast.dev/first",
         "scheduledbackup.holdfast.dev/nightly",
+        "restore.holdfast.dev/back",
     ] {
         ensure!(all.lines().any(|line| line == object), "{object}: {all}");
     }
@@ -327,6 +347,17 @@ async fn listed(space: &Space) -> Result<()> {
                 ("SUSPEND", "false"),
                 ("NEXT", "20"),
                 ("READY", "True"),
+            ],
+        ),
+        (
+            "restores",
+            "hfrs",
+            "back",
+            &[
+                ("ARCHIVE", "orders"),
+                ("CHECKED", "True"),
+                ("COMPLETE", "False"),
+                ("AGE", ""),
             ],
         ),
     ] {
