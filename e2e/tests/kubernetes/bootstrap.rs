@@ -1,8 +1,9 @@
 //! A database that is gone, with all its objects: an Archive in another namespace brings it back.
 
 use crate::chart::root;
-use crate::fixtures::{Database, backed_up, event, repository, shop, told};
-use crate::incarnations::{is_sign_of_life, stored};
+use crate::docs;
+use crate::fixtures::{Database, archived, backed_up, event, repository, shop, told};
+use crate::incarnations::{is_sign_of_life, stored, stored_below};
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Space, eventually};
 use std::collections::BTreeMap;
@@ -104,6 +105,89 @@ async fn all_is_rebuilt_from_the_bucket_and_the_key() -> Result<()> {
             Ok(())
         })
         .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn by_the_words_of_the_docs_it_is_rebuilt_when_its_namespace_is_gone() -> Result<()> {
+    Space::scenario("lost", async |old| {
+        let page = docs::page()?;
+        let run = async |space: &Space, script: &str| {
+            let said = space.shell(script, &root()).await?;
+            ensure!(said.ok, "{script}\n{}{}", said.out, said.err);
+            Ok(said.out)
+        };
+        let secrets = ["delete", "secret", "s3-writer", "backup-key"];
+        old.kubectl(&secrets).await?.success()?;
+        let place = docs::between(&page, "## Where backups go", "## What is kept")?;
+        let said = run(old, &docs::script(place)).await?;
+        let key = said
+            .lines()
+            .last()
+            .context("the key is printed")?
+            .to_owned();
+        for (from, to) in [
+            ("## What is kept", "## One label"),
+            ("## One label", "## Backups"),
+        ] {
+            run(old, &docs::script(docs::between(&page, from, to)?)).await?;
+        }
+        let pod = "orders-db-0";
+        let write = async |space: &Space, statement: &str| {
+            space.sql(pod, statement).await?;
+            let switch = "SELECT pg_walfile_name(pg_switch_wal())";
+            let segment = space.sql(pod, switch).await?;
+            archived(space, pod, &segment).await?;
+            Ok::<_, anyhow::Error>(segment)
+        };
+        write(old, "CREATE TABLE ledger AS SELECT generate_series(1, 3) n").await?;
+        backed_up(old, "base", "orders", "").await?;
+        write(old, "INSERT INTO ledger VALUES (4)").await?;
+        for words in [
+            &["delete", "statefulset", "--all"][..],
+            &["delete", "pvc", "--all"],
+            &["delete", "holdfast", "--all"],
+            &["delete", "namespace", &old.namespace, "--timeout=180s"],
+        ] {
+            old.kubectl(words).await?.success()?;
+        }
+
+        let space = old.cluster().space("found").await?;
+        space.kubectl(&secrets).await?.success()?;
+        let folder = format!("prod/{}", old.namespace);
+        let before = kept(stored_below(&space, "list-before", &folder).await?);
+        ensure!(
+            before.keys().any(|key| key.contains("/backups/")),
+            "{before:#?}"
+        );
+        let mut script = docs::script(docs::between(&page, docs::GONE, "## Not there yet")?);
+        for (words, here) in [
+            (
+                "OLD_NAMESPACE=shop",
+                format!("OLD_NAMESPACE={}", old.namespace),
+            ),
+            ("\"the key that you kept\"", format!("'{key}'")),
+        ] {
+            ensure!(script.matches(words).count() == 1, "{words}: {script}");
+            script = script.replace(words, &here);
+        }
+        run(&space, &script).await?;
+
+        let rows = "SELECT string_agg(n::text, ',' ORDER BY n) FROM ledger";
+        let rows = space.sql(pod, rows).await?;
+        ensure!(rows == "1,2,3,4", "{rows}");
+        let segment = write(&space, "INSERT INTO ledger VALUES (5)").await?;
+        ensure!(segment.starts_with("00000002"), "{segment}");
+        let own = format!("prod/{}", space.namespace);
+        let own = stored_below(&space, "list-own", &own).await?;
+        ensure!(
+            own.keys().any(|key| key.ends_with(&segment)),
+            "{segment}: {own:#?}"
+        );
+        let after = kept(stored_below(&space, "list-after", &folder).await?);
+        ensure!(after == before, "{before:#?}\n{after:#?}");
+        Ok(())
     })
     .await
 }

@@ -24,8 +24,7 @@ fn every_file_is_applied() -> Result<()> {
         include_str!("claims.rs"),
     ]
     .concat();
-    let commands =
-        crate::docs::script(&std::fs::read_to_string(root().join("docs/kubernetes.md"))?);
+    let commands = crate::docs::script(&crate::docs::page()?);
     for file in files {
         let here = scenarios.contains(&format!("examples/kubernetes/{file}"));
         let there = commands.contains(&format!("examples/kubernetes/{file}"));

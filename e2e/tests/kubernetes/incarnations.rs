@@ -21,10 +21,16 @@ pub fn is_sign_of_life(key: &str) -> bool {
 /// All that is stored below the namespace's name, with what changes when an object does: its tag and its time. `pod` is a
 /// name for who asks.
 pub async fn stored(space: &Space, pod: &str) -> Result<BTreeMap<String, String>> {
-    let path = format!(
-        "holdfast?list-type=2&max-keys=1000&prefix={}/",
-        space.namespace
-    );
+    stored_below(space, pod, &space.namespace).await
+}
+
+/// The same below another folder.
+pub async fn stored_below(
+    space: &Space,
+    pod: &str,
+    folder: &str,
+) -> Result<BTreeMap<String, String>> {
+    let path = format!("holdfast?list-type=2&max-keys=1000&prefix={folder}/");
     ask_store(space, pod, &path, &[]).await?;
     let said = space.kubectl(&["logs", pod]).await?.success()?;
     ensure!(said.contains("<IsTruncated>false"), "not all: {said}");
