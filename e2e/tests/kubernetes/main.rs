@@ -25,6 +25,7 @@ mod refused;
 mod resources;
 mod restore_outages;
 mod restores;
+mod restores_refused;
 mod shutdown;
 mod store;
 mod variants;

@@ -264,6 +264,13 @@ async fn what_cant_be_done_is_refused_before_anything_is_touched() -> Result<()>
         shop(space, &Database::new("orders", 17)).await?;
         let moments = history(space).await?;
         space.apply(&crate::fixtures::archive("other")).await?;
+        const ARCHIVE: &str = "archiveRef: {name: orders}";
+        let own = &space.namespace;
+        let base = space.get("backup/base").await?;
+        let begun = base["status"]["startLsn"].as_str().context("an LSN")?;
+        let two = restore("two", "orders", "{latest: {}, immediate: {}}", "");
+        let refused = space.try_apply(&two).await?.refused()?;
+        ensure!(refused.contains("a target is exactly one of"), "{refused}");
         let pod = space.get("pod/orders-0").await?["metadata"]["uid"].clone();
         for (n, (yaml, says)) in [
             (
@@ -297,6 +304,25 @@ async fn what_cant_be_done_is_refused_before_anything_is_touched() -> Result<()>
             (
                 restore("NAME", "orders", "{latest: {}}", ", primaryOrdinal: 4"),
                 "4",
+            ),
+            // The backup is not consistent there yet.
+            (
+                restore("NAME", "orders", &format!("{{lsn: {begun}}}"), ""),
+                "before the end of the earliest backup",
+            ),
+            (
+                restore("NAME", "orders", "{latest: {}}", "").replace(
+                    ARCHIVE,
+                    &format!("repositoryRef: {{name: s3}}, namespace: {own}, archive: other"),
+                ),
+                "belong to the Archive orders, and the source is",
+            ),
+            (
+                restore("NAME", "orders", "{latest: {}}", "").replace(
+                    ARCHIVE,
+                    &format!("repositoryRef: {{name: old}}, namespace: {own}, archive: orders"),
+                ),
+                "the Repository old, which that Archive does not name",
             ),
         ]
         .into_iter()

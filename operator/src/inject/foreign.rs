@@ -7,7 +7,7 @@ use super::refusal::{Quoted, Refusal};
 
 /// What an operator writes on its pods.
 enum Mark {
-    /// The pod belongs to an object of this API group, without a StatefulSet between them.
+    /// The pod, or the StatefulSet that it is of, belongs to an object of this API group.
     Owner(&'static str),
     /// A label of any value.
     Label(&'static str),
@@ -39,6 +39,7 @@ const OPERATORS: &[(&str, &[Mark])] = &[
         &[
             Mark::Prefix("pgv2.percona.com/"),
             Mark::Prefix("upstream.pgv2.percona.com/"),
+            Mark::Owner("pgv2.percona.com"),
             Mark::Value(
                 "app.kubernetes.io/managed-by",
                 "percona-postgresql-operator",
@@ -47,13 +48,17 @@ const OPERATORS: &[(&str, &[Mark])] = &[
     ),
     (
         "Crunchy Data's PGO",
-        &[Mark::Prefix("postgres-operator.crunchydata.com/")],
+        &[
+            Mark::Prefix("postgres-operator.crunchydata.com/"),
+            Mark::Owner("postgres-operator.crunchydata.com"),
+        ],
     ),
     (
         "Zalando's postgres-operator",
         &[
             Mark::Value("application", "spilo"),
             Mark::Label("spilo-role"),
+            Mark::Owner("acid.zalan.do"),
         ],
     ),
     (
@@ -61,15 +66,22 @@ const OPERATORS: &[(&str, &[Mark])] = &[
         &[
             Mark::Label("stackgres.io/cluster-name"),
             Mark::Value("app", "StackGresCluster"),
+            Mark::Owner("stackgres.io"),
         ],
     ),
     (
         "KubeDB",
-        &[Mark::Value("app.kubernetes.io/managed-by", "kubedb.com")],
+        &[
+            Mark::Value("app.kubernetes.io/managed-by", "kubedb.com"),
+            Mark::Owner("kubedb.com"),
+        ],
     ),
     (
         "KubeBlocks",
-        &[Mark::Value("app.kubernetes.io/managed-by", "kubeblocks")],
+        &[
+            Mark::Value("app.kubernetes.io/managed-by", "kubeblocks"),
+            Mark::Owner("workloads.kubeblocks.io"),
+        ],
     ),
 ];
 
@@ -170,6 +182,12 @@ mod tests {
         for (api_version, says) in [
             ("postgresql.cnpg.io/v1", Some("CloudNativePG")),
             ("postgresql.k8s.enterprisedb.io/v1", Some("EDB")),
+            ("pgv2.percona.com/v2", Some("Percona")),
+            ("postgres-operator.crunchydata.com/v1beta1", Some("PGO")),
+            ("acid.zalan.do/v1", Some("Zalando")),
+            ("stackgres.io/v1", Some("StackGres")),
+            ("kubedb.com/v1", Some("KubeDB")),
+            ("workloads.kubeblocks.io/v1", Some("KubeBlocks")),
             ("apps/v1", None),
             ("v1", None),
         ] {

@@ -4,7 +4,7 @@ use super::phase::Phase;
 use super::report::State;
 use super::wipe::clones;
 use crate::archive::Member;
-use crate::inject::check_owner;
+use crate::inject::{Refusal, check_owner};
 use crate::names::{ARCHIVE_LABEL, Key};
 use crate::text;
 use holdfast_crds::{Archive, InPlace, OtherReplicas, RestoreSource, RestoreSpec, limits};
@@ -79,8 +79,9 @@ pub fn check(observed: &Observed<'_>) -> Result<Vec<String>, State> {
             ),
         ));
     };
-    check_archive(observed, set)?;
+    // First: nobody shall be told to put our label on what another operator runs.
     check_foreign(set)?;
+    check_archive(observed, set)?;
     let pods = pods(observed, set)?;
     check_rivals(observed)?;
     check_carried_out(observed)?;
@@ -154,7 +155,19 @@ fn check_foreign(set: &StatefulSet) -> Result<(), State> {
         },
         "spec": template.and_then(|template| template.spec.as_ref()),
     });
-    check_owner(&pod).map_err(|refusal| State::refused("OtherOperator", refusal.to_string()))
+    let who = match check_owner(&pod) {
+        Ok(()) => return Ok(()),
+        Err(Refusal::OtherOperator(operator)) => operator,
+        Err(Refusal::Patroni { .. }) => "Patroni",
+        Err(other) => return Err(State::refused("OtherOperator", other.to_string())),
+    };
+    Err(State::refused(
+        "OtherOperator",
+        format!(
+            "{who} runs the Postgres of the StatefulSet {} and would undo what a restore in place sets: restore it by the means of {who}, or what Holdfast has archived into a claim",
+            set.name_any()
+        ),
+    ))
 }
 
 /// Which pod is restored, and which others there are.
@@ -491,7 +504,8 @@ mod tests {
             (with(source("s3", "shop", "old"), world()), "OtherArchive", "the source is shop/old"),
             (with(source("s3", "other", "orders"), world()), "OtherArchive", "the source is other/orders"),
             (with(source("offsite", "shop", "orders"), world()), "OtherArchive", "the Repository offsite"),
-            (labels(json!({"application": "spilo"})), "OtherOperator", "Zalando"),
+            (labels(json!({"application": "spilo"})), "OtherOperator", "into a claim"),
+            (labels(json!({"application": "spilo", "holdfast.dev/archive": null})), "OtherOperator", "the means of Zalando's postgres-operator"),
             (world().set(json!({"metadata": {"ownerReferences": [{"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "name": "a", "uid": "u"}]}})), "OtherOperator", "CloudNativePG"),
             (world().set(json!({"spec": {"template": {"spec": {"containers": [{"name": "db", "image": "patroni:4"}]}}}})), "OtherOperator", "Patroni"),
             (world().set(json!({"spec": {"replicas": 0}})), "NoReplicas", "scale it up"),
