@@ -26,7 +26,7 @@ async fn kept(source: &Holdfast) -> Result<BTreeMap<String, (u64, String)>> {
 #[tokio::test]
 async fn an_empty_directory_is_restored_once() -> Result<()> {
     World::scenario("bootstrap", async |world| {
-        let (mut primary, source, sidecar) = world.archiving(17).await?;
+        let (mut primary, source, sidecar) = world.archiving(18).await?;
         let mut ledger = Ledger::create(&primary).await?;
         primary.pgbench(&["-i", "-s", "6", "-q"]).await?;
         let backup = source.backup().await?;
@@ -38,8 +38,9 @@ async fn an_empty_directory_is_restored_once() -> Result<()> {
         let stored = kept(&source).await?;
 
         world.make_dir("rebuilt")?;
-        let dir = world.path("rebuilt/data");
-        let mut copy = world.postgres_on("rebuilt", 17, &dir)?;
+        // As in the official image: on a new volume the directory above is missing, too.
+        let dir = world.path("rebuilt/18/docker");
+        let mut copy = world.postgres_on("rebuilt", 18, &dir)?;
         let settings = source.also_for(&copy).archive("rebuilt/orders");
         let plain = settings.clone().instance("plain").build()?;
         let holdfast = settings.line(RECOVERY).build()?;
@@ -80,7 +81,7 @@ async fn an_empty_directory_is_restored_once() -> Result<()> {
             .held_writer(&holdfast, &dir, &["bootstrap"], bytes / 3)
             .await?;
         held.kill9().await?;
-        ensure_not_startable(world, 17, &dir).await?;
+        ensure_not_startable(world, 18, &dir).await?;
         let refused = bootstrap(world, &plain, "0").await?.expect_code(3)?;
         ensure!(
             refused.stderr.contains("has begun and not ended"),
@@ -91,11 +92,11 @@ async fn an_empty_directory_is_restored_once() -> Result<()> {
         ensure!(restored.stdout.contains("restored "), "{}", restored.stdout);
         let wal = std::fs::read_link(dir.join("pg_wal"))?;
         ensure!(wal == world.path("rebuilt/wal"), "{}", wal.display());
-        world.verify_backup(&dir, 17).await?;
+        world.verify_backup(&dir, 18).await?;
         let whole = Snapshot::of(&dir)?;
         let again = bootstrap(world, &holdfast, "0").await?.success()?;
         ensure!(
-            again.stdout.contains("is a data directory of Postgres 17"),
+            again.stdout.contains("is a data directory of Postgres 18"),
             "{}",
             again.stdout
         );

@@ -44,7 +44,12 @@ async fn rows(space: &Space, pod: &str) -> Result<String> {
 #[tokio::test]
 async fn all_is_rebuilt_from_the_bucket_and_the_key() -> Result<()> {
     Space::scenario("gone", async |old| {
-        let mut database = Database::new("orders", 17);
+        // As the official image has it by itself: on a new volume the directory above is missing, too.
+        let mut database = Database {
+            mount: "/var/lib/postgresql",
+            data_directory: "/var/lib/postgresql/18/docker",
+            ..Database::new("orders", 18)
+        };
         shop(old, &database).await?;
         database.archive_rows(old, 0).await?;
         backed_up(old, "base", "orders", "").await?;

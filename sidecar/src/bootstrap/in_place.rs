@@ -32,6 +32,7 @@ pub(super) async fn restore(
         request: order.request.clone(),
         action: order.action,
         to: directory,
+        parents: true,
         tablespaces: &[],
         wal_directory: wal_directory.as_deref(),
         overwrite: true,

@@ -296,6 +296,7 @@ async fn restore(settings: &Settings, recovery: &Recovery, to: &Path) -> Result<
         request: recovery.request.clone(),
         action: Action::Promote,
         to,
+        parents: true,
         tablespaces: &[],
         wal_directory: wal_directory.as_deref(),
         overwrite: false,

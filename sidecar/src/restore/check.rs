@@ -22,6 +22,8 @@ pub struct Wish<'a> {
     pub named: &'a [u32],
     /// The settings' own data directory.
     pub in_place: bool,
+    /// Directories above it that are missing are made, too.
+    pub parents: bool,
 }
 
 /// Looks at the destination. The error says what to do; nothing was changed.
@@ -33,7 +35,14 @@ pub fn check(
 ) -> Result<(), String> {
     let look = |path: &Path, e: io::Error| format!("can't look at {}: {e}", path.display());
     let root = &destination.root;
-    let root_state = destination::observe_root(root).map_err(|e| look(root, e))?;
+    let made = |path: &Path, state: State| match state {
+        State::NoParent if wish.parents && destination::existing(path).is_dir() => State::Missing,
+        state => state,
+    };
+    let root_state = made(
+        root,
+        destination::observe_root(root).map_err(|e| look(root, e))?,
+    );
     destination::decide("the data directory", root, root_state, wish.overwrite)?;
     spares_what_is_needed(settings, destination)?;
     spares_other_tablespaces(destination)?;
@@ -87,7 +96,10 @@ pub fn check(
                 path.display()
             ));
         }
-        let state = destination::observe_wal(path, root).map_err(|e| look(path, e))?;
+        let state = made(
+            path,
+            destination::observe_wal(path, root).map_err(|e| look(path, e))?,
+        );
         let is_own = state == State::Postgres;
         destination::decide("the place of the WAL,", path, state, is_own)?;
         // It gets the mode that the backup has for it, which only its owner may give it.
@@ -101,8 +113,8 @@ pub fn check(
         }
         wanted.push((path.clone(), state, room));
     }
-    for (path, state, _) in &wanted {
-        destination::writable(path, *state)?;
+    for (path, ..) in &wanted {
+        destination::writable(path)?;
     }
     room_for(&wanted)
 }
@@ -195,11 +207,7 @@ fn room_for(wanted: &[(PathBuf, State, u64)]) -> Result<(), String> {
     let mut by_device: BTreeMap<u64, (u64, u64, &Path)> = BTreeMap::new();
     for (path, state, bytes) in wanted {
         let look = |e: io::Error| format!("can't look at {}: {e}", path.display());
-        let existing = if *state == State::Missing {
-            path.parent().unwrap_or(path)
-        } else {
-            path
-        };
+        let existing = destination::existing(path);
         let device = fs::metadata(existing).map_err(look)?.dev();
         let (free, freed) = destination::space(path, *state).map_err(look)?;
         let entry = by_device.entry(device).or_insert((0, free, path));

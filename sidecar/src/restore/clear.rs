@@ -1,20 +1,19 @@
 //! Takes away what a restore replaces: pg_control before everything else, so that what is left can't be started. Until
 //! the first file has gone, nothing is asked of the disk: it may be full.
 
-use super::destination::{Destination, MARKER, is_tablespace_version};
+use super::destination::{Destination, MARKER, is_tablespace_version, owner};
 use rustix::fs::fsync;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
 
 /// Afterwards the data directory holds the marker alone (and `pg_wal` if that is a mount point, or a link to another volume
 /// and is to stay one), the other directories are there and empty, and it is durable that pg_control has gone.
 pub fn clear(destination: &Destination) -> io::Result<()> {
     let root = &destination.root;
-    if !root.exists() {
-        fs::create_dir(root)?;
-    }
+    make(root)?;
     mark(root)?;
     // The links to them are in the data directory, and say whose they are: so these first.
     let (there, missing): (Vec<_>, Vec<_>) = destination
@@ -45,7 +44,10 @@ pub fn clear(destination: &Destination) -> io::Result<()> {
         remove(&entry.path())?;
     }
     let wal = destination.wal.iter().filter(|wal| !wal.exists());
-    missing.into_iter().chain(wal).try_for_each(fs::create_dir)
+    missing
+        .into_iter()
+        .chain(wal)
+        .try_for_each(|path| make(path))
 }
 
 /// Takes pg_control away, and leaves the marker that tells why it is not there. The marker is what pg_control was: a new
@@ -95,6 +97,21 @@ pub fn wipe(root: &Path) -> io::Result<()> {
     sync_directory(root)
 }
 
+/// Makes a directory and those above it that are missing, durably. Whoever may not make them is told before.
+fn make(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if !path.exists() => parent,
+        _ => return Ok(()),
+    };
+    make(parent)?;
+    let owner = owner(parent);
+    DirBuilder::new().mode(0o700).create(path)?;
+    if let Some((user, group)) = owner {
+        chown(path, Some(user), Some(group))?;
+    }
+    sync_directory(parent)
+}
+
 fn remove_if_there(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -135,7 +152,7 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::restore::destination::{State, observe_root};
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
     fn the_marker_takes_no_room_and_whatever_was_killed_is_done_again() {
@@ -210,6 +227,27 @@ mod tests {
         fs::create_dir_all(root.join("pg_wal/archive_status")).unwrap();
         wipe(&root).unwrap();
         assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_new_directory_is_made_with_those_above_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("18/docker");
+        for _ in 0..2 {
+            clear(&Destination {
+                root: root.clone(),
+                tablespaces: BTreeMap::new(),
+                wal: None,
+            })
+            .unwrap();
+            assert!(root.join(MARKER).exists());
+        }
+        for made in [&dir.path().join("18"), &root] {
+            let mode = fs::metadata(made).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{}", made.display());
+        }
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(make(&dir.path().join("file/new")).is_err());
     }
 
     #[test]

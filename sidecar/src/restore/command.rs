@@ -24,6 +24,7 @@ pub async fn run(settings: Arc<Settings>, args: &RestoreArgs) -> Result<(), Fail
             cli::Action::Shutdown => Action::Shutdown,
         },
         to: &args.to,
+        parents: false,
         tablespaces: &args.tablespaces,
         wal_directory: args.waldir.as_deref(),
         overwrite: args.overwrite,

@@ -183,25 +183,21 @@ fn running(path: &Path) -> Option<u32> {
     }
 }
 
+/// The directory itself, or the nearest above it that is there.
+pub fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(path)
+}
+
 /// Whether this user may write there. The error says what to do.
-pub fn writable(path: &Path, state: State) -> Result<(), String> {
-    let existing = if state == State::Missing {
-        path.parent().unwrap_or(path)
-    } else {
-        path
-    };
+pub fn writable(path: &Path) -> Result<(), String> {
+    let existing = existing(path);
     rustix::fs::access(existing, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
         .map_err(|e| format!("can't write to {}: {e}; run holdfast as the user that Postgres runs as, or give that user the directory", existing.display()))
 }
 
 /// Bytes that are free where `path` is or will be, and bytes that come free once what is there has gone.
 pub fn space(path: &Path, state: State) -> io::Result<(u64, u64)> {
-    let existing = if state == State::Missing {
-        path.parent().unwrap_or(path)
-    } else {
-        path
-    };
-    let stat = statvfs(existing)?;
+    let stat = statvfs(existing(path))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let freed = match state {
         State::Postgres | State::Unfinished => {
@@ -237,14 +233,12 @@ fn used(path: &Path, device: u64) -> u64 {
         .sum()
 }
 
-/// Who should own what root writes: the owner of the directory, or of the one above it.
+/// Who should own what root writes: the owner of the directory, or of the nearest above it.
 pub fn owner(path: &Path) -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
-    let meta = fs::metadata(path)
-        .or_else(|_| fs::metadata(path.parent().unwrap_or(path)))
-        .ok()?;
+    let meta = fs::metadata(existing(path)).ok()?;
     (meta.uid() != 0).then_some((meta.uid(), meta.gid()))
 }
 

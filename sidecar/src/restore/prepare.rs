@@ -37,6 +37,8 @@ pub struct Wanted<'a> {
     pub action: Action,
     /// The data directory to make.
     pub to: &'a Path,
+    /// Whether directories above it that are missing are made, too: in a pod, where the volume is mounted above them.
+    pub parents: bool,
     /// Places of tablespaces by their OID; the others go where they were.
     pub tablespaces: &'a [(u32, PathBuf)],
     /// Where `pg_wal` leads to as a link; none: a directory, or the link that is there.
@@ -110,6 +112,7 @@ async fn plan(
         overwrite: wanted.overwrite,
         named: &named,
         in_place: served,
+        parents: wanted.parents,
     };
     check(settings, &wish, &plan.backup, &destination).map_err(Failure::refused)?;
     let backup = stored.open_backup(system, &id).await?;
