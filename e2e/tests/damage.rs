@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::restored::ensure_not_startable;
 use holdfast_e2e::{
-    Daemon, Holdfast, Ledger, Objects, Output, Postgres, Shutdown, Target, World, eventually,
+    Daemon, Holdfast, Ledger, Objects, Output, Postgres, Shutdown, Snapshot, Target, World,
+    eventually,
 };
 
 /// What a kind of object may be answered with when it is damaged.
@@ -351,6 +352,29 @@ async fn a_restore_that_is_killed_leaves_what_cannot_start_and_a_repeat_complete
                 .await?;
         }
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_restore_that_stands_still_is_not_overtaken() -> Result<()> {
+    World::scenario("overtaken", async |world| {
+        let large = Large::make(world).await?;
+        let dir = world.make_dir("restored")?.join("data");
+        let mut first = large.held(world, &dir, false, large.bytes / 3).await?;
+        let half = Snapshot::of(&dir)?;
+        let to = dir.to_string_lossy();
+        for more in [&[][..], &["--overwrite"]] {
+            let words = [&["restore", "--to", &to], more].concat();
+            let second = large.holdfast.run(&words).await?.expect_code(1)?;
+            let said = second.stderr;
+            ensure!(said.contains("another restore writes there"), "{said}");
+            half.ensure_unchanged()?;
+        }
+        first.resume()?;
+        let status = first.wait(Duration::from_secs(120)).await?;
+        ensure!(status.success(), "{status}\n{}", first.tail());
+        large.judge(world, "judged", &dir).await
     })
     .await
 }

@@ -67,7 +67,7 @@ pub async fn apply(work: Work, counters: &Counters) -> Result<(), WriteError> {
 fn begin(work: &Work, written: Arc<AtomicU64>) -> Result<Writer, WriteError> {
     let root = &work.destination.root;
     let owner = owner(root);
-    clear(&work.destination).map_err(WriteError::os(root))?;
+    let claim = clear(&work.destination).map_err(WriteError::os(root))?;
     let mode = work.reader.root().directory_mode;
     // Postgres takes these two and no others.
     let mode = if mode == 0o750 { 0o750 } else { 0o700 };
@@ -82,7 +82,14 @@ fn begin(work: &Work, written: Arc<AtomicU64>) -> Result<Writer, WriteError> {
     };
     let manifest = ManifestWriter::new(BufWriter::new(file), version, system)
         .map_err(WriteError::os(&path))?;
-    Writer::begin(&work.destination, owner, manifest, &REWRITTEN, written)
+    Writer::begin(
+        &work.destination,
+        claim,
+        owner,
+        manifest,
+        &REWRITTEN,
+        written,
+    )
 }
 
 fn finish(work: &Work, writer: Writer) -> Result<(), WriteError> {
@@ -90,7 +97,7 @@ fn finish(work: &Work, writer: Writer) -> Result<(), WriteError> {
     let owner = owner(root);
     let stored = work.reader.root();
     let facts = &stored.facts;
-    let mut manifest = writer.finish()?;
+    let (_claim, mut manifest) = writer.finish()?;
     let auto_conf = root.join("postgresql.auto.conf");
     // A backup of a recovery that was not over has the user's own settings beside those of that recovery.
     let kept = root.join(AFTERWARDS);

@@ -2,19 +2,77 @@
 //! the first file has gone, nothing is asked of the disk: it may be full.
 
 use super::destination::{Destination, MARKER, is_tablespace_version, owner};
-use rustix::fs::fsync;
+use rustix::fs::{FlockOperation, flock, fsync};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::Path;
 
+/// Its holder alone writes the directory: a lock on the marker, which ends with the process. A pod that is gone for
+/// Kubernetes may still run, and would write old pages into what another has completed.
+#[derive(Debug)]
+pub struct Claim(#[expect(dead_code, reason = "open, they are locked")] Vec<File>);
+
+impl Claim {
+    /// Takes pg_control away, durably, and leaves the marker that tells why it is not there. The marker is what pg_control
+    /// was: a new file needs room, and may find none on a full disk, while a file that moves needs none. It moves as a
+    /// whole, so whatever ends this leaves a database or what is known as unfinished. Beside pg_control the marker means
+    /// nothing, and is replaced.
+    fn take(root: &Path) -> io::Result<Self> {
+        let (global, marker) = (root.join("global"), root.join(MARKER));
+        let control = global.join("pg_control");
+        // Another one that is about to end has a marker beside its pg_control, and one that begins has pg_control alone.
+        let mut held: Vec<File> = lock(&marker)?.into_iter().collect();
+        if let Some(file) = lock(&control)? {
+            held.push(file);
+            fs::rename(&control, &marker)?;
+            sync_directory(root)?;
+            sync_directory(&global)?;
+            return Ok(Self(held));
+        }
+        if held.is_empty() {
+            match File::create_new(&marker) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(another()),
+                other => other?.sync_all()?,
+            }
+            held.extend(lock(&marker)?);
+        }
+        sync_directory(root)?;
+        Ok(Self(held))
+    }
+}
+
+/// Opens and locks a file; none where it is not there.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = match File::options().read(true).write(true).open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let is_still_it =
+        || -> io::Result<bool> { Ok(fs::metadata(path)?.ino() == file.metadata()?.ino()) };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(another()),
+        // Not every file system has locks. Who comes right after another has ended holds what is not that file any more.
+        _ if is_still_it().unwrap_or(false) => Ok(Some(file)),
+        _ => Err(another()),
+    }
+}
+
+fn another() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "another restore writes there: wait until it has ended, or end it",
+    )
+}
+
 /// Afterwards the data directory holds the marker alone (and `pg_wal` if that is a mount point, or a link to another volume
-/// and is to stay one), the other directories are there and empty, and it is durable that pg_control has gone.
-pub fn clear(destination: &Destination) -> io::Result<()> {
+/// and is to stay one), the other directories are there and empty, and it is durable that pg_control has gone. While
+/// another holds the claim nothing is touched.
+pub fn clear(destination: &Destination) -> io::Result<Claim> {
     let root = &destination.root;
     make(root)?;
-    mark(root)?;
+    let claim = Claim::take(root)?;
     // The links to them are in the data directory, and say whose they are: so these first.
     let (there, missing): (Vec<_>, Vec<_>) = destination
         .tablespaces
@@ -47,25 +105,8 @@ pub fn clear(destination: &Destination) -> io::Result<()> {
     missing
         .into_iter()
         .chain(wal)
-        .try_for_each(|path| make(path))
-}
-
-/// Takes pg_control away, and leaves the marker that tells why it is not there. The marker is what pg_control was: a new
-/// file needs room, and may find none on a full disk, while a file that moves needs none. It moves as a whole, so whatever
-/// ends this leaves a database or what is known as unfinished. Beside pg_control the marker means nothing, and is replaced.
-fn mark(root: &Path) -> io::Result<()> {
-    let (global, marker) = (root.join("global"), root.join(MARKER));
-    match fs::rename(global.join("pg_control"), &marker) {
-        Ok(()) => {
-            sync_directory(root)?;
-            sync_directory(&global)
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            File::create(&marker)?.sync_all()?;
-            sync_directory(root)
-        }
-        Err(e) => Err(e),
-    }
+        .try_for_each(|path| make(path))?;
+    Ok(claim)
 }
 
 /// Takes away a whole database, so that another can be cloned into its place: afterwards the directory is empty. What ends
@@ -83,7 +124,7 @@ pub fn wipe(root: &Path) -> io::Result<()> {
             tablespaces.insert(oid, place);
         }
     }
-    clear(&Destination {
+    let _claim = clear(&Destination {
         root: root.to_owned(),
         tablespaces,
         wal: None,
@@ -181,7 +222,7 @@ mod tests {
             }
             let inode = fs::metadata(&control).map(|file| file.ino()).ok();
             assert_eq!(observe_root(&root).unwrap(), before);
-            mark(&root).unwrap();
+            drop(Claim::take(&root).unwrap());
             assert_eq!(observe_root(&root).unwrap(), State::Unfinished);
             if inode.is_some() {
                 assert_eq!(fs::metadata(&marker).ok().map(|file| file.ino()), inode);
@@ -248,6 +289,37 @@ mod tests {
         }
         fs::write(dir.path().join("file"), "").unwrap();
         assert!(make(&dir.path().join("file/new")).is_err());
+    }
+
+    #[test]
+    fn only_one_at_a_time_writes_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("data");
+        let destination = Destination {
+            root: root.clone(),
+            tablespaces: BTreeMap::new(),
+            wal: None,
+        };
+        let control = root.join("global/pg_control");
+        fs::create_dir_all(root.join("global")).unwrap();
+        fs::write(&control, "control").unwrap();
+        let first = clear(&destination).unwrap();
+        fs::write(root.join("written"), "x").unwrap();
+        // Also where the first is about to end.
+        for ends in [false, true] {
+            if ends {
+                fs::create_dir(root.join("global")).unwrap();
+                fs::write(&control, "control").unwrap();
+            }
+            let refused = clear(&destination).unwrap_err().to_string();
+            assert!(refused.contains("another restore"), "{refused}");
+            assert!(wipe(&root).is_err());
+            assert!(root.join("written").exists());
+            assert_eq!(control.exists(), ends);
+        }
+        drop(first);
+        clear(&destination).unwrap();
+        assert!(!root.join("written").exists());
     }
 
     #[test]

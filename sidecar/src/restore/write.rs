@@ -1,5 +1,6 @@
 //! Writes a backup's files. Called by [`scan`](holdfast_repository::backup::scan) from several threads.
 
+use super::clear::Claim;
 use super::destination::{Destination, MARKER};
 use crate::origin::RESTORE_FILE;
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
@@ -73,12 +74,15 @@ pub struct Writer {
     manifest: Mutex<ManifestWriter>,
     /// What of the backup is written by other hands.
     left_out: &'static [&'static str],
+    /// With the last thread that writes it ends.
+    claim: Claim,
 }
 
 impl Writer {
     /// Makes the links of tablespaces and WAL; the directories behind them must be there.
     pub fn begin(
         destination: &Destination,
+        claim: Claim,
         owner: Option<(u32, u32)>,
         manifest: ManifestWriter,
         left_out: &'static [&'static str],
@@ -91,6 +95,7 @@ impl Writer {
             open: Mutex::default(),
             manifest: Mutex::new(manifest),
             left_out,
+            claim,
         };
         this.own(&destination.root)?;
         let links = destination.root.join("pg_tblspc");
@@ -108,8 +113,8 @@ impl Writer {
         Ok(this)
     }
 
-    /// Gives the `backup_manifest` back, once every file is whole.
-    pub fn finish(self) -> Result<ManifestWriter, WriteError> {
+    /// Gives the claim and the `backup_manifest` back, once every file is whole.
+    pub fn finish(self) -> Result<(Claim, ManifestWriter), WriteError> {
         let open = self
             .open
             .into_inner()
@@ -119,10 +124,11 @@ impl Writer {
                 file,
                 why: "the manifest does not name all of its regions".into(),
             }),
-            None => Ok(self
-                .manifest
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner)),
+            None => {
+                let manifest = self.manifest.into_inner();
+                let manifest = manifest.unwrap_or_else(PoisonError::into_inner);
+                Ok((self.claim, manifest))
+            }
         }
     }
 
