@@ -15,7 +15,7 @@ names = $(patsubst %.rs,--test %,$(notdir $(wildcard $(addsuffix /tests/*.rs,$(1
 UNITS := --lib --bins $(call names,repository sidecar sidecar/wal-client)
 SCENARIOS ?= $(call names,e2e)
 
-.PHONY: help parts parts-cluster build image cluster cluster-down check deny test test-cluster demo demo-local bench clean
+.PHONY: help parts parts-cluster build image cluster cluster-down check deny test test-cluster soak demo demo-local bench clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,12 @@ test-cluster: parts-cluster ## Those on a real Kubernetes alone; KUBECONFIG=… 
 	$(CARGO) build --workspace --bins
 	@[ -n "$$KUBECONFIG" ] || HOLDFAST_PROFILE=debug e2e/images/holdfast
 	$(CARGO) test --workspace --no-fail-fast --test kubernetes $(TESTS) -- --test-threads=16
+
+soak: parts-cluster ## What takes long: each actor of a restore killed at each of its steps, by itself; KUBECONFIG=… IMAGE=… as above
+	@echo "== the long scenarios on Kubernetes"
+	$(CARGO) build --workspace --bins
+	@[ -n "$$KUBECONFIG" ] || HOLDFAST_PROFILE=debug e2e/images/holdfast
+	$(CARGO) test --workspace --no-fail-fast --test kubernetes $(TESTS) -- --ignored
 
 demo: parts-cluster build ## On a real Kubernetes: one label, backups by themselves, an accident, the rows as they were
 	@[ -n "$$KUBECONFIG" ] || e2e/images/holdfast

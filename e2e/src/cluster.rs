@@ -268,6 +268,34 @@ impl Cluster {
         Ok(())
     }
 
+    /// Has no replica of the operator act until [`Cluster::let_operator_act`]: a stranger holds its Lease. Those of before
+    /// are killed; all that come answer the webhook.
+    ///
+    /// # Errors
+    /// The cluster's.
+    pub async fn hold_operator(&self) -> Result<()> {
+        self.hand_lease("{\"holderIdentity\": \"stranger\", \"leaseDurationSeconds\": 86400}")
+            .await?;
+        self.kill_operator().await?;
+        self.scale_operator(2).await
+    }
+
+    /// Frees the operator's Lease, whoever holds it: a replica takes it at once.
+    ///
+    /// # Errors
+    /// The cluster's.
+    pub async fn let_operator_act(&self) -> Result<()> {
+        self.hand_lease("{\"holderIdentity\": \"\"}").await
+    }
+
+    async fn hand_lease(&self, spec: &str) -> Result<()> {
+        let patch = format!("{{\"spec\": {spec}}}");
+        let lease = "lease/holdfast-operator";
+        let words = ["-n", SYSTEM, "patch", lease, "--type=merge", "-p", &patch];
+        self.kubectl(&words).await?.success()?;
+        Ok(())
+    }
+
     /// A namespace for one test, with a Secret `s3-writer` and a Secret `backup-key`. Gone when the space is dropped.
     ///
     /// # Errors

@@ -80,6 +80,8 @@ pub struct Database {
     pub grace: u32,
     /// Whether its containers see each other's processes.
     pub shares_processes: bool,
+    /// A script that runs in Postgres' container, and ends, before that is told to end; none: it is told at once.
+    pub pre_stop: Option<&'static str>,
 }
 
 impl Database {
@@ -98,6 +100,7 @@ impl Database {
             storage_class: None,
             grace: 30,
             shares_processes: false,
+            pre_stop: None,
         }
     }
 
@@ -141,6 +144,11 @@ impl Database {
             let words: Vec<String> = self.arguments.iter().map(|a| format!("{a:?}")).collect();
             format!("        args: [{}]\n", words.join(", "))
         };
+        let lifecycle = self.pre_stop.map_or(String::new(), |script| {
+            format!(
+                "        lifecycle: {{preStop: {{exec: {{command: [bash, -c, {script:?}]}}}}}}\n"
+            )
+        });
         let clone = if *replicas > 1 {
             format!(
                 "      initContainers:
@@ -205,7 +213,7 @@ spec:
 {clone}      containers:
       - name: postgres
         image: {image}
-{arguments}        env:
+{arguments}{lifecycle}        env:
         - {{name: POSTGRES_HOST_AUTH_METHOD, value: trust}}
         - {{name: PGDATA, value: {data_directory}}}
         readinessProbe:

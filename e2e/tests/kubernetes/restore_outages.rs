@@ -1,5 +1,4 @@
-//! Restores in place whose actors are killed, and whose store goes away: each completes, and no database starts on a
-//! mixture.
+//! Restores in place whose store goes away, and their pod with it: each completes, and no database starts on a mixture.
 
 use crate::fixtures::{Database, told};
 use crate::restores::{PATIENCE, goes_on, history, restore, rows, up_to};
@@ -8,31 +7,32 @@ use anyhow::{Result, ensure};
 use holdfast_e2e::{Space, eventually};
 use serde_json::Value;
 
-async fn status(space: &Space, name: &str) -> Result<Value> {
+pub async fn status(space: &Space, name: &str) -> Result<Value> {
     Ok(space.get(&format!("restore/{name}")).await?["status"].clone())
 }
 
-/// Waits until the Restore has let go of the old pods, while the store is slow: what follows takes its time.
-async fn ordered(space: &Space, store: &Store<'_>, name: &str) -> Result<()> {
+/// Waits until the Restore has let go of the old pods.
+pub async fn ordered(space: &Space, name: &str) -> Result<()> {
     eventually("it is ordered", async || {
         let status = status(space, name).await?;
         ensure!(status["orderId"].is_string(), "{status:#}");
         Ok(())
     })
-    .await?;
-    store.answers(Pace::Slow).await
+    .await
 }
 
-/// Whether Postgres runs in the pod.
-async fn postgres_runs(space: &Space) -> Result<bool> {
+/// Postgres has not run in the pod, as the kubelet saw it.
+pub async fn never_started(space: &Space) -> Result<()> {
     let pod = space.get("pod/orders-0").await?;
-    let state = &pod["status"]["containerStatuses"][0]["state"];
-    Ok(state.get("running").is_some())
+    let postgres = &pod["status"]["containerStatuses"][0];
+    let waits = !postgres["state"]["waiting"].is_null() && postgres["restartCount"] == 0;
+    ensure!(waits, "Postgres ran on a mixture: {postgres:#}");
+    Ok(())
 }
 
 #[tokio::test]
-async fn whoever_is_killed_it_completes() -> Result<()> {
-    Space::alone("restore-killed", async |space| {
+async fn it_outlives_its_store_and_its_pod() -> Result<()> {
+    Space::scenario("restore-away", async |space| {
         let store = Store::shop(space, &Database::new("orders", 17)).await?;
         space
             .sql(
@@ -43,11 +43,11 @@ async fn whoever_is_killed_it_completes() -> Result<()> {
         let moments = history(space).await?;
         let kill_pod = ["delete", "pod", "orders-0", "--force", "--grace-period=0"];
 
-        // The operator, while the pods go, and the pod with all that is in it, while its data directory is written.
+        // While its data directory is written.
         let target = format!("{{lsn: {}}}", moments.lsn);
         space.apply(&restore("back", "orders", &target, "")).await?;
-        ordered(space, &store, "back").await?;
-        space.cluster().kill_operator().await?;
+        ordered(space, "back").await?;
+        store.answers(Pace::Slow).await?;
         eventually("it is in the middle", async || {
             let logs = ["logs", "orders-0", "-c", "holdfast-bootstrap"];
             let said = space.kubectl(&logs).await?.out;
@@ -60,8 +60,7 @@ async fn whoever_is_killed_it_completes() -> Result<()> {
         space.kubectl(&kill_pod).await?.success()?;
         // It waits for the store, and Postgres does not start on what is there.
         told(space, "restore/back", "Restored", "False", &["unfinished"]).await?;
-        ensure!(!postgres_runs(space).await?, "Postgres runs on a mixture");
-        space.cluster().kill_operator().await?;
+        never_started(space).await?;
         store.comes_back().await?;
         store.answers(Pace::Quick).await?;
         space
@@ -73,7 +72,8 @@ async fn whoever_is_killed_it_completes() -> Result<()> {
         // The store, in mid-replay: no early promotion.
         let latest = "{latest: {}, timeline: \"1\"}";
         space.apply(&restore("again", "orders", latest, "")).await?;
-        ordered(space, &store, "again").await?;
+        ordered(space, "again").await?;
+        store.answers(Pace::Slow).await?;
         space
             .wait_for("restore/again", "condition=Restored", PATIENCE)
             .await?;
