@@ -155,7 +155,7 @@ pub struct RestoreDestination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stateful_set: Option<InPlace>,
     /// Into a claim, beside the database: a Job restores it there and runs Postgres up to the target, with archiving
-    /// off. What it leaves is promoted and shut down. Default: none.
+    /// off. What it leaves is promoted and shut down, unless verify is false. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<IntoClaim>,
 }
@@ -189,6 +189,15 @@ pub struct IntoClaim {
     /// The claim of the WAL. Default: none; pg_wal lies in the data directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wal: Option<IntoWal>,
+    /// True: Postgres recovers on the claim up to the target, and leaves a database that is promoted and shut down. False:
+    /// the data directory is left as it is restored, and Postgres recovers when it is started there: only under an Archive
+    /// whose bootstrap.recovery has the same source, which gives it the WAL. Default: true.
+    #[serde(default = "verified")]
+    pub verify: bool,
+}
+
+fn verified() -> bool {
+    true
 }
 
 /// A tablespace's claim, which has to be empty. The tablespace keeps its path.

@@ -1,7 +1,7 @@
 //! A database restored into a claim: beside the one that runs, and where nobody knows it.
 
 use crate::chart::root;
-use crate::fixtures::{Database, backed_up, event, repository, shop, told};
+use crate::fixtures::{Database, archive, backed_up, event, repository, shop, told};
 use crate::incarnations::{is_sign_of_life, stored};
 use anyhow::{Result, ensure};
 use holdfast_e2e::{Space, eventually};
@@ -207,6 +207,48 @@ async fn what_cant_be_restored_into_a_claim_is_refused_before_anything_is_made()
             .await?
             .refused()?;
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_that_is_not_verified_recovers_in_the_pod_that_starts_on_it() -> Result<()> {
+    Space::scenario("unverified", async |space| {
+        let database = Database::new("orders", 17);
+        shop(space, &database).await?;
+        database.archive_rows(space, 0).await?;
+        backed_up(space, "base", "orders", "").await?;
+        database.archive_rows(space, 0).await?;
+        let unverified = [("template: {size: 1Gi}", "verify: false\n      template: {size: 1Gi}")];
+        space.apply(&example(&unverified)?).await?;
+        space
+            .wait_for("restore/orders-copy", "condition=Complete", 240)
+            .await?;
+        let status = &space.get("restore/orders-copy").await?["status"];
+        ensure!(status["recoveredTo"].is_null(), "{status:#}");
+        let says = ["ClaimFilled", "recovers when Postgres is started"];
+        event(space, "restore/orders-copy", &says).await?;
+
+        let own = format!(
+            "{}  bootstrap: {{recovery: {{source: {{repositoryRef: {{name: s3}}, namespace: {}, archive: orders}}, target: {{latest: {{}}}}}}}}\n",
+            archive("copy"),
+            space.namespace
+        );
+        space.apply(&own).await?;
+        let labelled = reader("orders-copy")
+            .replace(
+                "metadata: {name: orders-copy}",
+                "metadata: {name: orders-copy, labels: {holdfast.dev/archive: copy}}",
+            )
+            .replace("    args: [-c, archive_mode=off]\n", "");
+        space.apply(&labelled).await?;
+        eventually("the copy takes writes", async || {
+            let rows = "SELECT count(*), pg_is_in_recovery() FROM rows";
+            let rows = space.sql("orders-copy", rows).await?;
+            ensure!(rows == "2000|f", "{rows}");
+            Ok(())
+        })
+        .await
     })
     .await
 }

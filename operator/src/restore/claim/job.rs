@@ -15,7 +15,7 @@ use crate::inject::names::{
     SHARED_VOLUME, SIDECAR_CONTAINER, WAL_DIRECTORY_VARIABLE,
 };
 use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
-use holdfast_crds::Restore;
+use holdfast_crds::{IntoClaim, Restore};
 use holdfast_postgres::outside::LIBRARIES;
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -27,6 +27,8 @@ pub const POSTGRES_CONTAINER: &str = "postgres";
 
 const PREPARE: &str = include_str!("prepare.sh");
 const RECOVER: &str = include_str!("recover.sh");
+/// Without recovery.
+const LEAVE: &str = ":";
 
 /// The claim's volume.
 pub const DATA_VOLUME: &str = "data";
@@ -43,12 +45,13 @@ const RETRIES: i32 = 24;
 /// The Job.
 pub fn job(
     restore: &Restore,
-    claim: &str,
+    into: &IntoClaim,
     shape: &Shape,
     layout: &Layout,
     settings: &InjectSettings,
 ) -> Value {
     let making = Making {
+        verify: into.verify,
         shape,
         layout,
         settings,
@@ -72,7 +75,7 @@ pub fn job(
             "template": {
                 // Without the label of an Archive: it is no pod of it, and the webhook must leave it alone.
                 "metadata": {"labels": {(MANAGED_BY_LABEL): MANAGED_BY}},
-                "spec": making.pod(restore, claim),
+                "spec": making.pod(restore, &into.name),
             },
         },
     })
@@ -80,6 +83,7 @@ pub fn job(
 
 /// What the containers are made of.
 struct Making<'a> {
+    verify: bool,
     shape: &'a Shape,
     layout: &'a Layout,
     settings: &'a InjectSettings,
@@ -169,7 +173,8 @@ impl Making<'_> {
 
     fn postgres(&self) -> Value {
         let shape = self.shape;
-        let mut container = of_image(POSTGRES_CONTAINER, RECOVER, shape);
+        let script = if self.verify { RECOVER } else { LEAVE };
+        let mut container = of_image(POSTGRES_CONTAINER, script, shape);
         container["env"] = json!([
             {"name": "PGDATA", "value": shape.data_directory()},
             {"name": "RUN", "value": RUN_DIRECTORY},

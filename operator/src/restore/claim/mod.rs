@@ -304,7 +304,7 @@ impl Restores {
             }
         }
         let inject = &self.context.settings.inject;
-        let job = job::job(restore, &into.name, &made.shape, layout, inject);
+        let job = job::job(restore, into, &made.shape, layout, inject);
         self.create::<Job>(look, job).await?;
         Ok(Ok(()))
     }
@@ -322,7 +322,7 @@ impl Restores {
             .await?;
         let status = look.status();
         let place = place(into, &path_of(job));
-        let Told { state, reached } = outcome(&status, job, &pods, &place);
+        let Told { state, reached } = outcome(&status, job, &pods, &place, into.verify);
         let status = RestoreStatus {
             recovered_to: reached.or(status.recovered_to),
             ..status
@@ -333,8 +333,12 @@ impl Restores {
             return Ok(Outcome::Again(POLL));
         }
         if is_true(&known.conditions, COMPLETE) {
+            let left = match into.verify {
+                true => "promoted and shut down",
+                false => "and recovers when Postgres is started on it",
+            };
             let note = format!(
-                "the database is in {place}, promoted and shut down; the claim stays when this Restore is deleted"
+                "the database is in {place}, {left}; the claim stays when this Restore is deleted"
             );
             let about = look.restore.object_ref(&());
             self.context

@@ -41,8 +41,9 @@ impl From<State> for Told {
     }
 }
 
-/// From a Job and the pods that it has made. `place`: the claim and the directory on it, in words.
-pub fn outcome(status: &RestoreStatus, job: &Job, pods: &[Pod], place: &str) -> Told {
+/// From a Job and the pods that it has made. `place`: the claim and the directory on it, in words. `verify`: Postgres
+/// recovers there.
+pub fn outcome(status: &RestoreStatus, job: &Job, pods: &[Pod], place: &str, verify: bool) -> Told {
     let newest = |pods: Vec<&Pod>| {
         let created = |pod: &&Pod| pod.metadata.creation_timestamp.as_ref().map(|at| at.0);
         pods.into_iter().max_by_key(|pod| created(pod)).cloned()
@@ -66,6 +67,9 @@ pub fn outcome(status: &RestoreStatus, job: &Job, pods: &[Pod], place: &str) -> 
         conditions.any(|condition| condition.type_ == kind && condition.status == "True")
     };
     let failure = of_phase(&["Failed"]).as_ref().map(failure);
+    if has("Complete") && !verify {
+        return State::Complete.into();
+    }
     if has("Complete") {
         return complete(status, of_phase(&["Succeeded"]).as_ref(), place);
     }
@@ -75,6 +79,9 @@ pub fn outcome(status: &RestoreStatus, job: &Job, pods: &[Pod], place: &str) -> 
     let running = of_phase(&["Pending", "Running", "Unknown"]);
     let part = running.as_ref().map_or(Part::Nothing, part);
     let message = match (&running, &failure) {
+        (Some(_), _) if part == Part::Recover && !verify => {
+            format!("the data directory is restored into {place}")
+        }
         (Some(pod), _) if part > Part::Prepare => doing(pod, part, place),
         (Some(pod), None) => waits(pod).unwrap_or_else(|| doing(pod, part, place)),
         (_, Some((_, words))) => {

@@ -18,11 +18,31 @@ fn made(shape: &Shape) -> Value {
     let layout = Layout::default();
     job(
         &restore(json!({})),
-        "orders-copy",
+        &into(json!({})),
         shape,
         &layout,
         &settings(),
     )
+}
+
+fn into(changes: Value) -> IntoClaim {
+    let changes = json!({"spec": {"destination": {"persistentVolumeClaim": changes}}});
+    let destination = restore(changes).spec.destination;
+    destination.persistent_volume_claim.unwrap()
+}
+
+#[test]
+fn what_is_not_verified_is_left_as_it_is_restored() {
+    let shape = Shape::decide(None, Some("postgres:17"), None).unwrap();
+    for (changes, runs) in [(json!({}), true), (json!({"verify": false}), false)] {
+        let layout = Layout::default();
+        let restore = restore(json!({}));
+        let job = job(&restore, &into(changes), &shape, &layout, &settings());
+        let postgres = containers(&job).pop().unwrap();
+        let script = postgres["command"][2].as_str().unwrap();
+        assert_eq!(script.contains("archive_mode=off"), runs, "{script}");
+        assert_eq!(containers(&job).len(), 4);
+    }
 }
 
 #[test]
@@ -56,7 +76,7 @@ fn other_claims_are_mounted_wherever_the_data_directory_is() {
     };
     let job = job(
         &restore(json!({})),
-        "orders-copy",
+        &into(json!({})),
         &shape,
         &layout,
         &settings(),

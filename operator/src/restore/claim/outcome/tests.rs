@@ -114,7 +114,7 @@ fn a_job_tells_how_far_the_restore_is() {
             "Restored Waiting it is tried again",
         ),
     ] {
-        let answer = outcome(&status(known), &job(None), &pods, PLACE);
+        let answer = outcome(&status(known), &job(None), &pods, PLACE, true);
         assert!(
             told(&answer).starts_with(expected),
             "{}: {expected}",
@@ -143,7 +143,13 @@ fn where_recovery_ended_is_what_postgres_said() {
         (r#"{"lsn":null}"#, "Failed NotTold"),
     ] {
         let pod = pod("Succeeded", [done(), done(), ended(0, message)]);
-        let answer = outcome(&status(&["Started"]), &job(Some("Complete")), &[pod], PLACE);
+        let answer = outcome(
+            &status(&["Started"]),
+            &job(Some("Complete")),
+            &[pod],
+            PLACE,
+            true,
+        );
         assert!(
             told(&answer).starts_with(expected),
             "{message}: {}",
@@ -155,7 +161,7 @@ fn where_recovery_ended_is_what_postgres_said() {
             "{message}"
         );
     }
-    let answer = outcome(&status(&[]), &job(Some("Complete")), &[], PLACE);
+    let answer = outcome(&status(&[]), &job(Some("Complete")), &[], PLACE, true);
     assert!(told(&answer).starts_with("Failed NotTold"));
 }
 
@@ -205,9 +211,28 @@ fn a_failure_says_at_which_step_and_what_is_on_the_claim() {
             ["Failed NotRecovered", "nolib", "has not reached its target"],
         ),
     ] {
-        let answer = outcome(&status(&["Started"]), &job(Some("Failed")), &pods, PLACE);
+        let answer = outcome(
+            &status(&["Started"]),
+            &job(Some("Failed")),
+            &pods,
+            PLACE,
+            true,
+        );
         for part in parts {
             assert!(told(&answer).contains(part), "{}", told(&answer));
         }
     }
+}
+
+#[test]
+fn what_is_not_recovered_is_complete_without_a_moment() {
+    let left = || pod("Succeeded", [done(), done(), done()]);
+    let of = |kind, pods: &[Pod]| outcome(&status(&["Started"]), &job(kind), pods, PLACE, false);
+    for pods in [vec![left()], vec![]] {
+        let answer = of(Some("Complete"), &pods);
+        assert_eq!((told(&answer).as_str(), answer.reached), ("Complete", None));
+    }
+    let ending = pod("Running", [done(), done(), running()]);
+    let words = told(&of(None, &[ending]));
+    assert!(words.contains("is restored into"), "{words}");
 }
