@@ -42,6 +42,7 @@ const SHELLS: [&str; 6] = ["sh", "bash", "ash", "dash", "zsh", "busybox"];
 
 const A_SHELL: &str = "whose command is a shell";
 const A_PROGRAM: &str = "whose arguments start another program";
+const UNFINISHED: &str = "whose last argument is an option without its value";
 const THE_IMAGE: &str = "whose image starts Postgres by a script that takes no settings";
 
 /// Whether words appended to the container's `args` reach the server.
@@ -52,6 +53,9 @@ pub(super) fn reach(container: &Container, known: Option<&Known>) -> Reach {
         .chain(&container.args)
         .map(String::as_str)
         .collect();
+    if words.last().is_some_and(|word| awaits_value(word)) {
+        return Reach::No(UNFINISHED);
+    }
     if !container.command.is_empty() {
         return started(&words, Reach::Unclear);
     }
@@ -61,6 +65,16 @@ pub(super) fn reach(container: &Container, known: Option<&Known>) -> Reach {
         // Leading options may mean anything to an image that is not known.
         None => started(&words, Reach::Unclear),
     }
+}
+
+/// An option of `postgres` that would take the next word for its value.
+fn awaits_value(word: &str) -> bool {
+    let mut letters = word.chars();
+    letters.next() == Some('-')
+        && letters
+            .next()
+            .is_some_and(|c| "BCcDdfhkNprStvW".contains(c))
+        && letters.next().is_none()
 }
 
 /// By the official image's entrypoint: options and `postgres` go to the server, all else is started as it is.
@@ -153,6 +167,13 @@ mod tests {
             ("postgres:17", json!(null), json!(null), Yes),
             ("postgres:17", json!([]), json!([]), Yes),
             ("postgres:17", json!([]), json!(["-c", "a=b"]), Yes),
+            ("postgres:17", json!([]), json!(["-c"]), No(UNFINISHED)),
+            (
+                "acme/db",
+                json!(["postgres"]),
+                json!(["-D"]),
+                No(UNFINISHED),
+            ),
             (
                 "postgres:17",
                 json!([]),
