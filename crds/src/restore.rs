@@ -87,8 +87,8 @@ pub struct RestoreSpec {
     /// repositoryRef. Only for a claim. Can't change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<RestorePostgres>,
-    /// True: go on also where it can't be proven that all WAL of the present data directory is stored; what is not is
-    /// lost. Default: false. Can't change.
+    /// True: go on also where it can't be proven that all WAL of the present data directory is stored, which is lost then,
+    /// and where Postgres would not find what the backup's configuration needs. Default: false. Can't change.
     #[serde(default)]
     pub force: bool,
     /// True: it is checked and planned, and nothing is restored until it is false. Default: false. Can change.

@@ -127,6 +127,10 @@ impl Look<'_> {
             };
             // Relative to the file that says it.
             let target = plain(&folder.join(&value));
+            if !target.starts_with(self.root) {
+                // What it sets is not known, and beats what was set before.
+                self.settings.clear();
+            }
             match target.starts_with(self.root) {
                 false if name == "include_if_exists" => {}
                 false => self.included.push(Outside {
@@ -290,7 +294,7 @@ mod tests {
                 &[
                     (
                         conf,
-                        "include '/etc/pg/a.conf'\ninclude_if_exists = '/etc/b.conf'\ninclude_dir 'conf.d'\ninclude_dir '../other'\n",
+                        "include '/etc/pg/a.conf'\ninclude_if_exists = '/etc/b.conf'\ninclude_dir '../other'\ninclude_dir 'conf.d'\n",
                     ),
                     ("conf.d/1.conf", "include '../2.conf'\n"),
                     ("conf.d/.hidden.conf", "include '/never'\n"),
@@ -301,6 +305,13 @@ mod tests {
                     ("2.conf", "hba_file", "/etc/pg/hba.conf"),
                     (conf, "include", "/etc/pg/a.conf"),
                 ],
+            ),
+            (
+                &[(
+                    conf,
+                    "shared_preload_libraries = 'a'\ninclude_if_exists '/etc/b.conf'\nhba_file = '/etc/hba'\n",
+                )],
+                &[(conf, "hba_file", "/etc/hba")],
             ),
             // Only what is in use.
             (&[(conf, "ssl_cert_file = '/tls/a'\n")], &[]),

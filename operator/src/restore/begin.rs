@@ -70,7 +70,9 @@ impl Restores {
             Ok(planned) => planned,
             Err(state) => return self.stay(look, &state).await,
         };
-        if let Some(state) = self.lacking(&found.members, &backup).await {
+        if !spec.force
+            && let Some(state) = self.lacking(&found.members, &backup).await
+        {
             return self.stay(look, &state).await;
         }
         let status = RestoreStatus {
@@ -280,7 +282,7 @@ fn lacks(backup: &str, lacking: &[Outside]) -> Option<State> {
     Some(State::refused(
         "Lacking",
         format!(
-            "Postgres would not start: the configuration in the backup {backup} names {}, which its pods lack: give them an image or a volume that has it, or name another backup in target.backup",
+            "Postgres would not start: the configuration in the backup {backup} names {}, which its pods lack: give them an image or a volume that has it, or name another backup in target.backup; with spec.force it is restored all the same",
             text::some(words.iter().map(String::as_str))
         ),
     ))

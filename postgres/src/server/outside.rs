@@ -6,8 +6,8 @@ use std::path::Path;
 
 impl Server {
     /// Those that a server of this machine and this installation would lack if it were started with them. What its
-    /// command line sets, and `postgresql.conf` where that does not lie in the data directory, is not asked of a backup's
-    /// configuration. Needs a superuser, as `pg_config` and `pg_stat_file` do.
+    /// command line or a file elsewhere sets, and `postgresql.conf` where that does not lie in the data directory, is not
+    /// asked of a backup's configuration. Needs a superuser, as `pg_config` and `pg_stat_file` do.
     pub async fn lacking(&self, outside: Vec<Outside>) -> Result<Vec<Outside>, ServerError> {
         const WHAT: &str = "tell what its configuration needs";
         let row = self
@@ -15,7 +15,8 @@ impl Server {
                 "SELECT current_setting('dynamic_library_path'), \
                  (SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'), \
                  current_setting('config_file'), current_setting('data_directory'), \
-                 (SELECT coalesce(array_agg(name::text), '{}') FROM pg_settings WHERE source = 'command line')",
+                 (SELECT coalesce(array_agg(name::text), '{}') FROM pg_settings WHERE source = 'command line' \
+                 OR sourcefile IS NOT NULL AND NOT starts_with(sourcefile, current_setting('data_directory') || '/'))",
                 &[],
                 WHAT,
             )

@@ -46,6 +46,9 @@ pub fn check(
     destination::decide("the data directory", root, root_state, wish.overwrite)?;
     spares_what_is_needed(settings, destination)?;
     spares_other_tablespaces(destination)?;
+    if !wish.in_place {
+        spares_live_wal(settings, root)?;
+    }
     let room = WAL_ROOM + WAL_ROOM_SEGMENTS * u64::from(backup.segment_size.bytes());
     let elsewhere: u64 = backup.tablespaces.iter().map(|t| t.bytes).sum();
     let files = backup.database_bytes.saturating_sub(elsewhere);
@@ -72,7 +75,10 @@ pub fn check(
                 facts.oid
             ));
         }
-        let state = destination::observe_tablespace(path).map_err(|e| look(path, e))?;
+        let state = made(
+            path,
+            destination::observe_tablespace(path).map_err(|e| look(path, e))?,
+        );
         let overwrite = state == State::Postgres
             && may_replace(settings, wish, root_state, root, path, facts.oid);
         if state == State::Postgres && !overwrite {
@@ -100,17 +106,18 @@ pub fn check(
             path,
             destination::observe_wal(path, root).map_err(|e| look(path, e))?,
         );
-        let is_own = state == State::Postgres;
-        destination::decide("the place of the WAL,", path, state, is_own)?;
-        // It gets the mode that the backup has for it, which only its owner may give it.
-        let owner = fs::metadata(path).map(|meta| meta.uid());
-        let user = rustix::process::geteuid();
-        if !user.is_root() && owner.is_ok_and(|owner| owner != user.as_raw()) {
+        if state == State::Foreign {
             return Err(format!(
-                "the place of the WAL, {}, belongs to another user, as the root of a volume does: name a directory below it",
+                "the place of the WAL, {}, holds files, perhaps WAL of a database that was never archived: keep them elsewhere and empty it, or name another directory (--waldir; in a pod, what initdb is told)",
                 path.display()
             ));
         }
+        let is_own = state == State::Postgres;
+        destination::decide("the place of the WAL,", path, state, is_own)?;
+        // What the root links to on its own file system is counted with it.
+        let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+        let counted = is_own && device(path) == device(root);
+        let state = if counted { State::Empty } else { state };
         wanted.push((path.clone(), state, room));
     }
     for (path, ..) in &wanted {
@@ -175,6 +182,19 @@ fn spares_what_is_needed(settings: &Settings, destination: &Destination) -> Resu
             path.display()
         )),
         None => Ok(()),
+    }
+}
+
+/// A directory that was copied from a live one links to the live one's WAL.
+fn spares_live_wal(settings: &Settings, root: &Path) -> Result<(), String> {
+    let place = |directory: &Path| fs::canonicalize(directory.join("pg_wal")).ok();
+    match (place(root), place(&settings.postgres.data_directory)) {
+        (Some(ours), Some(live)) if ours == live => Err(format!(
+            "{} leads to {}, where the configured database has its WAL: remove the link first",
+            root.join("pg_wal").display(),
+            live.display()
+        )),
+        _ => Ok(()),
     }
 }
 

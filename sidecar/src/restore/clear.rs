@@ -1,7 +1,7 @@
 //! Takes away what a restore replaces: pg_control before everything else, so that what is left can't be started. Until
 //! the first file has gone, nothing is asked of the disk: it may be full.
 
-use super::destination::{Destination, MARKER, is_tablespace_version, owner};
+use super::destination::{Destination, MARKER, is_tablespace_version, owner, seen};
 use rustix::fs::{FlockOperation, flock, fsync};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
@@ -19,12 +19,20 @@ impl Claim {
     /// was: a new file needs room, and may find none on a full disk, while a file that moves needs none. It moves as a
     /// whole, so whatever ends this leaves a database or what is known as unfinished. Beside pg_control the marker means
     /// nothing, and is replaced.
-    fn take(root: &Path) -> io::Result<Self> {
+    fn take(root: &Path, seen_before: Option<&[u8]>) -> io::Result<Self> {
         let (global, marker) = (root.join("global"), root.join(MARKER));
         let control = global.join("pg_control");
         // Another one that is about to end has a marker beside its pg_control, and one that begins has pg_control alone.
         let mut held: Vec<File> = lock(&marker)?.into_iter().collect();
-        if let Some(file) = lock(&control)? {
+        let moves = lock(&control)?;
+        // It may have been long since it was decided that nobody uses what is there.
+        if seen(root).as_deref() != seen_before {
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "what is there has changed since it was looked at: somebody else has restored it or runs Postgres on it; look, and begin anew",
+            ));
+        }
+        if let Some(file) = moves {
             held.push(file);
             fs::rename(&control, &marker)?;
             sync_directory(root)?;
@@ -36,7 +44,7 @@ impl Claim {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(another()),
                 other => other?.sync_all()?,
             }
-            held.extend(lock(&marker)?);
+            held.push(lock(&marker)?.ok_or_else(another)?);
         }
         sync_directory(root)?;
         Ok(Self(held))
@@ -72,7 +80,7 @@ fn another() -> io::Error {
 pub fn clear(destination: &Destination) -> io::Result<Claim> {
     let root = &destination.root;
     make(root)?;
-    let claim = Claim::take(root)?;
+    let claim = Claim::take(root, destination.seen.as_deref())?;
     // The links to them are in the data directory, and say whose they are: so these first.
     let (there, missing): (Vec<_>, Vec<_>) = destination
         .tablespaces
@@ -128,6 +136,7 @@ pub fn wipe(root: &Path) -> io::Result<()> {
         root: root.to_owned(),
         tablespaces,
         wal: None,
+        seen: seen(root),
     })?;
     // Who clones makes its own link, if any.
     remove_if_there(&root.join("pg_wal")).or_else(|e| match e.kind() {
@@ -222,7 +231,7 @@ mod tests {
             }
             let inode = fs::metadata(&control).map(|file| file.ino()).ok();
             assert_eq!(observe_root(&root).unwrap(), before);
-            drop(Claim::take(&root).unwrap());
+            drop(Claim::take(&root, seen(&root).as_deref()).unwrap());
             assert_eq!(observe_root(&root).unwrap(), State::Unfinished);
             if inode.is_some() {
                 assert_eq!(fs::metadata(&marker).ok().map(|file| file.ino()), inode);
@@ -232,6 +241,7 @@ mod tests {
                     root: root.clone(),
                     tablespaces: BTreeMap::new(),
                     wal: None,
+                    seen: seen(&root),
                 })
                 .unwrap();
                 assert_eq!(observe_root(&root).unwrap(), State::Unfinished);
@@ -279,6 +289,7 @@ mod tests {
                 root: root.clone(),
                 tablespaces: BTreeMap::new(),
                 wal: None,
+                seen: None,
             })
             .unwrap();
             assert!(root.join(MARKER).exists());
@@ -295,15 +306,25 @@ mod tests {
     fn only_one_at_a_time_writes_there() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("data");
-        let destination = Destination {
-            root: root.clone(),
-            tablespaces: BTreeMap::new(),
-            wal: None,
-        };
         let control = root.join("global/pg_control");
         fs::create_dir_all(root.join("global")).unwrap();
         fs::write(&control, "control").unwrap();
+        let mut destination = Destination {
+            root: root.clone(),
+            tablespaces: BTreeMap::new(),
+            wal: None,
+            seen: None,
+        };
+        // Another one has completed in between, or Postgres runs.
+        for before in [None, Some(b"other".to_vec())] {
+            destination.seen = before;
+            let refused = clear(&destination).unwrap_err().to_string();
+            assert!(refused.contains("has changed"), "{refused}");
+            assert!(control.exists() && !root.join(MARKER).exists());
+        }
+        destination.seen = seen(&root);
         let first = clear(&destination).unwrap();
+        destination.seen = None;
         fs::write(root.join("written"), "x").unwrap();
         // Also where the first is about to end.
         for ends in [false, true] {
@@ -318,6 +339,7 @@ mod tests {
             assert_eq!(control.exists(), ends);
         }
         drop(first);
+        destination.seen = seen(&root);
         clear(&destination).unwrap();
         assert!(!root.join("written").exists());
     }
@@ -357,6 +379,7 @@ mod tests {
                 root: root.clone(),
                 tablespaces: BTreeMap::from([(16384, space.clone())]),
                 wal: wanted,
+                seen: seen(&root),
             })
             .unwrap();
             let mut left: Vec<_> = fs::read_dir(&root)

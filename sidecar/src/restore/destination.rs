@@ -19,6 +19,13 @@ pub struct Destination {
     pub tablespaces: BTreeMap<u32, PathBuf>,
     /// Where `pg_wal` leads to as a link; none: a directory, or the link that is there.
     pub wal: Option<PathBuf>,
+    /// pg_control, when it was decided that this may be written; none: there was none.
+    pub seen: Option<Vec<u8>>,
+}
+
+/// pg_control as it is; none where there is none.
+pub fn seen(root: &Path) -> Option<Vec<u8>> {
+    fs::read(root.join("global/pg_control")).ok()
 }
 
 /// What stands in a directory.

@@ -2,7 +2,7 @@
 
 use super::apply::{Work, apply};
 use super::check::{Wish, check};
-use super::destination::Destination;
+use super::destination::{self, Destination};
 use super::recovery::{self, Action, Recovery};
 use super::stored::Stored;
 use super::write::WriteError;
@@ -101,8 +101,10 @@ async fn plan(
     let plan = plan.map_err(|e| refused(&e, !reader.announced(system).is_empty()))?;
     let id: BackupId = plan.backup.id.parse().map_err(Failure::failed)?;
     reader.only(system, &id).await;
+    let root = absolute(wanted.to)?;
     let destination = Destination {
-        root: absolute(wanted.to)?,
+        seen: destination::seen(&root),
+        root,
         tablespaces: tablespaces(wanted.tablespaces, &plan.backup)?,
         wal: wanted.wal_directory.map(absolute).transpose()?,
     };

@@ -90,7 +90,10 @@ pub fn layout(into: &IntoClaim, shape: &Shape, backup: &BackupFacts) -> Result<L
         }
         layout.directories.push(location.clone());
         let entry = into.tablespaces.iter().find(|e| e.oid == tablespace.oid);
-        let lies_in_the_same = holds(&shape.mount, location);
+        let deeper = |mount: &Mounted| mount.path.len() > shape.mount.len();
+        let mut mounts = shape.mounts.iter();
+        let lies_in_the_same = holds(&shape.mount, location)
+            && !mounts.any(|mount| deeper(mount) && holds(&mount.path, location));
         match (entry, lies_in_the_same) {
             (None, true) => layout.bytes = layout.bytes.saturating_add(tablespace.bytes),
             (Some(_), true) => {
@@ -150,6 +153,13 @@ impl Layout {
     }
 
     fn add(&mut self, claim: &str, mount: Mounted, bytes: u64) -> Result<(), State> {
+        let mut others = self.beside.iter();
+        if let Some(other) = others.find(|b| b.claim == claim && b.mount.path != mount.path) {
+            return Err(refused(format!(
+                "the claim {claim} would be mounted at {} and at {}: make another Restore with a claim for each",
+                other.mount.path, mount.path
+            )));
+        }
         match self.beside.iter_mut().find(|b| b.mount.path == mount.path) {
             None => self.beside.push(Beside {
                 claim: claim.to_owned(),

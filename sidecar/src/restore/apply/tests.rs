@@ -1,6 +1,6 @@
 use super::*;
 use crate::progress::Counters;
-use crate::restore::destination::{State, observe_root};
+use crate::restore::destination::{State, observe_root, seen};
 use crate::wal_bench::{Bench, IN_PRODUCTION, SYSTEM};
 use holdfast_postgres::{Lineage, Lsn, TimelineId};
 use holdfast_repository::backup::{
@@ -99,6 +99,7 @@ impl Place {
                 root: bench.data(),
                 tablespaces: BTreeMap::new(),
                 wal: None,
+                seen: None,
             },
             recovery: Recovery {
                 target: Vec::new(),
@@ -125,7 +126,10 @@ impl Place {
         } = &self.work;
         Work {
             reader: reader.clone(),
-            destination: destination.clone(),
+            destination: Destination {
+                seen: seen(&destination.root),
+                ..destination.clone()
+            },
             recovery: recovery.clone(),
             order: order.clone(),
             copy_of: None,
@@ -151,7 +155,7 @@ async fn whatever_ends_it_pg_control_is_not_there_and_a_repeat_completes() {
     let in_the_way = place.bench.path("a file");
     fs::write(&in_the_way, "x").unwrap();
     place.work.destination.tablespaces = BTreeMap::from([(9, in_the_way)]);
-    assert!(begin(&place.work, Arc::default()).is_err());
+    assert!(begin(&place.work(), Arc::default()).is_err());
     place.ensure_unfinished();
     place.work.destination.tablespaces.clear();
     // While the files are written.
@@ -165,7 +169,7 @@ async fn whatever_ends_it_pg_control_is_not_there_and_a_repeat_completes() {
     fs::write(&pack, whole).unwrap();
     // Once they are there, at what makes them a database that recovers.
     for last in ["recovery.signal", AFTERWARDS, RESTORE_FILE] {
-        let writer = Arc::new(begin(&place.work, Arc::default()).unwrap());
+        let writer = Arc::new(begin(&place.work(), Arc::default()).unwrap());
         place.ensure_unfinished();
         let settings = ScanSettings {
             parallelism: 1,

@@ -117,6 +117,11 @@ fn each_volume_is_mounted_where_the_database_will_look_for_it() {
 
 #[test]
 fn what_lies_on_the_data_directorys_volume_needs_no_claim() {
+    let mut nested = known();
+    nested.mounts.push(Mounted::at("/data/nested"));
+    let entry = into(json!({"tablespaces": [{"oid": 1, "claim": "a"}]}));
+    let made = layout(&entry, &nested, &backup(&[(1, "/data/nested/a")])).unwrap();
+    assert_eq!(made.beside[0].mount.path, "/data/nested");
     let made = layout(
         &into(json!({})),
         &known(),
@@ -176,6 +181,12 @@ fn what_does_not_fit_together_is_refused_with_what_to_write() {
             unknown(),
             &[(1, "/spaces/a"), (2, "/spaces/b")],
             "both be mounted at /spaces",
+        ),
+        (
+            json!({"tablespaces": [entry(1, "a"), entry(2, "a")]}),
+            unknown(),
+            &[(1, "/x/a"), (2, "/y/b")],
+            "at /x and at /y",
         ),
         (
             at("/holdfast"),
