@@ -262,6 +262,9 @@ pub struct PostgresReport {
     /// The last restore in place that was carried out on this data directory, or on the one that it was cloned from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_order: Option<String>,
+    /// Of the file system that holds the data directory: what ordinary users may fill of it, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_bytes: Option<u64>,
     /// What the server says of its recovery; left out where it has had none since its start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryReport>,

@@ -102,3 +102,86 @@ async fn it_outlives_its_store_and_its_pod() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test]
+async fn one_that_is_deleted_on_its_way_is_taken_back_or_comes_to_its_end() -> Result<()> {
+    Space::scenario("restore-deleted", async |space| {
+        let database = Database {
+            pre_stop: Some("until [ -e /tmp/leave ]; do sleep 0.1; done"),
+            ..Database::new("orders", 17)
+        };
+        let store = Store::shop(space, &database).await?;
+        space
+            .sql(
+                "orders-0",
+                "CREATE TABLE bulk AS SELECT md5(g::text) FROM generate_series(1, 1000000) g",
+            )
+            .await?;
+        let target = format!("{{lsn: {}}}", history(space).await?.lsn);
+        let leave = [
+            "exec",
+            "orders-0",
+            "-c",
+            "postgres",
+            "--",
+            "touch",
+            "/tmp/leave",
+        ];
+
+        // While the old pod goes nothing is written yet.
+        space
+            .apply(&restore("taken", "orders", &target, ""))
+            .await?;
+        ordered(space, "taken").await?;
+        eventually("the pod goes", async || {
+            let pod = space.get("pod/orders-0").await?;
+            ensure!(pod["metadata"]["deletionTimestamp"].is_string(), "it stays");
+            Ok(())
+        })
+        .await?;
+        let delete = ["delete", "restore", "taken", "--timeout=60s"];
+        space.kubectl(&delete).await?.success()?;
+        space.kubectl(&leave).await?.success()?;
+        database.rolled_out(space).await?;
+        eventually("it is as it was", async || {
+            let there = rows(space).await?;
+            ensure!(there == up_to(8), "{there}");
+            Ok(())
+        })
+        .await?;
+        goes_on(space, "second", 1).await?;
+
+        // Once it is being written the object stays until that has ended.
+        space.apply(&restore("ends", "orders", &target, "")).await?;
+        ordered(space, "ends").await?;
+        store.answers(Pace::Slow).await?;
+        space.kubectl(&leave).await?.success()?;
+        eventually("it is being written", async || {
+            let (status, _, message) = space.condition("restore/ends", "Started").await?;
+            ensure!(status == "True", "{message}");
+            Ok(())
+        })
+        .await?;
+        store.answers(Pace::Still).await?;
+        let delete = ["delete", "restore", "ends", "--wait=false"];
+        space.kubectl(&delete).await?.success()?;
+        let going = ["wait", "restore/ends", "--for=delete", "--timeout=10s"];
+        ensure!(
+            !space.kubectl(&going).await?.ok,
+            "it was let go in the middle"
+        );
+        never_started(space).await?;
+        store.answers(Pace::Quick).await?;
+        let gone = ["wait", "restore/ends", "--for=delete", "--timeout=240s"];
+        space.kubectl(&gone).await?.success()?;
+        database.rolled_out(space).await?;
+        eventually("it is where it should be", async || {
+            let there = rows(space).await?;
+            ensure!(there == up_to(5), "{there}");
+            Ok(())
+        })
+        .await?;
+        goes_on(space, "third", 2).await
+    })
+    .await
+}

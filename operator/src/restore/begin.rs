@@ -13,7 +13,7 @@ use crate::names::rendered_secret;
 use crate::text;
 use holdfast_crds::{Archive, InPlace, Restore};
 use holdfast_postgres::outside;
-use holdfast_protocol::control::Outside;
+use holdfast_protocol::control::{InstanceReport, Outside};
 use holdfast_protocol::status::{RestorePod, RestoreStatus};
 use holdfast_repository::facts::BackupFacts;
 use jiff::Timestamp;
@@ -70,6 +70,14 @@ impl Restores {
             Ok(planned) => planned,
             Err(state) => return self.stay(look, &state).await,
         };
+        let restored = found
+            .members
+            .iter()
+            .find(|m| Some(&m.name) == found.pods.first());
+        let report = restored.and_then(Member::report);
+        if let Some(state) = report.and_then(|report| too_small(report, &backup)) {
+            return self.stay(look, &state).await;
+        }
         if !spec.force
             && let Some(state) = self.lacking(&found.members, &backup).await
         {
@@ -271,6 +279,26 @@ fn told(outside: &outside::Outside) -> Outside {
     }
 }
 
+/// A volume that could not hold the database if there were nothing else on it. Whether there is room is looked at by the
+/// pod, which knows what comes free.
+fn too_small(report: &InstanceReport, backup: &BackupFacts) -> Option<State> {
+    let elsewhere: u64 = backup.tablespaces.iter().map(|one| one.bytes).sum();
+    let needed = backup.database_bytes.saturating_sub(elsewhere);
+    let volume = report
+        .postgres
+        .volume_bytes
+        .filter(|volume| *volume < needed)?;
+    Some(State::refused(
+        "NoSpace",
+        format!(
+            "the volume of the data directory has {}Mi, and the database of the backup {} takes {}Mi: enlarge the claim, or restore into a larger one",
+            volume >> 20,
+            backup.id,
+            needed.div_ceil(1 << 20)
+        ),
+    ))
+}
+
 fn lacks(backup: &str, lacking: &[Outside]) -> Option<State> {
     if lacking.is_empty() {
         return None;
@@ -300,4 +328,37 @@ fn is_injected(pod: &Pod) -> bool {
         .into_iter()
         .flatten();
     containers.any(|container| container.name == BOOTSTRAP_CONTAINER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::claim::sample_backup;
+    use super::*;
+
+    #[test]
+    fn only_what_could_never_fit_is_refused_here() {
+        for (volume, bytes, fits) in [
+            (None, u64::MAX, true),
+            (Some(100), 100, true),
+            (Some(99), 100, false),
+        ] {
+            let mut report = InstanceReport::default();
+            report.postgres.volume_bytes = volume;
+            let refused = too_small(&report, &sample_backup(bytes));
+            assert_eq!(refused.is_none(), fits, "{volume:?} {bytes}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_lacking_is_named_with_where_it_is_said() {
+        assert_eq!(lacks("b1", &[]), None);
+        let one = Outside {
+            file: "postgresql.auto.conf".into(),
+            setting: "shared_preload_libraries".into(),
+            value: "nosuch\nlie".into(),
+        };
+        let words = format!("{:?}", lacks("b1", &[one]));
+        let said = "nosuch lie (shared_preload_libraries in postgresql.auto.conf)";
+        assert!(words.contains(said), "{words}");
+    }
 }

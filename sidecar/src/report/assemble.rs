@@ -117,6 +117,7 @@ fn postgres(found: &Found, command: &WalCommand, not_configured: Option<String>)
         major: control.map(|control| control.major),
         timeline: control.map(|control| control.timeline.max(control.min_recovery_timeline).0),
         last_order: found.last_order.clone(),
+        volume_bytes: found.volume_bytes,
         ..PostgresReport::default()
     };
     let answer = match &found.server {
@@ -141,6 +142,7 @@ fn postgres(found: &Found, command: &WalCommand, not_configured: Option<String>)
         version: Some(format!("{}.{}", version / 10_000, version % 10_000)),
         major: Some(version / 10_000),
         last_order: known.last_order,
+        volume_bytes: known.volume_bytes,
         timeline: known.timeline.max(Some(answer.timeline.0)),
         recovery: recovery(found, answer),
         archiving_off: archiving_off(answer, command, not_configured),

@@ -6,6 +6,7 @@ use crate::data_directory;
 use crate::exit::{ExitClass, Failure};
 use crate::origin::Origin;
 use crate::queue::Queue;
+use crate::restore::destination;
 use holdfast_postgres::server::{
     ConnectOptions, Recovery, Server, ServerError, Settings as ServerSettings,
 };
@@ -32,6 +33,8 @@ pub struct Found {
     pub branched: Option<(TimelineId, Lsn)>,
     /// What waits to be archived; none if it can't be told.
     pub queue: Option<Queue>,
+    /// What may be filled of the data directory's file system; none if it can't be told.
+    pub volume_bytes: Option<u64>,
     /// What the server says, or why it can't be asked.
     pub server: Result<Answer, String>,
 }
@@ -67,10 +70,12 @@ pub(super) async fn look(settings: &Arc<Settings>) -> Found {
                 last_order,
                 branched,
                 Queue::look(directory, MOST_READY).ok(),
+                destination::volume(directory).ok(),
             )
         })
     };
-    let ((control, last_order, branched, queue), server) = tokio::join!(local, ask(settings));
+    let ((control, last_order, branched, queue, volume_bytes), server) =
+        tokio::join!(local, ask(settings));
     let server = match (&control, server) {
         (Ok(control), Ok(answer))
             if answer.settings.system_identifier != control.system_identifier =>
@@ -87,6 +92,7 @@ pub(super) async fn look(settings: &Arc<Settings>) -> Found {
         last_order,
         branched,
         queue,
+        volume_bytes,
         server,
     }
 }

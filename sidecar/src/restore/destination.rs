@@ -202,6 +202,16 @@ pub fn writable(path: &Path) -> Result<(), String> {
         .map_err(|e| format!("can't write to {}: {e}; run holdfast as the user that Postgres runs as, or give that user the directory", existing.display()))
 }
 
+/// Bytes that may be filled of the file system where `path` is, what is filled already included.
+pub fn volume(path: &Path) -> io::Result<u64> {
+    let stat = statvfs(path)?;
+    let reserved = stat.f_bfree.saturating_sub(stat.f_bavail);
+    Ok(stat
+        .f_blocks
+        .saturating_sub(reserved)
+        .saturating_mul(stat.f_frsize))
+}
+
 /// Bytes that are free where `path` is or will be, and bytes that come free once what is there has gone.
 pub fn space(path: &Path, state: State) -> io::Result<(u64, u64)> {
     let stat = statvfs(existing(path))?;

@@ -488,6 +488,9 @@ fn path_of(job: &Job) -> String {
 }
 
 #[cfg(test)]
+pub(super) use volume::tests::backup as sample_backup;
+
+#[cfg(test)]
 mod tests {
     use holdfast_crds::Restore;
     use serde_json::{Value, json};

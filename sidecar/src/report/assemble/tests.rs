@@ -47,6 +47,7 @@ fn found(server: Result<Answer, String>) -> Found {
         last_order: Some("5f0c".into()),
         branched: Some((TimelineId(2), Lsn(0x4F_0000))),
         queue: Some(Queue::default()),
+        volume_bytes: Some(1 << 30),
         server,
     }
 }
@@ -98,7 +99,7 @@ fn a_report_has_what_was_found() {
                 "version": "17.6",
                 "major": 17,
                 "timeline": 2,
-                "lastOrder": "5f0c",
+                "lastOrder": "5f0c", "volumeBytes": 1 << 30,
                 "recovery": {"lsn": "0/4F0000", "paused": false},
             },
             "wal": {
