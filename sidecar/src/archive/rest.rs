@@ -4,16 +4,19 @@
 //! A server that is gone, or that will not come back as it is, archives nothing any more; and what is not in the archive
 //! when its data directory is replaced is lost.
 
+use super::local::local_history;
 use super::{Archiver, NotArchived, Opened};
 use crate::config::Settings;
 use crate::data_directory::{self, DataDirectoryError, Recovery};
 use crate::queue::{MOST_ENTRIES, Queue};
 use holdfast_postgres::wal::SegmentHeader;
 use holdfast_postgres::{
-    ClusterState, ControlFile, Lsn, SegmentName, SegmentNumber, TimelineId, WalFileName,
+    ClusterState, ControlFile, Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory,
+    TimelineId, WalFileName,
 };
 use holdfast_repository::wal::PartOutcome;
 use holdfast_repository::{ObjectError, blocking};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -237,8 +240,8 @@ fn written(directory: &Path, control: &ControlFile) -> Result<BTreeSet<SegmentNa
     let folder = directory.join("pg_wal");
     let failed = |file: PathBuf| move |source| DataDirectoryError::Read { file, source };
     let reached = control.timeline.max(control.min_recovery_timeline);
-    let size = control.segment_size;
     let mut segments = BTreeSet::new();
+    let mut forks: BTreeMap<TimelineId, Option<SegmentNumber>> = BTreeMap::new();
     for entry in fs::read_dir(&folder).map_err(failed(folder.clone()))? {
         let entry = entry.map_err(failed(folder.clone()))?.file_name();
         let Some(Ok(name)) = entry.to_str().map(str::parse::<SegmentName>) else {
@@ -254,10 +257,88 @@ fn written(directory: &Path, control: &ControlFile) -> Result<BTreeSet<SegmentNa
         let mut page = [0; SegmentHeader::SIZE];
         file.read_exact_at(&mut page, 0)
             .map_err(failed(folder.join(name.to_string())))?;
-        let start = name.number(size)?.start(size);
-        if SegmentHeader::parse(&page).is_ok_and(|header| header.page_address == start) {
+        let Ok(header) = SegmentHeader::parse(&page) else {
+            continue;
+        };
+        let fork = match forks.entry(name.timeline) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(place) => *place.insert(fork_of(directory, name.timeline, control)?),
+        };
+        if holds_its_own(name, control.segment_size, &header, fork)? {
             segments.insert(name);
         }
     }
     Ok(segments)
+}
+
+/// The segment in which a timeline begins, by its history file; none where that is missing or broken, and for timeline 1.
+fn fork_of(
+    directory: &Path,
+    timeline: TimelineId,
+    control: &ControlFile,
+) -> Result<Option<SegmentNumber>, NotArchived> {
+    let parsed = local_history(directory, timeline)?
+        .and_then(|(_, content)| TimelineHistory::parse(timeline, &content).ok());
+    Ok(parsed
+        .as_ref()
+        .and_then(TimelineHistory::parent)
+        .map(|parent| parent.switch.segment(control.segment_size)))
+}
+
+/// Whether a segment's first page was written under its name. Postgres renames old files to what it will write next
+/// (`InstallXLogFileSegment`); at a recovery's end they may be an ancestor's, or those of a branch that was left, and
+/// stand at their old place by chance. Only a timeline's first segment begins with pages of its ancestor (`XLogFileCopy`).
+/// A `fork` that is not known excludes nothing.
+fn holds_its_own(
+    name: SegmentName,
+    size: SegmentSize,
+    header: &SegmentHeader,
+    fork: Option<SegmentNumber>,
+) -> Result<bool, NotArchived> {
+    let number = name.number(size)?;
+    let ancestral = header.timeline < name.timeline && fork.is_none_or(|fork| number <= fork);
+    Ok(
+        header.page_address == number.start(size)
+            && (header.timeline == name.timeline || ancestral),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_repository::wal::sample::{self, Fill};
+
+    #[test]
+    fn a_file_that_postgres_has_made_ready_is_told_from_one_that_it_wrote() {
+        let size = SegmentSize::new(1 << 20).unwrap();
+        let cluster = sample::Cluster {
+            system: crate::wal_bench::SYSTEM,
+            segment_size: size,
+            major: 17,
+        };
+        let name =
+            |timeline, number| SegmentName::new(TimelineId(timeline), SegmentNumber(number), size);
+        // The name, what was written there first, where the name's timeline begins.
+        for (called, content, fork, own) in [
+            ((1, 4), (1, 4), None, true),
+            ((1, 4), (1, 3), None, false),
+            // The first segment of a timeline is a copy of its ancestor's, up to where it left that.
+            ((8, 3), (1, 3), Some(3), true),
+            ((8, 3), (8, 3), Some(3), true),
+            ((8, 4), (8, 4), Some(3), true),
+            // Fetched from timeline 1 to be replayed, and renamed to be written over.
+            ((8, 4), (1, 5), Some(3), false),
+            ((8, 6), (1, 6), Some(3), false),
+            // Nothing may be lost where it can't be told.
+            ((8, 6), (1, 6), None, true),
+            // No descendant's page stands in an ancestor's segment.
+            ((1, 6), (8, 6), None, false),
+        ] {
+            let page = sample::segment(cluster, name(content.0, content.1), Fill::Pages(1), 0);
+            let header = SegmentHeader::parse(&page).unwrap();
+            let named = name(called.0, called.1);
+            let told = holds_its_own(named, size, &header, fork.map(SegmentNumber)).unwrap();
+            assert_eq!(told, own, "{named} holds {content:?}, {fork:?}");
+        }
+    }
 }
