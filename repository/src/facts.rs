@@ -45,6 +45,14 @@ pub struct BackupFacts {
 }
 
 impl BackupFacts {
+    /// What a restore takes besides the files, in bytes: the first WAL that recovery fetches.
+    #[must_use]
+    pub fn wal_room(&self) -> u64 {
+        const BYTES: u64 = 64 << 20;
+        const SEGMENTS: u64 = 4;
+        BYTES + SEGMENTS * u64::from(self.segment_size.bytes())
+    }
+
     /// The last segment of those that make it consistent.
     pub fn last_segment(&self) -> SegmentNumber {
         let first_byte = Lsn(self.start.0.saturating_add(1));

@@ -3,7 +3,7 @@
 use crate::fixtures::Database;
 use crate::hand::{Hand, Processes};
 use crate::restore_outages::{never_started, ordered, status};
-use crate::restores::{PATIENCE, goes_on, history, restore, rows, up_to};
+use crate::restores::{PATIENCE, goes_on, has_rows, history, restore};
 use crate::store::{Pace, Store};
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Space, eventually};
@@ -221,7 +221,7 @@ impl<'a> Scene<'a> {
         store.answers(Pace::Quick).await?;
         let complete = "condition=Complete";
         space.wait_for(&object, complete, PATIENCE).await?;
-        ensure!(rows(space).await? == up_to(8), "{}", rows(space).await?);
+        has_rows(space, 8).await?;
         let bulk = space.sql(POD, BULK).await?;
         ensure!(bulk == self.bulk, "{bulk} and not {}", self.bulk);
         Ok(())

@@ -1,7 +1,7 @@
 //! Restores in place whose store goes away, and their pod with it: each completes, and no database starts on a mixture.
 
 use crate::fixtures::{Database, told};
-use crate::restores::{PATIENCE, goes_on, history, restore, rows, up_to};
+use crate::restores::{PATIENCE, goes_on, has_rows, history, restore};
 use crate::store::{Pace, Store};
 use anyhow::{Result, ensure};
 use holdfast_e2e::{Space, eventually};
@@ -66,7 +66,7 @@ async fn it_outlives_its_store_and_its_pod() -> Result<()> {
         space
             .wait_for("restore/back", "condition=Complete", PATIENCE)
             .await?;
-        ensure!(rows(space).await? == up_to(5), "{}", rows(space).await?);
+        has_rows(space, 5).await?;
         goes_on(space, "second", 2).await?;
 
         // The store, in mid-replay: no early promotion.
@@ -97,7 +97,7 @@ async fn it_outlives_its_store_and_its_pod() -> Result<()> {
         space
             .wait_for("restore/again", "condition=Complete", PATIENCE)
             .await?;
-        ensure!(rows(space).await? == up_to(8), "{}", rows(space).await?);
+        has_rows(space, 8).await?;
         goes_on(space, "third", 3).await
     })
     .await
@@ -143,12 +143,7 @@ async fn one_that_is_deleted_on_its_way_is_taken_back_or_comes_to_its_end() -> R
         space.kubectl(&delete).await?.success()?;
         space.kubectl(&leave).await?.success()?;
         database.rolled_out(space).await?;
-        eventually("it is as it was", async || {
-            let there = rows(space).await?;
-            ensure!(there == up_to(8), "{there}");
-            Ok(())
-        })
-        .await?;
+        eventually("it is as it was", async || has_rows(space, 8).await).await?;
         goes_on(space, "second", 1).await?;
 
         // Once it is being written the object stays until that has ended.
@@ -176,9 +171,7 @@ async fn one_that_is_deleted_on_its_way_is_taken_back_or_comes_to_its_end() -> R
         space.kubectl(&gone).await?.success()?;
         database.rolled_out(space).await?;
         eventually("it is where it should be", async || {
-            let there = rows(space).await?;
-            ensure!(there == up_to(5), "{there}");
-            Ok(())
+            has_rows(space, 5).await
         })
         .await?;
         goes_on(space, "third", 2).await

@@ -47,6 +47,13 @@ pub fn up_to(n: u32) -> String {
     numbers.join(",")
 }
 
+/// The transactions up to this one are there, and no others.
+pub async fn has_rows(space: &Space, last: u32) -> Result<()> {
+    let there = rows(space).await?;
+    ensure!(there == up_to(last), "{there}");
+    Ok(())
+}
+
 /// What identifies the moments of a database's history.
 pub struct Moments {
     /// After 3.
@@ -95,11 +102,7 @@ pub async fn history(space: &Space) -> Result<Moments> {
 async fn reaches(space: &Space, name: &str, target: &str, last: u32, timeline: u32) -> Result<()> {
     let restore = restored(space, name, target, "").await?;
     let status = &restore["status"];
-    ensure!(
-        rows(space).await? == up_to(last),
-        "{name}: {}",
-        rows(space).await?
-    );
+    has_rows(space, last).await.context(name.to_owned())?;
     let reached = &status["recoveredTo"];
     ensure!(reached["timeline"] == timeline, "{name}: {status:#}");
     ensure!(
@@ -207,8 +210,7 @@ async fn postgres_17_goes_back_to_every_kind_of_target() -> Result<()> {
         let again = restore("left", "orders", "{latest: {}, timeline: \"2\"}", "");
         space.apply(&again).await?;
         told(space, "restore/left", "Failed", "True", &["another name"]).await?;
-        ensure!(rows(space).await? == up_to(10));
-        Ok(())
+        has_rows(space, 10).await
     })
     .await
 }
@@ -238,7 +240,7 @@ async fn a_plan_alone_touches_nothing() -> Result<()> {
         }
         told(space, "restore/plan", "Started", "False", &["suspend"]).await?;
         ensure!(space.get("pod/orders-0").await?["metadata"]["uid"] == pod);
-        ensure!(rows(space).await? == up_to(8));
+        has_rows(space, 8).await?;
         // Let go, it is carried out.
         let go = [
             "patch",
@@ -252,7 +254,7 @@ async fn a_plan_alone_touches_nothing() -> Result<()> {
         space
             .wait_for("restore/plan", "condition=Complete", PATIENCE)
             .await?;
-        ensure!(rows(space).await? == up_to(3));
+        has_rows(space, 3).await?;
         event(space, "restore/plan", &["Normal", "Recovered"]).await
     })
     .await
@@ -336,7 +338,7 @@ async fn what_cant_be_done_is_refused_before_anything_is_touched() -> Result<()>
             event(space, &object, &["Warning", says]).await?;
         }
         ensure!(space.get("pod/orders-0").await?["metadata"]["uid"] == pod);
-        ensure!(rows(space).await? == up_to(8));
+        has_rows(space, 8).await?;
         // Of two the first one goes on.
         let target = format!("{{lsn: {}}}", moments.lsn);
         let first = restore("first", "orders", &target, "");
@@ -346,8 +348,7 @@ async fn what_cant_be_done_is_refused_before_anything_is_touched() -> Result<()>
         space
             .wait_for("restore/first", "condition=Complete", PATIENCE)
             .await?;
-        ensure!(rows(space).await? == up_to(5));
-        Ok(())
+        has_rows(space, 5).await
     })
     .await
 }
@@ -376,7 +377,7 @@ async fn a_backup_whose_configuration_needs_what_is_not_there_is_not_restored() 
         let (_, _, message) = space.condition("restore/lacking", "Failed").await?;
         ensure!(!message.contains("pg_stat_statements"), "{message}");
         ensure!(space.get("pod/orders-0").await?["metadata"]["uid"] == pod);
-        ensure!(rows(space).await? == up_to(8));
+        has_rows(space, 8).await?;
 
         let copy = lacking.replace("name: lacking", "name: copy").replace(
             "statefulSet: {name: orders}",
@@ -409,7 +410,7 @@ async fn two_members_go_back_and_the_standby_is_cloned_again() -> Result<()> {
         let more = ", primaryOrdinal: 0, otherReplicas: Wipe";
         restored(space, "wipe", &target, more).await?;
         database.rolled_out(space).await?;
-        ensure!(rows(space).await? == up_to(5));
+        has_rows(space, 5).await?;
         goes_on(space, "second", 2).await?;
         space
             .sql("orders-0", "INSERT INTO ledger VALUES (60)")
@@ -450,7 +451,7 @@ async fn one_that_is_deleted_before_it_began_leaves_the_database_as_it_was() -> 
             .kubectl(&["delete", "restore", "gone"])
             .await?
             .success()?;
-        ensure!(rows(space).await? == up_to(8));
+        has_rows(space, 8).await?;
         goes_on(space, "second", 1).await
     })
     .await

@@ -2,7 +2,7 @@
 
 use crate::fixtures::{Database, archived, ask_store, event, repository, shop, told};
 use crate::outages::begun;
-use crate::restores::{PATIENCE, history, restore, rows, up_to};
+use crate::restores::{PATIENCE, has_rows, history, restore};
 use crate::store::{Pace, Store};
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Space, eventually};
@@ -14,10 +14,9 @@ async fn pod(space: &Space) -> Result<Value> {
 
 /// The pod is the one that it was, and every row is there.
 async fn untouched(space: &Space, before: &Value, last: u32) -> Result<()> {
-    let (now, rows) = (pod(space).await?, rows(space).await?);
+    let now = pod(space).await?;
     ensure!(now == *before, "{now} and {before}");
-    ensure!(rows == up_to(last), "{rows}");
-    Ok(())
+    has_rows(space, last).await
 }
 
 /// A StatefulSet that somebody else runs. It has no pods: it is judged by what it says.
@@ -206,8 +205,7 @@ async fn another_key_is_told_and_with_the_right_one_it_goes_on() -> Result<()> {
                 .wait_for(object, &format!("condition={condition}"), PATIENCE)
                 .await?;
         }
-        ensure!(rows(space).await? == up_to(2), "{}", rows(space).await?);
-        Ok(())
+        has_rows(space, 2).await
     })
     .await
 }
@@ -236,8 +234,7 @@ async fn it_begins_after_the_backup_that_runs() -> Result<()> {
                 .await?;
         }
         ensure!(pod(space).await? != before, "the pod is the old one");
-        ensure!(rows(space).await? == up_to(3), "{}", rows(space).await?);
-        Ok(())
+        has_rows(space, 3).await
     })
     .await
 }
@@ -328,7 +325,7 @@ async fn a_volume_without_room_keeps_what_it_has() -> Result<()> {
         let says = ["has room for", "are needed: nothing was written"];
         told(space, "restore/full", "Failed", "True", &says).await?;
         database.rolled_out(space).await?;
-        ensure!(rows(space).await? == up_to(8), "{}", rows(space).await?);
+        has_rows(space, 8).await?;
         // With room another one does it.
         run(&format!("rm {data}/filler")).await?;
         space
@@ -337,8 +334,7 @@ async fn a_volume_without_room_keeps_what_it_has() -> Result<()> {
         space
             .wait_for("restore/roomy", "condition=Complete", PATIENCE)
             .await?;
-        ensure!(rows(space).await? == up_to(2), "{}", rows(space).await?);
-        Ok(())
+        has_rows(space, 2).await
     })
     .await
 }

@@ -4,19 +4,17 @@
 //! A server that is gone, or that will not come back as it is, archives nothing any more; and what is not in the archive
 //! when its data directory is replaced is lost.
 
-use super::local::local_history;
 use super::{Archiver, NotArchived, Opened};
 use crate::config::Settings;
 use crate::data_directory::{self, DataDirectoryError, Recovery};
 use crate::queue::{MOST_ENTRIES, Queue};
 use holdfast_postgres::wal::SegmentHeader;
 use holdfast_postgres::{
-    ClusterState, ControlFile, Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory,
-    TimelineId, WalFileName,
+    ClusterState, ControlFile, Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineId,
+    WalFileName,
 };
 use holdfast_repository::wal::PartOutcome;
 use holdfast_repository::{ObjectError, blocking};
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -240,6 +238,11 @@ fn written(directory: &Path, control: &ControlFile) -> Result<BTreeSet<SegmentNa
     let folder = directory.join("pg_wal");
     let failed = |file: PathBuf| move |source| DataDirectoryError::Read { file, source };
     let reached = control.timeline.max(control.min_recovery_timeline);
+    // The segment in which a timeline begins.
+    let fork = |timeline| {
+        let switch = data_directory::switch_point(directory, timeline);
+        switch.map(|switch| switch.segment(control.segment_size))
+    };
     let mut segments = BTreeSet::new();
     let mut forks: BTreeMap<TimelineId, Option<SegmentNumber>> = BTreeMap::new();
     for entry in fs::read_dir(&folder).map_err(failed(folder.clone()))? {
@@ -260,29 +263,14 @@ fn written(directory: &Path, control: &ControlFile) -> Result<BTreeSet<SegmentNa
         let Ok(header) = SegmentHeader::parse(&page) else {
             continue;
         };
-        let fork = match forks.entry(name.timeline) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(place) => *place.insert(fork_of(directory, name.timeline, control)?),
-        };
+        let fork = *forks
+            .entry(name.timeline)
+            .or_insert_with(|| fork(name.timeline));
         if holds_its_own(name, control.segment_size, &header, fork)? {
             segments.insert(name);
         }
     }
     Ok(segments)
-}
-
-/// The segment in which a timeline begins, by its history file; none where that is missing or broken, and for timeline 1.
-fn fork_of(
-    directory: &Path,
-    timeline: TimelineId,
-    control: &ControlFile,
-) -> Result<Option<SegmentNumber>, NotArchived> {
-    let parsed = local_history(directory, timeline)?
-        .and_then(|(_, content)| TimelineHistory::parse(timeline, &content).ok());
-    Ok(parsed
-        .as_ref()
-        .and_then(TimelineHistory::parent)
-        .map(|parent| parent.switch.segment(control.segment_size)))
 }
 
 /// Whether a segment's first page was written under its name. Postgres renames old files to what it will write next

@@ -10,10 +10,6 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Besides the files: the first WAL that recovery fetches, in segments and bytes.
-const WAL_ROOM_SEGMENTS: u64 = 4;
-const WAL_ROOM: u64 = 64 << 20;
-
 /// What is asked for, as far as the destination is concerned.
 pub struct Wish<'a> {
     /// `--overwrite`
@@ -49,7 +45,7 @@ pub fn check(
     if !wish.in_place {
         spares_live_wal(settings, root)?;
     }
-    let room = WAL_ROOM + WAL_ROOM_SEGMENTS * u64::from(backup.segment_size.bytes());
+    let room = backup.wal_room();
     let elsewhere: u64 = backup.tablespaces.iter().map(|t| t.bytes).sum();
     let files = backup.database_bytes.saturating_sub(elsewhere);
     let wal_here = if destination.wal.is_none() { room } else { 0 };

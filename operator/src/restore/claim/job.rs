@@ -108,8 +108,8 @@ impl Making<'_> {
             json!({"name": CONFIGURATION_VOLUME, "secret": {"secretName": metadata["name"], "optional": false}}),
         ];
         volumes.extend(self.layout.beside.iter().enumerate().map(|(n, beside)| {
-        json!({"name": beside_volume(n), "persistentVolumeClaim": {"claimName": beside.claim}})
-    }));
+            json!({"name": beside_volume(n), "persistentVolumeClaim": {"claimName": beside.claim}})
+        }));
         let mut security = json!({
             "runAsUser": shape.user,
             "runAsNonRoot": true,
@@ -196,9 +196,9 @@ impl Making<'_> {
         let mut container = self.ours(SIDECAR_CONTAINER, &arguments, true);
         container["restartPolicy"] = json!("Always");
         container["startupProbe"] = json!({"httpGet": probe("/startz"),
-        "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 60});
+            "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 60});
         container["livenessProbe"] = json!({"httpGet": probe("/livez"),
-        "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6});
+            "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6});
         container
     }
 
@@ -224,9 +224,9 @@ impl Making<'_> {
         let memory = settings.memory.to_string();
         let mut mounts = self.data(read_only);
         mounts.extend([
-        json!({"name": SHARED_VOLUME, "mountPath": SHARED_DIRECTORY}),
-        json!({"name": CONFIGURATION_VOLUME, "mountPath": CONFIGURATION_DIRECTORY, "readOnly": true}),
-    ]);
+            json!({"name": SHARED_VOLUME, "mountPath": SHARED_DIRECTORY}),
+            json!({"name": CONFIGURATION_VOLUME, "mountPath": CONFIGURATION_DIRECTORY, "readOnly": true}),
+        ]);
         json!({
             "name": name,
             "image": settings.image,

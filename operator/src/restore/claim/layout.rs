@@ -2,7 +2,6 @@
 
 use super::super::report::State;
 use super::shape::{Mounted, Shape};
-use super::volume::wal_room;
 use crate::inject::hides;
 use crate::text;
 use holdfast_crds::{ClaimTemplate, IntoClaim};
@@ -118,7 +117,7 @@ pub fn layout(into: &IntoClaim, shape: &Shape, backup: &BackupFacts) -> Result<L
         }
     }
     match &into.wal {
-        None => layout.bytes = layout.bytes.saturating_add(wal_room(backup)),
+        None => layout.bytes = layout.bytes.saturating_add(backup.wal_room()),
         Some(wal) => {
             let Some(directory) = wal.directory.as_ref().or(shape.wal.as_ref()) else {
                 return Err(refused(
@@ -135,7 +134,7 @@ pub fn layout(into: &IntoClaim, shape: &Shape, backup: &BackupFacts) -> Result<L
             }
             layout.directories.push(directory.clone());
             layout.wal = Some(directory.clone());
-            layout.add(&wal.claim, mount, wal_room(backup))?;
+            layout.add(&wal.claim, mount, backup.wal_room())?;
         }
     }
     for beside in &layout.beside {

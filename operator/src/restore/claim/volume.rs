@@ -7,14 +7,9 @@ use crate::inject::billionths;
 use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::text;
 use holdfast_crds::{ClaimTemplate, Restore};
-use holdfast_repository::facts::BackupFacts;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use serde_json::{Value, json};
-
-/// Besides the files: the first WAL that recovery fetches, in bytes and segments.
-const WAL_ROOM: u64 = 64 << 20;
-const WAL_ROOM_SEGMENTS: u64 = 4;
 
 /// Another Restore into the same claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,11 +116,6 @@ pub fn users(pods: &[Pod], claim: &str, wanted: impl Fn(&str) -> bool) -> Vec<St
     pods.filter(|pod| !has_ended(pod) && is_wanted(pod))
         .map(ResourceExt::name_any)
         .collect()
-}
-
-/// What the WAL takes that recovery fetches first, in bytes.
-pub fn wal_room(backup: &BackupFacts) -> u64 {
-    WAL_ROOM + WAL_ROOM_SEGMENTS * u64::from(backup.segment_size.bytes())
 }
 
 /// Whether so many bytes fit.

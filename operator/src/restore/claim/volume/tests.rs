@@ -2,7 +2,7 @@ use super::super::tests::restore;
 use super::*;
 use holdfast_crds::IntoClaim;
 use holdfast_postgres::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
-use holdfast_repository::facts::RecoverySettings;
+use holdfast_repository::facts::{BackupFacts, RecoverySettings};
 
 fn into(restore: &Restore) -> IntoClaim {
     let destination = restore.spec.destination.clone();
@@ -157,7 +157,7 @@ fn what_is_restored_fits() {
         assert_eq!(checked.is_ok(), fits, "{size:?} {mebibytes}: {checked:?}");
     }
     // Four segments, and what is fetched ahead.
-    assert_eq!(wal_room(&backup(1)), 128 << 20);
+    assert_eq!(backup(1).wal_room(), 128 << 20);
 }
 
 #[test]
