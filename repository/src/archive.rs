@@ -309,11 +309,13 @@ impl Archive {
         if let Some(identity) = self.identity(system).await? {
             return self.agree(system, identity, major, segment_size);
         }
-        let previous = self
-            .incarnations_but(Some(system))
-            .await?
-            .last()
-            .map(|(system, _)| *system);
+        let mut others = self.incarnations_but(Some(system)).await?;
+        // Another of this database's writers was quicker.
+        if let Some(at) = others.iter().position(|(other, _)| *other == system) {
+            let (_, identity) = others.swap_remove(at);
+            return self.agree(system, identity, major, segment_size);
+        }
+        let previous = others.last().map(|(system, _)| *system);
         if let Some(existing) = previous
             && accepted != Some(system)
         {

@@ -72,3 +72,19 @@ async fn a_changed_description_is_damage() {
     }
     assert!(open().await.unwrap().is_some());
 }
+
+/// A database's members and its backup may all come first.
+#[tokio::test]
+async fn of_many_that_claim_at_once_none_is_another_database() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let store = StoreSettings::Filesystem { path }.open("a/b").unwrap();
+        let archive = Archive::open_or_create(store, None).await.unwrap();
+        let claim = || archive.claim(SYSTEM, 17, SegmentSize::DEFAULT, None);
+        let claims = futures::future::join_all((0..8).map(|_| claim())).await;
+        for claimed in claims {
+            assert_eq!(claimed.unwrap().previous, None);
+        }
+    }
+}
