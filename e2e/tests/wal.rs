@@ -195,7 +195,7 @@ async fn a_standby_may_archive_the_same_wal_first_or_second() -> Result<()> {
         .await?;
         drop(bench);
         // First the standby is ahead, then the primary.
-        primary.configure(&[("archive_command", "false")]).await?;
+        sidecar.stop().await?;
         let before = stored_segments(&holdfast).await?.len();
         primary.execute("SELECT pg_switch_wal()").await?;
         eventually("the standby archives alone", async || {
@@ -204,7 +204,7 @@ async fn a_standby_may_archive_the_same_wal_first_or_second() -> Result<()> {
             Ok(())
         })
         .await?;
-        primary.archive_with(&holdfast).await?;
+        let sidecar = holdfast.sidecar().await?;
         load.stop().await?;
         primary.archive_all().await?;
         standby.wait_replayed(&primary.lsn().await?).await?;
@@ -242,7 +242,7 @@ async fn a_half_filled_segment_from_a_timeline_switch_poisons_nothing() -> Resul
         ledger.write(&primary, 50).await?;
         // Held back, so that the half-filled one comes first.
         primary.archive_all().await?;
-        primary.configure(&[("archive_command", "false")]).await?;
+        sidecar.stop().await?;
 
         let mut middle = primary.standby("middle").await?;
         let middle_holdfast = holdfast.also_for(&middle).build()?;
@@ -293,7 +293,7 @@ async fn a_half_filled_segment_from_a_timeline_switch_poisons_nothing() -> Resul
         );
         // The old primary, which has not heard of the promotion, fills it.
         ledger.write(&primary, 200).await?;
-        primary.archive_with(&holdfast).await?;
+        let sidecar = holdfast.sidecar().await?;
         primary.archive_all().await?;
         middle.archive_all().await?;
         ledger.read_wal(&primary).await?;
