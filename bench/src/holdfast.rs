@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Minio, World};
 
-use crate::Variant;
 use crate::database::Database;
 use crate::measure::{Run, Samples, folder_bytes, timed};
+use crate::{Variant, trust};
 
 const NAME: &str = "holdfast";
 
@@ -21,7 +21,6 @@ pub async fn measure(
 ) -> Result<()> {
     let postgres = &database.postgres;
     let bucket = minio.bucket(&format!("holdfast-{}-{round}", variant.name))?;
-    let certificate = minio.certificate().context("MinIO speaks TLS")?;
     let holdfast = world
         .holdfast("bench/orders", postgres)
         .s3(&bucket)
@@ -29,9 +28,7 @@ pub async fn measure(
         .wal_compression(variant.algorithm, variant.level)
         .line("limits: {memory: 256Mi}")
         .build()?;
-    let text = std::fs::read_to_string(holdfast.config())?;
-    let trusting = format!("{{caFile: \"{}\", bucket:", certificate.display());
-    std::fs::write(holdfast.config(), text.replace("{bucket:", &trusting))?;
+    trust(&holdfast, minio)?;
     let sidecar = holdfast.sidecar().await?;
     for segment in segments {
         let command = holdfast.wal_command(&["archive", segment, &format!("pg_wal/{segment}")])?;

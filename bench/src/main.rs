@@ -1,5 +1,5 @@
-//! `peers`: Holdfast next to pgBackRest and next to what plain tools need, in one run. `operator`: the operator with many
-//! Archives ([`operator`]).
+//! `peers`: Holdfast next to pgBackRest and next to what plain tools need, in one run. `wal`: WAL alone, call by call
+//! ([`wal`]). `operator`: the operator with many Archives ([`operator`]).
 //!
 //! Rounds are interleaved, and who goes first alternates, so that what the machine does besides hits all alike. Nothing
 //! is asserted about time.
@@ -11,9 +11,10 @@ mod operator;
 mod pgbackrest;
 mod plain;
 mod report;
+mod wal;
 
 use anyhow::{Context, Result, bail, ensure};
-use holdfast_e2e::{Minio, World};
+use holdfast_e2e::{Holdfast, Minio, World};
 use measure::Samples;
 
 /// How both programs compress.
@@ -66,8 +67,9 @@ fn number(name: &str, default: u32) -> Result<u32> {
 async fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("peers") => peers().await,
+        Some("wal") => wal::run().await,
         Some("operator") => operator::run().await,
-        _ => bail!("usage: holdfast-bench peers|operator; start it with bench/run"),
+        _ => bail!("usage: holdfast-bench peers|wal|operator; start it with bench/run"),
     }
 }
 
@@ -99,7 +101,8 @@ async fn bench(world: &World, plan: &Plan) -> Result<()> {
     let peers: Vec<pgbackrest::PgBackRest> = {
         let mut peers = Vec::new();
         for variant in VARIANTS {
-            peers.push(pgbackrest::PgBackRest::create(world, &minio, &database, variant).await?);
+            let peer = pgbackrest::PgBackRest::create(world, &minio, &database, variant, false);
+            peers.push(peer.await?);
         }
         peers
     };
@@ -140,5 +143,14 @@ async fn bench(world: &World, plan: &Plan) -> Result<()> {
     }
     report::print(&samples);
     println!("\n{}", plan.out);
+    Ok(())
+}
+
+/// Has it trust MinIO's certificate.
+fn trust(holdfast: &Holdfast, minio: &Minio) -> Result<()> {
+    let certificate = minio.certificate().context("MinIO speaks TLS")?;
+    let text = std::fs::read_to_string(holdfast.config())?;
+    let trusting = format!("{{caFile: \"{}\", bucket:", certificate.display());
+    std::fs::write(holdfast.config(), text.replace("{bucket:", &trusting))?;
     Ok(())
 }

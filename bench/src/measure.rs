@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Output, World};
 use tokio::process::Command;
 
@@ -87,18 +87,33 @@ pub fn median(values: &[f64]) -> f64 {
 
 /// Runs a command that must succeed, and watches all processes of the world whose command line holds `word`.
 pub async fn timed(world: &World, word: &'static str, command: Command) -> Result<(Run, Output)> {
-    let watch = Watch::begin(world.user(), word);
+    let mut output = None;
+    let run = watched(world, &[word], async {
+        output = Some(world.run(command).await?.success()?);
+        Ok(())
+    })
+    .await?;
+    Ok((run, output.context("it has ended")?))
+}
+
+/// The same for whatever is done.
+pub async fn watched(
+    world: &World,
+    words: &[&'static str],
+    work: impl Future<Output = Result<()>>,
+) -> Result<Run> {
+    let watch = Watch::begin(world.user(), words.to_vec());
     let begun = Instant::now();
-    let output = world.run(command).await?;
+    let done = work.await;
     let seconds = begun.elapsed().as_secs_f64();
     let (peak_memory, processor_seconds) = watch.end();
-    let run = Run {
+    done?;
+    Ok(Run {
         seconds,
         peak_memory,
         processor_seconds,
         stored_bytes: 0,
-    };
-    Ok((run, output.success()?))
+    })
 }
 
 /// Looks at processes every 20 ms, in a thread of its own.
@@ -108,16 +123,16 @@ struct Watch {
 }
 
 impl Watch {
-    fn begin(user: Option<u32>, word: &'static str) -> Self {
+    fn begin(user: Option<u32>, words: Vec<&'static str>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let until = stop.clone();
-        let before = processes(user, word);
+        let before = processes(user, &words);
         let thread = std::thread::spawn(move || {
             let mut peak = 0;
             let mut ticks: BTreeMap<u32, u64> = BTreeMap::new();
             loop {
                 let ended = until.load(Ordering::Relaxed);
-                let now = processes(user, word);
+                let now = processes(user, &words);
                 peak = peak.max(now.values().map(|process| process.peak).sum());
                 for (pid, process) in now {
                     ticks.insert(pid, process.ticks);
@@ -168,7 +183,7 @@ pub fn look(pid: u32) -> Option<Process> {
     look_at(Path::new(&format!("/proc/{pid}")))
 }
 
-fn processes(user: Option<u32>, word: &str) -> BTreeMap<u32, Process> {
+fn processes(user: Option<u32>, words: &[&str]) -> BTreeMap<u32, Process> {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return BTreeMap::new();
@@ -188,7 +203,7 @@ fn processes(user: Option<u32>, word: &str) -> BTreeMap<u32, Process> {
         }
         let path = entry.path();
         let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
-        if !holds(&command, word) {
+        if !words.iter().any(|word| holds(&command, word)) {
             continue;
         }
         if let Some(process) = look_at(&path) {

@@ -1,6 +1,6 @@
 //! pgBackRest, with bundling and block incremental on as its manual advises for object stores.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::minio::{ACCESS_KEY, SECRET_KEY};
@@ -20,15 +20,17 @@ pub struct PgBackRest {
     program: PathBuf,
     config: PathBuf,
     store: PathBuf,
+    spool: PathBuf,
 }
 
 impl PgBackRest {
-    /// Writes its configuration and creates its stanza.
+    /// Writes its configuration and creates its stanza. `asynchronous`: `archive-async`, with two workers.
     pub async fn create(
         world: &World,
         minio: &Minio,
         database: &Database,
         variant: Variant,
+        asynchronous: bool,
     ) -> Result<Self> {
         let program = world.client_program(NAME, 17)?;
         let bucket = minio.bucket(NAME)?;
@@ -38,12 +40,17 @@ impl PgBackRest {
             .next()
             .context("an endpoint has a port")?;
         let (kind, level) = variant.pgbackrest;
-        let folder = world.make_dir(&format!("pgbackrest-{}", variant.name))?;
+        let name = format!(
+            "{}{}",
+            variant.name,
+            if asynchronous { "-async" } else { "" }
+        );
+        let folder = world.make_dir(&format!("pgbackrest-{name}"))?;
         let folder = folder.display();
         let text = format!(
             "[global]
 repo1-type=s3
-repo1-path=/{variant}
+repo1-path=/{name}
 repo1-s3-bucket={NAME}
 repo1-s3-endpoint=127.0.0.1
 repo1-storage-host=127.0.0.1
@@ -67,6 +74,7 @@ spool-path={folder}/spool
 log-path={folder}/log
 log-level-console=warn
 log-level-file=off
+archive-async={asynchronous}
 
 [bench]
 pg1-path={data}
@@ -74,19 +82,20 @@ pg1-socket-path={host}
 pg1-port={pg_port}
 pg1-user=postgres
 ",
-            variant = variant.name,
+            asynchronous = if asynchronous { "y" } else { "n" },
             program = program.display(),
             data = database.postgres.dir().display(),
             host = database.postgres.host().display(),
             pg_port = database.postgres.port(),
         );
-        let config = world.write(&format!("home/pgbackrest-{}.conf", variant.name), text)?;
-        let store = minio.data().join(NAME).join(variant.name);
+        let config = world.write(&format!("home/pgbackrest-{name}.conf"), text)?;
+        let store = minio.data().join(NAME).join(&name);
         let this = Self {
             variant,
             program,
             config,
             store,
+            spool: world.path(&format!("pgbackrest-{name}/spool")),
         };
         let output = world.run(this.command(world, &["stanza-create"])).await?;
         output.success()?;
@@ -100,6 +109,31 @@ pg1-user=postgres
             .arg("--stanza=bench")
             .args(arguments);
         command
+    }
+
+    /// On another data directory.
+    pub fn command_for(&self, world: &World, directory: &Path, arguments: &[&str]) -> Command {
+        let mut command = self.command(world, &[]);
+        command
+            .arg(format!("--pg1-path={}", directory.display()))
+            .args(arguments);
+        command
+    }
+
+    /// Has it archive the same WAL again: what is stored goes, and what it remembers. MinIO is not asked.
+    pub fn forget_wal(&self) -> Result<()> {
+        let archive = self.store.join("archive/bench");
+        for entry in std::fs::read_dir(&archive)? {
+            let path = entry?.path();
+            // Beside the folders of WAL there is archive.info, which MinIO keeps as a folder, too.
+            if !path.to_string_lossy().contains("archive.info") {
+                std::fs::remove_dir_all(path)?;
+            }
+        }
+        if self.spool.exists() {
+            std::fs::remove_dir_all(&self.spool)?;
+        }
+        Ok(())
     }
 
     /// Archives, backs up, restores, and expires what is no longer needed.
