@@ -13,15 +13,16 @@ pub use error::NotArchived;
 pub use progress::{ArchiveProgress, Through};
 pub use timeline::confirm_timeline;
 
-use crate::config::{Live, Mode, Repository, Settings};
+use crate::budget::Budget;
+use crate::config::{Live, Mode, Place, Repository, Settings};
 use crate::data_directory;
 use crate::histories::Histories;
-use crate::open::{self, Create};
+use crate::open::{self, ArchiveError, Create};
 use bytes::Bytes;
 use futures::future::{join_all, try_join};
 use holdfast_postgres::{ClusterState, ControlFile, TimelineId, WalFileName};
 use holdfast_repository::wal::StoredThrough;
-use holdfast_repository::{ArchiveId, PutOutcome, WalStore, blocking};
+use holdfast_repository::{ArchiveId, OpenError, PutOutcome, WalStore, blocking};
 use jiff::Timestamp;
 use judge::judge;
 use local::Local;
@@ -30,7 +31,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use timeline::same_history;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 /// No attempt begins later than this after the first; Postgres asks again by itself.
@@ -46,8 +46,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// What a repository that nobody waits for may cost.
 const BEST_EFFORT: Duration = Duration::from_secs(10);
-/// The part of the memory limit that archiving may use: one in so many.
-const MEMORY_SHARE: u64 = 4;
 /// Upper ends of the histogram's buckets.
 const SECONDS: [f64; 12] = [
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -61,10 +59,12 @@ type Done = (String, Option<Through>);
 pub struct Archiver {
     settings: Live,
     patience: Duration,
-    /// As many as fit into the memory.
-    slots: Semaphore,
+    /// The memory that its files take.
+    budget: Budget,
     /// By the repository's name; what was opened stays open until an error, or until other settings are in use.
     opened: Mutex<BTreeMap<String, Opened>>,
+    /// Every archive that was written to. Where one was no other is made.
+    known: Mutex<Vec<(Place, ArchiveId)>>,
     progress: Mutex<ArchiveProgress>,
     /// How long files took that were archived.
     seconds: Histogram,
@@ -85,16 +85,21 @@ impl Archiver {
     pub fn new(settings: impl Into<Live>) -> Self {
         let settings: Live = settings.into();
         let now = settings.get();
-        let slots = (now.memory / MEMORY_SHARE / WalStore::PUT_MEMORY).clamp(1, 8);
         Self {
             settings,
             patience: PATIENCE,
-            slots: Semaphore::new(slots as usize),
+            budget: Budget::of(now.memory),
             opened: Mutex::default(),
+            known: Mutex::default(),
             progress: Mutex::default(),
             seconds: Histogram::new(SECONDS),
             histories: Histories::beside(&now.socket),
         }
+    }
+
+    /// The account that its files' memory is taken from.
+    pub fn budget(&self) -> Budget {
+        self.budget.clone()
     }
 
     /// How long files took that were archived, from the request to the answer.
@@ -156,7 +161,7 @@ impl Archiver {
         server_waits: bool,
     ) -> Result<Done, NotArchived> {
         let name: WalFileName = name.parse()?;
-        let Ok(_slot) = self.slots.acquire().await else {
+        let Some(_room) = self.budget.take(WalStore::PUT_MEMORY).await else {
             return Err(NotArchived::Ending);
         };
         let begun = Instant::now();
@@ -320,10 +325,30 @@ impl Archiver {
                 return Ok(opened.clone());
             }
         }
-        let archive = open::named(repository, &settings.archive, Create::IfMissing).await?;
+        // An archive that was there once is not made anew, or an empty folder would take the place of one that is not
+        // mounted.
+        let known = self.known_at(&repository.place);
+        let create = match known {
+            Some(_) => Create::Never,
+            None => Create::IfMissing,
+        };
+        let archive = match open::named(repository, &settings.archive, create).await {
+            Err(ArchiveError::Open(OpenError::NotThere(place))) => {
+                return Err(NotArchived::Replaced(place));
+            }
+            other => other?,
+        };
+        if known.is_some_and(|id| id != archive.id()) {
+            let place = archive.store().description().to_owned();
+            return Err(NotArchived::Replaced(place));
+        }
         archive
             .claim(system, major, size, settings.accept_system_identifier)
             .await?;
+        if known.is_none() {
+            self.lock_known()
+                .push((repository.place.clone(), archive.id()));
+        }
         let wal = WalStore::new(archive, system, size, major);
         let opened = Opened {
             settings: settings.clone(),
@@ -332,6 +357,17 @@ impl Archiver {
         };
         self.lock().insert(repository.name.clone(), opened.clone());
         Ok(opened)
+    }
+
+    fn lock_known(&self) -> std::sync::MutexGuard<'_, Vec<(Place, ArchiveId)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The archive that was first written to there.
+    fn known_at(&self, place: &Place) -> Option<ArchiveId> {
+        let known = self.lock_known();
+        let mut known = known.iter();
+        known.find(|(at, _)| at == place).map(|(_, id)| *id)
     }
 
     fn check_copy(&self, opened: &Opened, local: &Local) -> Result<(), NotArchived> {

@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod backup;
 pub mod bootstrap;
+pub mod budget;
 pub mod check;
 pub mod cli;
 pub mod commands;

@@ -1,5 +1,6 @@
 //! `RESTORE`: a WAL file is served whole and verified, or proven absent; anything else is trouble.
 
+mod ahead;
 mod decide;
 mod one;
 #[cfg(test)]
@@ -7,12 +8,14 @@ mod tests;
 
 pub use one::restore_one;
 
+use crate::budget::{Budget, Room};
 use crate::config::{Live, Mode, Repository, Settings};
 use crate::data_directory::{self, DataDirectoryError, Recovery};
 use crate::histories::{self, Histories};
 use crate::open::{self, ArchiveError, Create};
 use crate::origin::{OriginError, RestoreOrder};
 use crate::socket::RestoreAnswer;
+use ahead::Ahead;
 use bytes::Bytes;
 use decide::{Absence, Place, Question, Seen, Until, Verdict};
 use futures::stream::BoxStream;
@@ -21,14 +24,13 @@ use holdfast_postgres::{
     ControlFile, Lineage, Lsn, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId,
     WalFileName, WalNameError,
 };
-use holdfast_repository::wal::{PartialSegment, WalFile};
+use holdfast_repository::wal::{CHUNK_BYTES, PartialSegment, WalFile};
 use holdfast_repository::{ArchiveId, ObjectError, OpenError, StoreError, WalStore};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -40,8 +42,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 const STANDBY_PATIENCE: Duration = Duration::from_secs(4);
 /// A standby that has not come back for its file within this time found it elsewhere, or is one no more.
 const PARKED: Duration = Duration::from_secs(30);
-/// The part of the memory limit that restoring may use: one in so many.
-const MEMORY_SHARE: u64 = 4;
 
 /// Serves WAL files to the recovery of one data directory.
 #[derive(Debug, Clone)]
@@ -51,7 +51,9 @@ pub struct Restorer(Arc<Inner>);
 struct Inner {
     settings: Live,
     data_directory: PathBuf,
-    slots: Arc<Semaphore>,
+    budget: Budget,
+    /// None: each file is asked for once, and nothing follows.
+    ahead: Option<Arc<Ahead>>,
     opened: Mutex<Opened>,
     known: Histories,
     /// A standby's request that took longer than its answer could: whoever asks next for that name has the result.
@@ -67,7 +69,7 @@ struct Opened {
     stores: BTreeMap<(String, String), WalStore>,
 }
 
-/// Work whose result nobody waits for at the moment. It may hold a slot, so it is not kept for ever.
+/// Work whose result nobody waits for at the moment. It may hold memory, so it is not kept for ever.
 #[derive(Debug)]
 struct Parked {
     name: WalFileName,
@@ -164,22 +166,30 @@ struct Sources<'a> {
 }
 
 impl Restorer {
-    /// For the settings' own data directory. Known history files are kept beside the socket.
-    pub fn new(settings: impl Into<Live>) -> Self {
+    /// For the settings' own data directory, with memory of this account. Known history files are kept beside the socket.
+    pub fn new(settings: impl Into<Live>, budget: Budget) -> Self {
         let settings: Live = settings.into();
         let now = settings.get();
-        let data_directory = now.postgres.data_directory.clone();
-        Self::of_directory(settings, data_directory, Histories::beside(&now.socket))
+        Self(Arc::new(Inner {
+            data_directory: now.postgres.data_directory.clone(),
+            known: Histories::beside(&now.socket),
+            settings,
+            budget,
+            ahead: Some(Arc::default()),
+            opened: Mutex::default(),
+            pending: Mutex::default(),
+        }))
     }
 
-    /// For another data directory.
+    /// For another data directory, and a file or two.
     fn of_directory(settings: impl Into<Live>, data_directory: PathBuf, known: Histories) -> Self {
         let settings: Live = settings.into();
-        let slots = (settings.get().memory / MEMORY_SHARE / WalStore::READ_MEMORY).clamp(1, 8);
+        let budget = Budget::of(settings.get().memory);
         Self(Arc::new(Inner {
             settings,
             data_directory,
-            slots: Arc::new(Semaphore::new(slots as usize)),
+            budget,
+            ahead: None,
             opened: Mutex::default(),
             known,
             pending: Mutex::default(),
@@ -199,7 +209,7 @@ impl Restorer {
         match data_directory::recovery(&self.0.data_directory) {
             Recovery::Standby => self.for_standby(name).await,
             Recovery::Archive | Recovery::None => {
-                // What it asked for as a standby must not hold the slot that is needed now.
+                // What it asked for as a standby must not hold the memory that is needed now.
                 if let Some(parked) = self.0.pending().take() {
                     parked.work.abort();
                 }
@@ -334,12 +344,6 @@ impl Inner {
     }
 
     async fn attempt(&self, name: WalFileName) -> Result<Option<Found>, Trouble> {
-        let slot = self
-            .slots
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| Trouble::Unknown("the program is ending".to_owned()))?;
         let settings = self.settings.get();
         let sources = self.sources(&settings, name)?;
         let size = sources.control.segment_size;
@@ -363,13 +367,22 @@ impl Inner {
         };
         let mut unknown = trouble;
         if let Some(cut_at) = cut_at {
-            match look_for(&stores, &question, sources.recovery, cut_at).await {
-                Ok(Some(content)) => {
+            match self
+                .look_for(&stores, &question, sources.recovery, cut_at)
+                .await
+            {
+                Ok(Some((content, room))) => {
                     if let (WalFileName::History(_), None) = (name, &sources.order) {
                         let system = sources.control.system_identifier;
                         return Ok(Some(self.remember(system, name, content).await?));
                     }
-                    return Ok(Some(serve(content, slot, size)));
+                    if let (WalFileName::Segment(segment), Some(ahead)) = (name, &self.ahead)
+                        && sources.recovery != Recovery::None
+                    {
+                        let next = ahead::next(segment, size, &lineage, end);
+                        ahead::fetch_ahead(ahead, &self.budget, &stores, &next);
+                    }
+                    return Ok(Some(serve(content, room, size)));
                 }
                 Ok(None) => {}
                 Err(e) => unknown = unknown.or(Some(e)),
@@ -564,6 +577,47 @@ impl Inner {
         Ok((decide::lineage(asked, stands_on, &histories), None))
     }
 
+    /// The file, and the memory that it takes; else what is stored of it, where that is all that recovery reads.
+    async fn look_for(
+        &self,
+        stores: &[WalStore],
+        question: &Question<'_>,
+        recovery: Recovery,
+        cut_at: Option<Lsn>,
+    ) -> Result<Option<(Content, Room)>, Trouble> {
+        let whole = |file: WalFile| Content {
+            length: file.length(),
+            pieces: file.into_pieces().into_stream(),
+            cut_at,
+        };
+        if let Some(ahead) = &self.ahead
+            && let Some(fetched) = ahead.take(question.name, stores).await
+        {
+            return Ok(Some((whole(fetched.file), fetched.room)));
+        }
+        let room = self.budget.take(WalStore::READ_MEMORY).await;
+        let mut room = room.ok_or_else(|| Trouble::Unknown("the program is ending".to_owned()))?;
+        if let Some(file) = find(stores, question.name).await? {
+            // Here already; of a larger one chunks are still to be read.
+            if file.length() <= CHUNK_BYTES {
+                room.shrink(file.length());
+            }
+            return Ok(Some((whole(file), room)));
+        }
+        let Some(until) = question.ends_within(recovery, cut_at) else {
+            return Ok(None);
+        };
+        let part = find_part(stores, until).await?;
+        Ok(part.map(|part| {
+            let content = Content {
+                length: part.length(),
+                pieces: part.into_stream(),
+                cut_at: Some(until.end),
+            };
+            (content, room)
+        }))
+    }
+
     /// Serves a history file, and keeps it in mind.
     async fn remember(
         &self,
@@ -583,8 +637,8 @@ impl Inner {
     }
 }
 
-/// The slot is held until the end.
-fn serve(content: Content, slot: OwnedSemaphorePermit, size: SegmentSize) -> Found {
+/// The room is held until the end.
+fn serve(content: Content, room: Room, size: SegmentSize) -> Found {
     let Content {
         length,
         pieces,
@@ -592,13 +646,13 @@ fn serve(content: Content, slot: OwnedSemaphorePermit, size: SegmentSize) -> Fou
     } = content;
     let keep = cut_at.map_or(u64::MAX, |lsn| u64::from(lsn.segment_offset(size)));
     let body = futures::stream::try_unfold(
-        (pieces, 0u64, slot),
-        move |(mut pieces, at, slot)| async move {
+        (pieces, 0u64, room),
+        move |(mut pieces, at, room)| async move {
             let Some(piece) = pieces.try_next().await.map_err(io::Error::other)? else {
                 return Ok(None);
             };
             let next = at + piece.len() as u64;
-            Ok::<_, io::Error>(Some((cut(piece, at, keep), (pieces, next, slot))))
+            Ok::<_, io::Error>(Some((cut(piece, at, keep), (pieces, next, room))))
         },
     );
     let body = body.boxed();
@@ -628,33 +682,6 @@ fn cut(piece: Bytes, at: u64, keep: u64) -> Bytes {
         *to = *from;
     }
     zeroed.into()
-}
-
-/// The file; else what is stored of it, where that is all that recovery reads.
-async fn look_for(
-    stores: &[WalStore],
-    question: &Question<'_>,
-    recovery: Recovery,
-    cut_at: Option<Lsn>,
-) -> Result<Option<Content>, Trouble> {
-    if let Some(file) = find(stores, question.name).await? {
-        let length = file.length();
-        let pieces = file.into_pieces().into_stream();
-        return Ok(Some(Content {
-            length,
-            pieces,
-            cut_at,
-        }));
-    }
-    let Some(until) = question.ends_within(recovery, cut_at) else {
-        return Ok(None);
-    };
-    let part = find_part(stores, until).await?;
-    Ok(part.map(|part| Content {
-        length: part.length(),
-        pieces: part.into_stream(),
-        cut_at: Some(until.end),
-    }))
 }
 
 /// The first good one. None: every one says that it has no such object.

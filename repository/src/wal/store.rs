@@ -17,9 +17,9 @@ pub struct WalStore {
 }
 
 impl WalStore {
-    /// What one [`WalStore::put`] holds at once, in bytes: 16 MiB as they are in the file, the same packed, and packed
-    /// again as an object, or one read back to compare.
-    pub const PUT_MEMORY: u64 = 48 << 20;
+    /// What one [`WalStore::put`] holds at once, in bytes: of 16 MiB, in turn, as they are in the file and packed; packed
+    /// and as an object; as an object and one that is read back to compare.
+    pub const PUT_MEMORY: u64 = 34 << 20;
     /// What one reading holds at once, in bytes: an object as stored, and its data.
     pub const READ_MEMORY: u64 = 34 << 20;
 

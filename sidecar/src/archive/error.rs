@@ -31,6 +31,13 @@ pub enum NotArchived {
     /// The file.
     #[error(transparent)]
     Put(#[from] PutError),
+    /// An empty bucket or a folder where nothing is mounted, or another archive.
+    #[error(
+        "the archive at {0} is not there any more, or is another than this sidecar has written to: what was acknowledged may \
+         be gone. See that the bucket is the right one, or the volume mounted; if the archive was removed on purpose, restart \
+         the sidecar and take a backup"
+    )]
+    Replaced(String),
     /// A copy would archive into its source.
     #[error(
         "this data directory is a copy of the database in {place}, and a copy does not archive into its source: give it an \
@@ -117,9 +124,12 @@ impl NotArchived {
     /// store's, or how it is reached.
     pub(crate) fn is_of_the_directory(&self) -> bool {
         match self {
-            Self::Archive(_) | Self::Open(_) | Self::Object(_) | Self::HeldUp | Self::Ending => {
-                false
-            }
+            Self::Archive(_)
+            | Self::Open(_)
+            | Self::Object(_)
+            | Self::Replaced(_)
+            | Self::HeldUp
+            | Self::Ending => false,
             Self::Put(e) => !matches!(e, PutError::Object(_)),
             _ => true,
         }

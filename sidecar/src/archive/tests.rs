@@ -328,3 +328,40 @@ async fn a_server_that_stops_is_not_held_up_by_a_store_that_is_away() {
         assert_eq!(archiver.patience_now().await, patience, "{state}");
     }
 }
+
+#[tokio::test]
+async fn no_other_archive_takes_the_place_of_one_that_was_there() {
+    let bench = Bench::new();
+    let archiver = archiver(&bench);
+    archive(&archiver, bench.segment(1, 3, Fill::Whole))
+        .await
+        .unwrap();
+    fs::rename(bench.path("store"), bench.path("mounted")).unwrap();
+    fs::create_dir(bench.path("store")).unwrap();
+    // The first finds it out, those after it must not make it good.
+    for _ in 0..3 {
+        archive(&archiver, bench.segment(1, 4, Fill::Whole))
+            .await
+            .unwrap_err();
+    }
+    let again = archive(&archiver, bench.segment(1, 4, Fill::Whole)).await;
+    assert!(matches!(&again, Err(NotArchived::Replaced(_))), "{again:?}");
+    assert!(!bench.path("store/shop/orders/archive.json").exists());
+    // Another's.
+    archive(
+        &super::tests::archiver(&bench),
+        bench.segment(1, 5, Fill::Whole),
+    )
+    .await
+    .unwrap();
+    let others = archive(&archiver, bench.segment(1, 4, Fill::Whole)).await;
+    assert!(
+        matches!(&others, Err(NotArchived::Replaced(_))),
+        "{others:?}"
+    );
+    fs::remove_dir_all(bench.path("store")).unwrap();
+    fs::rename(bench.path("mounted"), bench.path("store")).unwrap();
+    archive(&archiver, bench.segment(1, 4, Fill::Whole))
+        .await
+        .unwrap();
+}

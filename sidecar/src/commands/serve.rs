@@ -44,8 +44,8 @@ pub(super) async fn run(settings: Arc<Settings>, args: &SidecarArgs) -> Result<(
         orders.clone(),
     ));
     let wal = Wal {
+        restorer: Restorer::new(live.clone(), archiver.budget()),
         archiver: archiver.clone(),
-        restorer: Restorer::new(live.clone()),
         reporter: reporter.clone(),
         orders,
     };

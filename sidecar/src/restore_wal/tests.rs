@@ -29,6 +29,13 @@ async fn told(answer: RestoreAnswer) -> A {
     }
 }
 
+/// As a sidecar has it.
+fn fresh(settings: impl Into<Live>) -> Restorer {
+    let settings: Live = settings.into();
+    let budget = Budget::of(settings.get().memory);
+    Restorer::new(settings, budget)
+}
+
 /// One attempt, so that trouble costs no time.
 async fn ask(restorer: &Restorer, name: &str) -> A {
     told(restorer.0.once_as_answer(name.parse().unwrap()).await).await
@@ -53,7 +60,7 @@ async fn archived(child: &[u64]) -> (Bench, Restorer) {
         .unwrap();
     bench.control(1, IN_RECOVERY);
     fs::write(bench.data().join("recovery.signal"), "").unwrap();
-    let restorer = Restorer::new(bench.settings());
+    let restorer = fresh(bench.settings());
     (bench, restorer)
 }
 
@@ -135,12 +142,12 @@ async fn what_cannot_be_proven_is_not_absent() {
     // An empty place in the archive's stead, before and after it was opened.
     let shop = bench.path("store/shop");
     fs::rename(&shop, bench.path("away")).unwrap();
-    for restorer in [restorer.clone(), Restorer::new(bench.settings())] {
+    for restorer in [restorer.clone(), fresh(bench.settings())] {
         assert!(matches!(ask(&restorer, &missing).await, A::Trouble(_)));
     }
     fs::rename(bench.path("away"), &shop).unwrap();
     assert_eq!(ask(&restorer, &missing).await, A::Absent);
-    let other = Restorer::new(bench.settings_with("shop/other", ""));
+    let other = fresh(bench.settings_with("shop/other", ""));
     assert!(matches!(ask(&other, &missing).await, A::Trouble(_)));
     // Another database in this directory.
     let cluster = holdfast_repository::wal::sample::Cluster {
@@ -171,13 +178,13 @@ async fn every_required_repository_must_say_that_it_is_absent() {
         let archiver = Archiver::new(settings.clone());
         let (name, path) = bench.segment(1, 2, Fill::Whole);
         archiver.archive(&name, &path).await.unwrap();
-        let restorer = Restorer::new(settings.clone());
+        let restorer = fresh(settings.clone());
         let missing = bench.name(2, 9).to_string();
         assert_eq!(ask(&restorer, &missing).await, A::Absent);
         fs::rename(bench.path("spare/shop"), bench.path("away")).unwrap();
         // One that was opened has to be given up first.
         let opened = required.then_some(restorer);
-        for restorer in opened.into_iter().chain([Restorer::new(settings)]) {
+        for restorer in opened.into_iter().chain([fresh(settings)]) {
             let answer = ask(&restorer, &missing).await;
             let told = matches!(answer, A::Trouble(_));
             assert_eq!(told, required, "{mode}: {answer:?}");
@@ -224,7 +231,7 @@ async fn an_order_says_where_and_how_far() {
     let file = bench.data().join(RESTORE_FILE);
     fs::write(&file, order(0x450000).to_json()).unwrap();
     // The pod's label names another archive, which does not exist yet.
-    let copy = Restorer::new(bench.settings_with("shop/copy", ""));
+    let copy = fresh(bench.settings_with("shop/copy", ""));
     for (number, served) in [(3, true), (4, true), (5, false)] {
         let answer = ask(&copy, &bench.name(2, number).to_string()).await;
         assert_eq!(matches!(answer, A::Found(_)), served, "{number}");
@@ -422,7 +429,7 @@ async fn a_standby_hears_at_once_and_knows_the_histories() {
         history
     );
     fs::rename(bench.path("store"), bench.path("away")).unwrap();
-    let restorer = Restorer::new(bench.settings());
+    let restorer = fresh(bench.settings());
     assert_eq!(
         told(restorer.restore("00000002.history").await).await,
         history
@@ -445,7 +452,7 @@ async fn a_standby_hears_at_once_and_knows_the_histories() {
     fs::write(secret.join("00000003.history"), "nonsense").unwrap();
     fs::write(secret.join("histories-of"), SYSTEM.to_string()).unwrap();
     let line = format!("historyDirectory: {}\n", secret.display());
-    let informed = Restorer::new(bench.settings_with("shop/orders", &line));
+    let informed = fresh(bench.settings_with("shop/orders", &line));
     assert_eq!(
         told(informed.restore("00000002.history").await).await,
         history
@@ -474,7 +481,7 @@ async fn the_end_of_recovery_needs_no_archive() {
         .unwrap()
         .1;
     // The copy's own archive is not there, and neither is its source any more.
-    let copy = Restorer::new(bench.settings_with("shop/copy", ""));
+    let copy = fresh(bench.settings_with("shop/copy", ""));
     assert_eq!(asked(&copy, "00000001.history").await, A::Absent);
     let history = TimelineHistory::parse(TimelineId(2), b"1\t0/380000\tx\n").unwrap();
     let order = RestoreOrder::new(
@@ -515,7 +522,7 @@ async fn the_end_of_recovery_needs_no_archive() {
 #[tokio::test]
 async fn a_signal_file_that_cannot_be_looked_at_is_trouble() {
     let (bench, _) = archived(&[]).await;
-    let restorer = Restorer::new(bench.settings());
+    let restorer = fresh(bench.settings());
     fs::remove_file(bench.data().join("recovery.signal")).unwrap();
     std::os::unix::fs::symlink("recovery.signal", bench.data().join("recovery.signal")).unwrap();
     let answer = ask(&restorer, &bench.name(1, 2).to_string()).await;
@@ -529,17 +536,19 @@ async fn a_signal_file_that_cannot_be_looked_at_is_trouble() {
 async fn what_a_standby_left_behind_holds_up_nobody() {
     let (bench, restorer) = archived(&[3]).await;
     let parked = || {
-        let slots = restorer.0.slots.clone();
-        let all = slots.available_permits() as u32;
+        let budget = restorer.0.budget.clone();
         let work = tokio::spawn(async move {
-            let _held = slots.acquire_many_owned(all).await;
+            let mut held = Vec::new();
+            while budget.left() > 0 {
+                held.push(budget.take(budget.left()).await);
+            }
             std::future::pending().await
         });
         restorer.park(WalFileName::Segment(bench.name(2, 4)), work);
         restorer.0.pending().as_ref().unwrap().since
     };
     let held = async || {
-        while restorer.0.slots.available_permits() > 0 {
+        while restorer.0.budget.left() > 0 {
             tokio::task::yield_now().await;
         }
     };
@@ -569,14 +578,14 @@ async fn a_damaged_history_of_another_branch_is_nobodys_trouble() {
         fs::write(path, bytes).unwrap();
     };
     damage(&history);
-    let fresh = || Restorer::of_directory(bench.settings(), bench.data(), Histories::none());
+    let other = || Restorer::of_directory(bench.settings(), bench.data(), Histories::none());
     let ours = bench.name(1, 2).to_string();
     assert_eq!(
-        ask(&fresh(), &ours).await,
+        ask(&other(), &ours).await,
         A::Found(bench.content(1, 2, Fill::Whole))
     );
     for name in ["00000002.history", &bench.name(2, 3).to_string()] {
-        let answer = ask(&fresh(), name).await;
+        let answer = ask(&other(), name).await;
         assert!(matches!(answer, A::Trouble(_)), "{name}: {answer:?}");
     }
 }
@@ -615,4 +624,63 @@ async fn one_file_is_restored_without_a_sidecar() {
         fs::read_dir(bench.data().join("pg_wal")).unwrap().count(),
         1
     );
+}
+
+#[tokio::test]
+async fn what_comes_next_is_fetched_while_one_is_replayed() {
+    let (bench, restorer) = archived(&[3, 4]).await;
+    let (ahead, budget) = (restorer.0.ahead.clone().unwrap(), &restorer.0.budget);
+    let all = budget.left();
+    let name = |number| bench.name(2, number);
+    let fetched = async |mib: u64| {
+        while budget.left() < all - (mib << 20) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let found = |timeline, number| A::Found(bench.content(timeline, number, Fill::Whole));
+    assert_eq!(
+        ask(&restorer, &bench.name(1, 2).to_string()).await,
+        found(1, 2)
+    );
+    // As many as the memory allows.
+    assert_eq!(ahead.names(), [name(3)]);
+    fetched(1).await;
+    fs::remove_file(bench.segment_object(2, 3)).unwrap();
+    assert_eq!(ask(&restorer, &name(3).to_string()).await, found(2, 3));
+    // Once: what is asked for again is fetched again.
+    let gone = ask(&restorer, &name(3).to_string()).await;
+    assert!(
+        matches!(&gone, A::Trouble(why) if why.contains("gap")),
+        "{gone:?}"
+    );
+    assert_eq!(ask(&restorer, &name(4).to_string()).await, found(2, 4));
+    // That it was not there is not kept.
+    assert_eq!(ask(&restorer, &name(5).to_string()).await, A::Absent);
+    let archiver = Archiver::new(bench.settings());
+    let (segment, path) = bench.segment(2, 6, Fill::Whole);
+    archiver.archive(&segment, &path).await.unwrap();
+    assert_eq!(ask(&restorer, &name(6).to_string()).await, found(2, 6));
+
+    // Of another archive.
+    let (segment, path) = bench.segment(2, 3, Fill::Whole);
+    archiver.archive(&segment, &path).await.unwrap();
+    let first = bench.name(1, 2).to_string();
+    assert_eq!(ask(&restorer, &first).await, found(1, 2));
+    fetched(1).await;
+    assert_eq!(ahead.names(), [name(3)]);
+    let segment = WalFileName::Segment(name(3));
+    assert!(ahead.take(segment, &[]).await.is_none());
+    assert_eq!((ahead.names(), budget.left()), (vec![], all));
+    assert_eq!(ask(&restorer, &first).await, found(1, 2));
+    // Nobody asks any more.
+    fetched(1).await;
+    ahead.expire(Instant::now());
+    assert!(!ahead.names().is_empty());
+    let since = ahead.since().unwrap();
+    ahead.expire(since);
+    assert_eq!((ahead.names(), budget.left()), (vec![], all));
+    // pg_rewind reads what it wants.
+    fs::remove_file(bench.data().join("recovery.signal")).unwrap();
+    assert_eq!(ask(&restorer, &first).await, found(1, 2));
+    assert_eq!(ahead.names(), []);
 }

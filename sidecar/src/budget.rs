@@ -1,0 +1,96 @@
+//! The memory that WAL on its way may take, in one account for archiving and restoring.
+//!
+//! What is asked for waits for its room. What is done ahead takes only what is left when one more file to archive and one
+//! more to restore would still fit.
+
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Of the process' memory, one part in so many: packs of a backup, the program itself, and what its allocator has not given
+/// back yet have the rest.
+const SHARE: u64 = 2;
+/// What is accounted at once, in bytes.
+const UNIT: u64 = 1 << 20;
+/// The most that one who asks takes, in bytes: it always fits, whatever the limit.
+const LARGEST: u64 = 34 << 20;
+
+/// The account. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Budget(Arc<Semaphore>);
+
+/// Some of it, until it is dropped.
+#[derive(Debug)]
+pub struct Room(OwnedSemaphorePermit);
+
+impl Budget {
+    /// Of a process that may use `memory` bytes.
+    pub fn of(memory: u64) -> Self {
+        let bytes = (memory / SHARE).max(LARGEST);
+        Self(Arc::new(Semaphore::new((bytes / UNIT) as usize)))
+    }
+
+    /// Room for `bytes`, at most [`LARGEST`], once there is some.
+    pub async fn take(&self, bytes: u64) -> Option<Room> {
+        let units = units(bytes.min(LARGEST));
+        // It is never closed.
+        let taken = self.0.clone().acquire_many_owned(units).await;
+        taken.ok().map(Room)
+    }
+
+    /// Room for `bytes` beside one more of either kind that is asked for, if there is some now.
+    pub fn spare(&self, bytes: u64) -> Option<Room> {
+        let all = units(bytes) + 2 * units(LARGEST);
+        let mut room = Room(self.0.clone().try_acquire_many_owned(all).ok()?);
+        room.shrink(bytes);
+        Some(room)
+    }
+
+    /// In bytes, what nobody has.
+    #[cfg(test)]
+    pub fn left(&self) -> u64 {
+        self.0.available_permits() as u64 * UNIT
+    }
+}
+
+impl Room {
+    /// Gives back what is more than `bytes`.
+    pub fn shrink(&mut self, bytes: u64) {
+        let more = self.0.num_permits().saturating_sub(units(bytes) as usize);
+        drop(self.0.split(more));
+    }
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[tokio::test]
+    async fn what_is_done_ahead_leaves_room_for_what_is_asked_for() {
+        // As the least, the default, and more: how many of 34 MiB fit ahead.
+        for (memory, ahead) in [(64, 0), (203, 0), (204, 1), (256, 1), (1024, 13)] {
+            let budget = Budget::of(memory * MIB);
+            let all = budget.left();
+            let mut held: Vec<Room> = std::iter::from_fn(|| budget.spare(LARGEST)).collect();
+            assert_eq!(held.len(), ahead, "{memory}");
+            let asked = budget.take(LARGEST).await;
+            assert!(
+                asked.is_some() && budget.spare(LARGEST).is_none(),
+                "{memory}"
+            );
+            drop(asked);
+            for room in &mut held {
+                room.shrink(MIB);
+                room.shrink(2 * MIB);
+            }
+            assert_eq!(budget.left(), all - ahead as u64 * MIB, "{memory}");
+            drop(held);
+            assert_eq!(budget.left(), all, "{memory}");
+        }
+    }
+}
