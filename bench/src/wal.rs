@@ -6,16 +6,13 @@
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Minio, World};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tokio::process::Command;
 
 use crate::database::{self, Database};
 use crate::measure::{Run, Samples, timed, watched};
 use crate::pgbackrest::PgBackRest;
 use crate::{VARIANTS, Variant, number, report, trust};
-
-/// How long one call takes is told beside the whole.
-const CALL: &str = "push";
-const FETCH_CALL: &str = "get";
 
 /// Runs the rounds.
 pub async fn run() -> Result<()> {
@@ -109,78 +106,88 @@ fn recovering(world: &World, waiting: &Path) -> Result<()> {
 async fn drain(
     world: &World,
     waiting: &Path,
-    (variant, program): (&'static str, &'static str),
+    key: (&'static str, &'static str),
     segments: &[&String],
     samples: &mut Samples,
     call: impl Fn(&str) -> Result<Command>,
 ) -> Result<()> {
-    let words = words(program);
     let status = waiting.join("pg_wal/archive_status");
-    let mut calls = Vec::new();
-    let whole = watched(world, words, async {
-        for name in segments {
-            let (run, _) = timed(world, "none", call(name)?).await?;
-            calls.push(run.seconds);
-            let mark = |end: &str| status.join(format!("{name}.{end}"));
-            std::fs::rename(mark("ready"), mark("done"))?;
-        }
-        Ok(())
-    })
-    .await?;
-    samples.add("drain", variant, program, whole);
-    for seconds in calls {
-        samples.add(
-            CALL,
-            variant,
-            program,
-            Run {
-                seconds,
-                ..Run::default()
-            },
-        );
-    }
-    Ok(())
+    let marked = |name: &str| {
+        let mark = |end: &str| status.join(format!("{name}.{end}"));
+        std::fs::rename(mark("ready"), mark("done"))?;
+        Ok(Duration::ZERO)
+    };
+    one_by_one(
+        world,
+        ("drain", "push"),
+        key,
+        segments,
+        samples,
+        call,
+        marked,
+    )
+    .await
 }
 
 /// Fetches them again, one by one, and holds each against what it was.
 async fn fetch(
     world: &World,
     (waiting, original): (&Path, &Path),
-    (variant, program): (&'static str, &'static str),
+    key: (&'static str, &'static str),
     segments: &[&String],
     samples: &mut Samples,
     call: impl Fn(&str) -> Result<Command>,
 ) -> Result<()> {
-    let words = words(program);
     let target = waiting.join("pg_wal/RECOVERYXLOG");
+    let compared = |name: &str| {
+        let begun = Instant::now();
+        let same = std::fs::read(&target)? == std::fs::read(original.join("pg_wal").join(name))?;
+        ensure!(same, "{} fetched another {name}", key.1);
+        std::fs::remove_file(&target)?;
+        Ok(begun.elapsed())
+    };
+    one_by_one(
+        world,
+        ("fetch", "get"),
+        key,
+        segments,
+        samples,
+        call,
+        compared,
+    )
+    .await
+}
+
+/// Makes the calls and measures the whole and each. What is done after each says how long of it does not count.
+async fn one_by_one(
+    world: &World,
+    (whole, each): (&'static str, &'static str),
+    (variant, program): (&'static str, &'static str),
+    segments: &[&String],
+    samples: &mut Samples,
+    call: impl Fn(&str) -> Result<Command>,
+    after: impl Fn(&str) -> Result<Duration>,
+) -> Result<()> {
     let mut calls = Vec::new();
-    let mut comparing = 0.0;
-    let mut whole = watched(world, words, async {
+    let mut off = Duration::ZERO;
+    let mut run = watched(world, words(program), async {
         for name in segments {
-            let (run, _) = timed(world, "none", call(name)?).await?;
-            calls.push(run.seconds);
-            let begun = std::time::Instant::now();
-            let same =
-                std::fs::read(&target)? == std::fs::read(original.join("pg_wal").join(name))?;
-            ensure!(same, "{program} fetched another {name}");
-            std::fs::remove_file(&target)?;
-            comparing += begun.elapsed().as_secs_f64();
+            let begun = Instant::now();
+            world.run(call(name)?).await?.success()?;
+            calls.push(begun.elapsed().as_secs_f64());
+            off += after(name)?;
         }
         Ok(())
     })
     .await?;
-    whole.seconds -= comparing;
-    samples.add("fetch", variant, program, whole);
+    run.seconds -= off.as_secs_f64();
+    samples.add(whole, variant, program, run);
     for seconds in calls {
-        samples.add(
-            FETCH_CALL,
-            variant,
-            program,
-            Run {
-                seconds,
-                ..Run::default()
-            },
-        );
+        let run = Run {
+            seconds,
+            ..Run::default()
+        };
+        samples.add(each, variant, program, run);
     }
     Ok(())
 }
