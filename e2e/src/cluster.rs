@@ -19,7 +19,7 @@ use crate::parts;
 pub const SYSTEM: &str = "holdfast-system";
 
 /// So many scenarios at a time in the shared cluster: most of their time is waiting.
-const TOGETHER: u32 = 4;
+const TOGETHER: u32 = 5;
 
 static SHARED: OnceCell<Cluster> = OnceCell::const_new();
 /// For scenarios that take the operator away.
@@ -145,6 +145,11 @@ impl Cluster {
         }
         self.helm(&words).await?.success()?;
         Ok(())
+    }
+
+    /// The file that says how it is reached.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     /// The image of operator and sidecar.

@@ -11,10 +11,12 @@
 //! - [`restored`]: a restored directory, from the command to the rows
 //! - [`objects`]: an archive's stored objects, looked at and damaged
 //! - [`cluster`]: a real Kubernetes, and a namespace for each test
+//! - [`forwarded`]: the Postgres of a pod, reached from outside
 //! - [`snapshot`]: what a folder holds, to prove that nothing in it changed
 
 pub mod cluster;
 pub mod daemon;
+pub mod forwarded;
 pub mod holdfast;
 pub mod ledger;
 pub mod minio;
@@ -27,6 +29,7 @@ pub mod world;
 
 pub use cluster::{Cluster, Said, Space};
 pub use daemon::Daemon;
+pub use forwarded::Forwarded;
 pub use holdfast::{Holdfast, Sidecar};
 pub use ledger::{Ledger, Target};
 pub use minio::{Bucket, Minio};

@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use crate::daemon::Daemon;
 use crate::holdfast::Holdfast;
+use crate::ledger::server;
 use crate::parts;
 use crate::world::{Output, World, eventually};
 
@@ -513,19 +514,7 @@ impl Postgres {
     /// # Errors
     /// The server's, or if there is no row or it is NULL.
     pub async fn value(&self, sql: &str) -> Result<String> {
-        let messages = self
-            .client()
-            .await?
-            .simple_query(sql)
-            .await
-            .with_context(|| sql.to_owned())?;
-        messages
-            .iter()
-            .find_map(|message| match message {
-                tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-                _ => None,
-            })
-            .with_context(|| format!("no value: {sql}"))
+        server::value(&self.client().await?, sql).await
     }
 
     /// The WAL insert position (primary) or the replay position (standby), as text.
@@ -544,14 +533,7 @@ impl Postgres {
     /// # Errors
     /// The server's.
     pub async fn timeline(&self) -> Result<u32> {
-        let text = self
-            .value(
-                "SELECT CASE WHEN pg_is_in_recovery()
-                   THEN (SELECT to_hex(min_recovery_end_timeline) FROM pg_control_recovery())
-                   ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END",
-            )
-            .await?;
-        Ok(u32::from_str_radix(&text, 16)?)
+        server::timeline(&self.client().await?).await
     }
 
     /// Makes a restore point and answers its LSN (the end of its record).
@@ -789,7 +771,7 @@ impl World {
     }
 }
 
-async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
+pub(crate) async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = config.connect(NoTls).await?;
     // Ends with the client or the server; what was wrong shows in the client's next call.
     tokio::spawn(async move { drop(connection.await) });

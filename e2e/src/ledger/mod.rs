@@ -4,6 +4,7 @@
 //! the acknowledgements: [`Ledger::read_wal`] takes it from there, and holds it against the notes. Call it on each server
 //! that wrote, before its WAL is gone (test servers keep 1 GB) and before a restore is judged.
 
+pub mod server;
 mod target;
 mod wal;
 mod writers;
@@ -15,8 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use holdfast_postgres::{Lsn, PgTimestamp};
+use tokio_postgres::Client;
 
-use crate::postgres::Postgres;
+pub use server::Server;
 pub use target::{Event, Target, What};
 pub use wal::both_readers;
 pub use writers::Load;
@@ -90,26 +92,24 @@ impl Ledger {
     ///
     /// # Errors
     /// The server's.
-    pub async fn create(postgres: &Postgres) -> Result<Self> {
-        Self::create_in(postgres, "pg_default").await
+    pub async fn create(on: &impl Server) -> Result<Self> {
+        Self::create_in(on, "pg_default").await
     }
 
     /// As [`Ledger::create`], with the table in this tablespace.
     ///
     /// # Errors
     /// The server's.
-    pub async fn create_in(postgres: &Postgres, tablespace: &str) -> Result<Self> {
-        postgres
-            .execute(&format!(
+    pub async fn create_in(on: &impl Server, tablespace: &str) -> Result<Self> {
+        let client = on.client().await?;
+        client
+            .batch_execute(&format!(
                 "CREATE TABLE ledger (id bigint NOT NULL, payload text NOT NULL) TABLESPACE {tablespace};
                  ALTER TABLE ledger ADD PRIMARY KEY (id)"
             ))
             .await?;
-        let timeline = postgres.timeline().await?;
-        let read_to: Lsn = postgres
-            .value("SELECT pg_current_wal_flush_lsn()")
-            .await?
-            .parse()?;
+        let timeline = server::timeline(&client).await?;
+        let read_to = wal::flushed(&client).await?;
         let start = Timeline {
             parent: None,
             events: Vec::new(),
@@ -128,28 +128,46 @@ impl Ledger {
     ///
     /// # Errors
     /// If the WAL is gone, or disagrees with what the server told its clients.
-    pub async fn read_wal(&mut self, postgres: &Postgres) -> Result<()> {
-        let timeline = postgres.timeline().await?;
-        let known = match self.timelines.entry(timeline) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                let history = wal::history(postgres, timeline)?;
-                let parent = history.parent().context("a new timeline has a parent")?;
-                new.insert(Timeline {
-                    parent: Some((parent.timeline.0, parent.switch)),
-                    events: Vec::new(),
-                    read_to: parent.switch,
-                })
+    pub async fn read_wal(&mut self, on: &impl Server) -> Result<()> {
+        let client = on.client().await?;
+        let timeline = server::timeline(&client).await?;
+        if let Entry::Vacant(new) = self.timelines.entry(timeline) {
+            let history = wal::history(&client, timeline).await?;
+            let parent = history.parent().context("a new timeline has a parent")?;
+            let (parent, switch) = (parent.timeline.0, parent.switch);
+            new.insert(Timeline {
+                parent: Some((parent, switch)),
+                events: Vec::new(),
+                read_to: switch,
+            });
+            // What its server still wrote when nobody could ask it any more: who recovered from that WAL has it.
+            if self.timelines.contains_key(&parent) {
+                self.read(&client, parent, switch)
+                    .await
+                    .with_context(|| on.tail())?;
             }
-        };
+        }
+        let flushed = wal::flushed(&client).await?;
+        self.read(&client, timeline, flushed)
+            .await
+            .with_context(|| on.tail())
+    }
+
+    /// Reads on to there, and holds what was noted against it.
+    async fn read(&mut self, client: &Client, timeline: u32, to: Lsn) -> Result<()> {
         let noted = self.notes.lock().clone();
-        let (events, read_to) = wal::events(postgres, timeline, known.read_to).await?;
-        known.events.extend(
-            events
-                .into_iter()
-                .filter(|event| known.read_to <= event.lsn),
-        );
-        known.read_to = read_to;
+        let known = self
+            .timelines
+            .get_mut(&timeline)
+            .context("a known timeline")?;
+        if to <= known.read_to {
+            return Ok(());
+        }
+        let events = wal::events(client, timeline, known.read_to, to).await?;
+        let read_to = std::mem::replace(&mut known.read_to, to);
+        known
+            .events
+            .extend(events.into_iter().filter(|event| read_to <= event.lsn));
         let commits: BTreeMap<u32, &Event> = known
             .events
             .iter()
@@ -260,8 +278,8 @@ impl Ledger {
     ///
     /// # Errors
     /// With the numbers of rows that are too many, too few, or damaged.
-    pub async fn compare(postgres: &Postgres, expected: &BTreeSet<i64>) -> Result<()> {
-        let client = postgres.client().await?;
+    pub async fn compare(on: &impl Server, expected: &BTreeSet<i64>) -> Result<()> {
+        let client = on.client().await?;
         // Not by the index: that is pg_amcheck's to judge.
         client.batch_execute("SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off").await?;
         let rows = client
@@ -270,7 +288,7 @@ impl Ledger {
                 &[],
             )
             .await
-            .with_context(|| format!("reading the ledger\n{}", postgres.tail()))?;
+            .with_context(|| format!("reading the ledger\n{}", on.tail()))?;
         let found: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
         let damaged: Vec<i64> = rows
             .iter()

@@ -1,31 +1,33 @@
-//! The events of a server's WAL: by Postgres' own pg_walinspect where it exists (15 and later), else by our reader.
+//! The events of a server's WAL: by Postgres' own pg_walinspect where it exists (15 and later), else by our reader. All is
+//! asked over a connection: a pod's files are not at hand.
 
 use anyhow::{Context, Result};
 use holdfast_postgres::wal::{RecordKind, RecordReader};
 use holdfast_postgres::{Lsn, PgTimestamp, SegmentName, SegmentSize, TimelineHistory, TimelineId};
 
+use super::server::{self, Server};
 use super::target::{Event, What};
-use crate::postgres::Postgres;
+use tokio_postgres::Client;
 
-/// The events from `from` to what the server has flushed, and where that is.
+/// What the server has flushed.
+pub(super) async fn flushed(client: &Client) -> Result<Lsn> {
+    Ok(server::value(client, "SELECT pg_current_wal_flush_lsn()")
+        .await?
+        .parse()?)
+}
+
+/// The events of that timeline from `from` to `to`.
 pub(super) async fn events(
-    postgres: &Postgres,
+    client: &Client,
     timeline: u32,
     from: Lsn,
-) -> Result<(Vec<Event>, Lsn)> {
-    let to: Lsn = postgres
-        .value("SELECT pg_current_wal_flush_lsn()")
-        .await?
-        .parse()?;
-    if to <= from {
-        return Ok((Vec::new(), from));
-    }
-    let events = if postgres.major() >= 15 {
-        inspect(postgres, from, to).await?
+    to: Lsn,
+) -> Result<Vec<Event>> {
+    if major(client).await? >= 15 {
+        inspect(client, from, to).await
     } else {
-        read(postgres, timeline, from, to).await?
-    };
-    Ok((events, to))
+        read(client, timeline, from, to).await
+    }
 }
 
 /// The same stretch of timeline 1 by pg_walinspect and by our own reader: for the test that they agree.
@@ -33,20 +35,20 @@ pub(super) async fn events(
 /// # Errors
 /// If either fails.
 pub async fn both_readers(
-    postgres: &Postgres,
+    on: &impl Server,
     from: &str,
     to: &str,
 ) -> Result<(Vec<Event>, Vec<Event>)> {
     let (from, to) = (from.parse()?, to.parse()?);
+    let client = on.client().await?;
     Ok((
-        inspect(postgres, from, to).await?,
-        read(postgres, 1, from, to).await?,
+        inspect(&client, from, to).await?,
+        read(&client, 1, from, to).await?,
     ))
 }
 
 /// Asks pg_walinspect.
-async fn inspect(postgres: &Postgres, from: Lsn, to: Lsn) -> Result<Vec<Event>> {
-    let client = postgres.client().await?;
+async fn inspect(client: &Client, from: Lsn, to: Lsn) -> Result<Vec<Event>> {
     client
         .batch_execute("CREATE EXTENSION IF NOT EXISTS pg_walinspect")
         .await?;
@@ -67,7 +69,7 @@ async fn inspect(postgres: &Postgres, from: Lsn, to: Lsn) -> Result<Vec<Event>> 
             &[],
         )
         .await
-        .with_context(|| format!("pg_walinspect from {from} to {to}\n{}", postgres.tail()))?;
+        .with_context(|| format!("pg_walinspect from {from} to {to}"))?;
     rows.iter()
         .map(|row| {
             let kind: String = row.get(3);
@@ -88,22 +90,25 @@ async fn inspect(postgres: &Postgres, from: Lsn, to: Lsn) -> Result<Vec<Event>> 
         .collect()
 }
 
-/// Reads the segments in pg_wal with our own reader.
-async fn read(postgres: &Postgres, timeline: u32, from: Lsn, to: Lsn) -> Result<Vec<Event>> {
-    let bytes = postgres
-        .value("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'")
-        .await?
-        .parse()?;
-    let size = SegmentSize::new(bytes)?;
+/// Reads the segments in pg_wal with our own reader. The timeline is the server's, or the one that its own came from, which
+/// then ends at `to`.
+async fn read(client: &Client, timeline: u32, from: Lsn, to: Lsn) -> Result<Vec<Event>> {
+    let bytes = "SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'";
+    let size = SegmentSize::new(server::value(client, bytes).await?.parse()?)?;
+    let own = server::timeline(client).await?;
     let mut number = from.segment(size);
-    let mut reader = RecordReader::new(number.start(size), size, postgres.major());
+    let mut reader = RecordReader::new(number.start(size), size, major(client).await?);
     let mut events = Vec::new();
     let mut previous = Lsn::INVALID;
     while number.start(size) < to && !reader.ended() {
-        let name = SegmentName::new(TimelineId(timeline), number, size);
-        let path = postgres.dir().join("pg_wal").join(name.to_string());
-        let content =
-            std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        // What a timeline ends in belongs to the one that goes on from there: the old name is renamed to .partial.
+        let of = if number == to.segment(size) {
+            own
+        } else {
+            timeline
+        };
+        let name = SegmentName::new(TimelineId(of), number, size);
+        let content = server::file(client, &format!("pg_wal/{name}")).await?;
         reader.feed(&content, &mut |record| {
             let event = |xid, time, what| Event {
                 lsn: record.lsn,
@@ -128,16 +133,20 @@ async fn read(postgres: &Postgres, timeline: u32, from: Lsn, to: Lsn) -> Result<
     Ok(events)
 }
 
+async fn major(client: &Client) -> Result<u32> {
+    let number: u32 = server::value(client, "SHOW server_version_num")
+        .await?
+        .parse()?;
+    Ok(number / 10_000)
+}
+
 /// The timeline's parents, from the history file in pg_wal.
-pub(super) fn history(postgres: &Postgres, timeline: u32) -> Result<TimelineHistory> {
+pub(super) async fn history(client: &Client, timeline: u32) -> Result<TimelineHistory> {
     let timeline = TimelineId(timeline);
     if timeline.0 == 1 {
         return Ok(TimelineHistory::root(timeline));
     }
-    let path = postgres
-        .dir()
-        .join("pg_wal")
-        .join(format!("{}.history", timeline.hex()));
-    let file = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let path = format!("pg_wal/{}.history", timeline.hex());
+    let file = server::file(client, &path).await?;
     Ok(TimelineHistory::parse(timeline, &file)?)
 }

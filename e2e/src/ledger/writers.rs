@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
+use super::server::{self, Server};
 use super::{Ledger, Notes, Outcome, Transaction};
-use crate::postgres::Postgres;
 
 /// Writers at work, until they are stopped or their server goes away.
 #[derive(Debug)]
@@ -25,15 +25,15 @@ impl Ledger {
     ///
     /// # Errors
     /// If the server refuses the connections.
-    pub async fn start(&self, postgres: &Postgres, writers: usize) -> Result<Load> {
-        let timeline = postgres.timeline().await?;
+    pub async fn start(&self, on: &impl Server, writers: usize) -> Result<Load> {
+        let timeline = server::timeline(&on.client().await?).await?;
         let (stop, stopped) = watch::channel(false);
         let mut load = Load {
             stop,
             writers: Vec::new(),
         };
         for _ in 0..writers {
-            let client = postgres.client().await?;
+            let client = on.client().await?;
             let (notes, stopped) = (Arc::clone(&self.notes), stopped.clone());
             load.writers.push(tokio::spawn(async move {
                 // A server that goes away ends the writer; what it had acknowledged is noted.
@@ -49,14 +49,14 @@ impl Ledger {
     ///
     /// # Errors
     /// If the server goes away before the last.
-    pub async fn write(&self, postgres: &Postgres, transactions: usize) -> Result<()> {
-        let timeline = postgres.timeline().await?;
-        let client = postgres.client().await?;
+    pub async fn write(&self, on: &impl Server, transactions: usize) -> Result<()> {
+        let client = on.client().await?;
+        let timeline = server::timeline(&client).await?;
         for number in 0..transactions {
             if !transaction(&client, &self.notes, timeline).await {
                 anyhow::bail!(
                     "transaction {number} of {transactions} failed\n{}",
-                    postgres.tail()
+                    on.tail()
                 );
             }
         }

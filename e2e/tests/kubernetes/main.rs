@@ -26,6 +26,7 @@ mod refused;
 mod resources;
 mod restore_kills;
 mod restore_outages;
+mod restore_targets;
 mod restores;
 mod restores_refused;
 mod shutdown;

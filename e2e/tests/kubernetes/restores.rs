@@ -23,7 +23,7 @@ spec:
 }
 
 /// Applies it and waits until it is complete.
-async fn restored(space: &Space, name: &str, target: &str, more: &str) -> Result<Value> {
+pub async fn restored(space: &Space, name: &str, target: &str, more: &str) -> Result<Value> {
     space.apply(&restore(name, "orders", target, more)).await?;
     let object = format!("restore/{name}");
     space
@@ -58,16 +58,14 @@ pub async fn has_rows(space: &Space, last: u32) -> Result<()> {
 pub struct Moments {
     /// After 3.
     time: String,
-    /// Of the one that wrote 4.
-    xid: String,
     /// After 5.
     pub lsn: String,
 }
 
-/// Eight transactions, each of which writes its number: two before the backup `base`; the restore point `six` after 6.
+/// Eight transactions, each of which writes its number: two before the backup `base`.
 pub async fn history(space: &Space) -> Result<Moments> {
     let write = async |n: u32| {
-        let statement = format!("INSERT INTO ledger VALUES ({n}) RETURNING pg_current_xact_id()");
+        let statement = format!("INSERT INTO ledger VALUES ({n})");
         space.sql("orders-0", &statement).await
     };
     space
@@ -84,18 +82,15 @@ pub async fn history(space: &Space) -> Result<Moments> {
             "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
         )
         .await?;
-    let xid = write(4).await?;
+    write(4).await?;
     write(5).await?;
     let lsn = space
         .sql("orders-0", "SELECT pg_current_wal_insert_lsn()")
         .await?;
-    write(6).await?;
-    space
-        .sql("orders-0", "SELECT pg_create_restore_point('six')")
-        .await?;
-    write(7).await?;
-    write(8).await?;
-    Ok(Moments { time, xid, lsn })
+    for n in 6..=8 {
+        write(n).await?;
+    }
+    Ok(Moments { time, lsn })
 }
 
 /// Restores to this and finds these.
@@ -131,88 +126,6 @@ pub async fn goes_on(space: &Space, backup: &str, timeline: u32) -> Result<()> {
     space
         .wait_for("archive/orders", "condition=Ready", 120)
         .await
-}
-
-async fn some_targets(major: u32) -> Result<()> {
-    Space::scenario(&format!("restores{major}"), async |space| {
-        shop(space, &Database::new("orders", major)).await?;
-        let moments = history(space).await?;
-        // What nobody had archived yet is drained first.
-        reaches(space, "latest", "{latest: {}}", 8, 2).await?;
-        goes_on(space, "second", 2).await?;
-        let time = format!("{{time: \"{}\", timeline: \"1\"}}", moments.time);
-        reaches(space, "time", &time, 3, 3).await?;
-        let lsn = format!("{{lsn: {}, timeline: \"1\"}}", moments.lsn);
-        reaches(space, "lsn", &lsn, 5, 4).await?;
-        goes_on(space, "third", 4).await
-    })
-    .await
-}
-
-#[tokio::test]
-async fn postgres_14_goes_back() -> Result<()> {
-    some_targets(14).await
-}
-
-#[tokio::test]
-async fn postgres_15_goes_back() -> Result<()> {
-    some_targets(15).await
-}
-
-#[tokio::test]
-async fn postgres_16_goes_back() -> Result<()> {
-    some_targets(16).await
-}
-
-#[tokio::test]
-async fn postgres_18_goes_back() -> Result<()> {
-    some_targets(18).await
-}
-
-#[tokio::test]
-async fn postgres_17_goes_back_to_every_kind_of_target() -> Result<()> {
-    Space::scenario("restores", async |space| {
-        shop(space, &Database::new("orders", 17)).await?;
-        let Moments { time, xid, lsn } = history(space).await?;
-        let on_1 = |target: String| format!("{{{target}, timeline: \"1\"}}");
-        reaches(space, "latest", "{latest: {}}", 8, 2).await?;
-        goes_on(space, "second", 2).await?;
-        space
-            .sql("orders-0", "INSERT INTO ledger VALUES (9)")
-            .await?;
-        for (n, (name, target, last)) in [
-            ("time", format!("time: \"{time}\""), 3),
-            ("xid", format!("xid: {xid}"), 4),
-            ("xid-exclusive", format!("xid: {xid}, exclusive: true"), 3),
-            ("lsn", format!("lsn: {lsn}"), 5),
-            ("name", "name: six".to_owned(), 6),
-            ("immediate", "immediate: {}, backup: BASE".to_owned(), 2),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let base = space.get("backup/base").await?;
-            let id = base["status"]["id"].as_str().context("an id")?;
-            let target = on_1(target.replace("BASE", id));
-            reaches(space, name, &target, last, 3 + n as u32).await?;
-        }
-        // The branch that was left for the first of them is still there, with what was drained before it was left.
-        reaches(space, "left", "{latest: {}, timeline: \"2\"}", 9, 9).await?;
-        goes_on(space, "last", 9).await?;
-        // The same object again does nothing.
-        space
-            .kubectl(&["delete", "restore", "left"])
-            .await?
-            .success()?;
-        space
-            .sql("orders-0", "INSERT INTO ledger VALUES (10)")
-            .await?;
-        let again = restore("left", "orders", "{latest: {}, timeline: \"2\"}", "");
-        space.apply(&again).await?;
-        told(space, "restore/left", "Failed", "True", &["another name"]).await?;
-        has_rows(space, 10).await
-    })
-    .await
 }
 
 #[tokio::test]
