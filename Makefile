@@ -3,17 +3,16 @@
 
 SHELL := /bin/bash
 CARGO ?= cargo
-# Scenarios of the engine side by side. Each may run several servers: more than three only slows two cores down.
-TEST_THREADS ?= 2
+# Scenarios of the engine side by side. They mostly wait; each may run several servers.
+TEST_THREADS ?= 4
 # make cluster CLUSTER=mine
 CLUSTER ?= dev
-# cargo test's filter: make test TESTS=harness
+# cargo test's filter: make test TESTS=harness::
 TESTS ?=
 
 # Always the whole workspace, with its targets named: another choice of packages would compile the dependencies anew.
 names = $(patsubst %.rs,--test %,$(notdir $(wildcard $(addsuffix /tests/*.rs,$(1)))))
 UNITS := --lib --bins $(call names,repository sidecar sidecar/wal-client)
-SCENARIOS ?= $(call names,e2e)
 
 .PHONY: help parts parts-cluster build image cluster cluster-down check deny test test-cluster soak demo demo-local bench clean
 
@@ -57,20 +56,20 @@ test: parts-cluster check ## All tests: check, then every scenario on real Postg
 	@echo "== scenarios of the engine ($(TEST_THREADS) at a time)"
 	$(CARGO) build --workspace --bins
 	HOLDFAST_BIN="$(CURDIR)/target/debug/holdfast" HOLDFAST_WAL_BIN="$$(sidecar/wal-client/build.sh)" \
-	$(CARGO) test --workspace --no-fail-fast $(SCENARIOS) $(TESTS) -- --test-threads=$(TEST_THREADS); engine=$$?; \
+	$(CARGO) test --workspace --test engine $(TESTS) -- --test-threads=$(TEST_THREADS); engine=$$?; \
 	$(MAKE) --no-print-directory test-cluster && exit $$engine
 
 test-cluster: parts-cluster ## Those on a real Kubernetes alone; KUBECONFIG=… IMAGE=… has them run on a cluster of yours
 	@echo "== scenarios on Kubernetes (they take turns by themselves, whatever the number of threads)"
 	$(CARGO) build --workspace --bins
 	@[ -n "$$KUBECONFIG" ] || HOLDFAST_PROFILE=debug e2e/images/holdfast
-	$(CARGO) test --workspace --no-fail-fast --test kubernetes $(TESTS) -- --test-threads=16
+	$(CARGO) test --workspace --test kubernetes $(TESTS) -- --test-threads=16
 
 soak: parts-cluster ## What takes long: each actor of a restore killed at each of its steps, by itself; KUBECONFIG=… IMAGE=… as above
 	@echo "== the long scenarios on Kubernetes"
 	$(CARGO) build --workspace --bins
 	@[ -n "$$KUBECONFIG" ] || HOLDFAST_PROFILE=debug e2e/images/holdfast
-	$(CARGO) test --workspace --no-fail-fast --test kubernetes $(TESTS) -- --ignored
+	$(CARGO) test --workspace --test kubernetes $(TESTS) -- --ignored
 
 demo: parts-cluster build ## On a real Kubernetes: one label, backups by themselves, an accident, the rows as they were
 	@[ -n "$$KUBECONFIG" ] || e2e/images/holdfast

@@ -438,14 +438,19 @@ pub async fn eventually<T, F>(what: &str, mut attempt: F) -> Result<T>
 where
     F: AsyncFnMut() -> Result<T>,
 {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
+    let begun = tokio::time::Instant::now();
     loop {
         match attempt().await {
             Ok(value) => return Ok(value),
-            Err(error) if tokio::time::Instant::now() > deadline => {
+            Err(error) if begun.elapsed() > Duration::from_secs(120) => {
                 return Err(error.context(format!("not within two minutes: {what}")));
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            // Looking costs more than what is waited for, where it is kubectl that looks.
+            Err(_) => {
+                let pause = begun.elapsed() / 10;
+                let (least, most) = (Duration::from_millis(100), Duration::from_secs(1));
+                tokio::time::sleep(pause.clamp(least, most)).await;
+            }
         }
     }
 }

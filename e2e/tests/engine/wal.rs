@@ -173,6 +173,124 @@ async fn what_is_acknowledged_is_there_after_the_sidecar_was_killed_again_and_ag
 }
 
 #[tokio::test]
+async fn what_postgres_has_marked_is_stored_before_it_asks() -> Result<()> {
+    World::scenario("ahead", async |world| {
+        let primary = world
+            .postgres("primary", 17)
+            .segment_mib(1)
+            .create()
+            .await?;
+        let holdfast = world
+            .holdfast("shop/orders", &primary)
+            .filesystem("backups")?
+            .line("limits: {memory: 1Gi}")
+            .build()?;
+        let sidecar = holdfast.sidecar().await?;
+        primary.archive_with(&holdfast).await?;
+        let mut ledger = Ledger::create(&primary).await?;
+        holdfast.backup().await?;
+        // The first call comes late; those after it find what is stored.
+        let held = world.write("home/held", "")?;
+        let command = format!(
+            "{}; while [ -e {} ]; do sleep 0.1; done",
+            holdfast.archive_command()?,
+            held.display()
+        );
+        primary.configure(&[("archive_command", &command)]).await?;
+        let archived = "SELECT archived_count FROM pg_stat_archiver";
+        let before = primary.value(archived).await?;
+        let mut waiting = Vec::new();
+        for _ in 0..20 {
+            ledger.write(&primary, 10).await?;
+            let switched = "SELECT pg_walfile_name(pg_switch_wal())";
+            waiting.push(primary.value(switched).await?);
+        }
+        eventually("all of them are stored", async || {
+            let stored = stored_segments(&holdfast).await?;
+            let left = waiting.iter().filter(|name| !stored.contains(name));
+            ensure!(left.count() == 0, "{stored:?}");
+            Ok(())
+        })
+        .await?;
+        ensure!(
+            primary.value(archived).await? == before,
+            "Postgres was answered"
+        );
+        // What is remembered of it goes with the sidecar, and Postgres asks for all of it.
+        sidecar.kill9().await?;
+        let sidecar = holdfast.sidecar().await?;
+        std::fs::remove_file(&held)?;
+        primary.archive_all().await?;
+        ledger.read_wal(&primary).await?;
+        compare_segments(&primary, &holdfast, 1, &waiting).await?;
+        let mut restored = world.restored("restored", 17, &holdfast, &[], &[]).await?;
+        restored.postgres.start().await?;
+        restored.postgres.wait_promoted().await?;
+        let all = ledger.expected(1, &Target::Latest, false)?;
+        Ledger::compare(&restored.postgres, &all).await?;
+        sidecar.stop().await
+    })
+    .await
+}
+
+/// How far the segments of a timeline reach without a hole, and whether any lies beyond.
+fn ensure_no_hole(stored: &[String]) -> Result<()> {
+    let mut numbers: Vec<u64> = stored
+        .iter()
+        .filter_map(|name| u64::from_str_radix(name.get(8..)?, 16).ok())
+        // Of 1 MB: 4096 in each of the file name's middle parts.
+        .map(|number| (number >> 32) * 4096 + (number & 0xFFFF_FFFF))
+        .collect();
+    numbers.sort_unstable();
+    ensure!(
+        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "a hole: {stored:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sidecar_that_is_killed_in_a_burst_leaves_no_hole() -> Result<()> {
+    World::scenario("burst", async |world| {
+        let minio = Minio::start(world).await?;
+        let primary = world.postgres("primary", 17).segment_mib(1).create().await?;
+        let holdfast = world
+            .holdfast("shop/orders", &primary)
+            .s3(&minio.bucket("backups")?)
+            .line("limits: {memory: 1Gi}")
+            .build()?;
+        let mut sidecar = holdfast.sidecar().await?;
+        primary.archive_with(&holdfast).await?;
+        primary.pgbench(&["-i", "-s", "1", "-q"]).await?;
+        let mut seen = Vec::new();
+        for round in 0..12 {
+            // Some segments wait while nobody archives them; then they come all at once.
+            sidecar.kill9().await?;
+            primary
+                .execute(&format!(
+                    "CREATE TABLE burst{round} AS SELECT repeat(md5(n::text), 8) FROM generate_series(1, 30000) n"
+                ))
+                .await?;
+            sidecar = holdfast.sidecar().await?;
+            tokio::time::sleep(Duration::from_millis(40 * round)).await;
+            sidecar.kill9().await?;
+            let stored = stored_segments(&holdfast).await?;
+            ensure_no_hole(&stored).with_context(|| format!("round {round}"))?;
+            seen.push(stored.len());
+            sidecar = holdfast.sidecar().await?;
+        }
+        ensure!(
+            seen.windows(2).any(|pair| pair[0] < pair[1]),
+            "nothing was ever stored: {seen:?}"
+        );
+        primary.archive_all().await?;
+        ensure_no_hole(&stored_segments(&holdfast).await?)?;
+        sidecar.stop().await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_standby_may_archive_the_same_wal_first_or_second() -> Result<()> {
     World::scenario("always", async |world| {
         let (mut primary, holdfast, sidecar) = world.archiving(17).await?;
@@ -415,6 +533,7 @@ async fn a_diverged_timeline_is_refused() -> Result<()> {
         second
             .configure(&[("archive_command", &second_holdfast.archive_command()?)])
             .await?;
+        ledger.read_wal(&primary).await?;
         first.promote().await?;
         ledger.write(&first, 30).await?;
         first.archive_all().await?;

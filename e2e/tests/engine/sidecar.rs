@@ -226,6 +226,8 @@ async fn an_operator_asks_orders_and_cancels_over_tls() -> Result<()> {
             ))
             .line(&format!("monitoring: {{listen: \"127.0.0.1:{monitoring}\"}}"))
             .line("generation: 3")
+            // So little that nothing is stored before Postgres asks: a backup is to wait below.
+            .line("limits: {memory: 64Mi}")
             .build()?;
         let authority = Authority::new(world, "authority").await?;
         authority.sign("other", "other.holdfast.dev", "clientAuth").await?;
@@ -721,6 +723,84 @@ async fn bootstrap_keeps_no_database_from_starting_and_makes_none_it_was_not_to(
         }
         ensure!(std::fs::read_dir(&empty)?.next().is_none());
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn wal_that_piles_up_is_told_with_the_time_until_its_disk_is_full() -> Result<()> {
+    World::scenario("piles-up", async |world| {
+        let disk = world.small_disk("disk", 400).await?;
+        let mut primary = world
+            .postgres("primary", 17)
+            .segment_mib(1)
+            .create()
+            .await?;
+        primary.stop(Shutdown::Fast).await?;
+        let pg_wal = primary.dir().join("pg_wal");
+        let mut copy = world.command("cp");
+        copy.arg("-a").arg(&pg_wal).arg(&disk);
+        world.run(copy).await?.success()?;
+        std::fs::remove_dir_all(&pg_wal)?;
+        std::os::unix::fs::symlink(disk.join("pg_wal"), &pg_wal)?;
+        primary.start().await?;
+        let port = free_port()?;
+        let holdfast = world
+            .holdfast("shop/orders", &primary)
+            .filesystem("backups")?
+            .line(&format!("monitoring: {{listen: \"127.0.0.1:{port}\"}}"))
+            .build()?;
+        let sidecar = holdfast.sidecar().await?;
+        primary.archive_with(&holdfast).await?;
+        primary.archive_all().await?;
+        let page = |path: &str| format!("http://127.0.0.1:{port}{path}");
+        let metrics = async || {
+            let mut command = world.command("curl");
+            command.args(["--silent", &page("/metrics")]);
+            Ok::<_, anyhow::Error>(world.run(command).await?.success()?.stdout)
+        };
+        let page_now = metrics().await?;
+        ensure!(
+            page_now.contains("\nholdfast_wal_volume_available_bytes ")
+                && !page_now.contains("\nholdfast_wal_volume_full_seconds "),
+            "{page_now}"
+        );
+        let (store, away) = (world.path("backups"), world.path("away"));
+        std::fs::rename(&store, &away)?;
+        std::fs::write(&store, "in the way")?;
+        eventually("it is told", async || {
+            // A segment.
+            primary
+                .execute("SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000))")
+                .await?;
+            let (code, ready) = curl(world, &[&page("/readyz")]).await?;
+            ensure!(
+                code == 503 && ready.to_string().contains("pg_wal is full within"),
+                "{code} {ready:#}"
+            );
+            Ok(())
+        })
+        .await?;
+        let page_now = metrics().await?;
+        ensure!(
+            page_now.contains("\nholdfast_wal_volume_full_seconds "),
+            "{page_now}"
+        );
+        std::fs::remove_file(&store)?;
+        std::fs::rename(&away, &store)?;
+        primary.archive_all().await?;
+        eventually("all is well again", async || {
+            let (code, ready) = curl(world, &[&page("/readyz")]).await?;
+            ensure!(code == 200, "{code} {ready:#}");
+            Ok(())
+        })
+        .await?;
+        ensure!(
+            !metrics()
+                .await?
+                .contains("\nholdfast_wal_volume_full_seconds ")
+        );
+        sidecar.stop().await
     })
     .await
 }

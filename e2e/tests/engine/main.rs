@@ -1,0 +1,18 @@
+//! Holdfast's programs on real Postgres and a real S3, without Kubernetes.
+
+mod backup;
+mod bad_input;
+mod bootstrap;
+mod damage;
+mod docs;
+mod formats;
+mod harness;
+mod in_place;
+mod info;
+mod postgres_files;
+mod readers;
+mod restore_targets;
+mod sidecar;
+mod stores;
+mod wal;
+mod waldump;
