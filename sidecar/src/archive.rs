@@ -1,5 +1,6 @@
 //! `ARCHIVE`: a WAL file is answered OK when every required repository holds it, verified, and not before.
 
+mod ahead;
 mod error;
 mod judge;
 mod local;
@@ -18,6 +19,7 @@ use crate::config::{Live, Mode, Place, Repository, Settings};
 use crate::data_directory;
 use crate::histories::Histories;
 use crate::open::{self, ArchiveError, Create};
+use ahead::{Ahead, Turn};
 use bytes::Bytes;
 use futures::future::{join_all, try_join};
 use holdfast_postgres::{ClusterState, ControlFile, TimelineId, WalFileName};
@@ -61,6 +63,7 @@ pub struct Archiver {
     patience: Duration,
     /// The memory that its files take.
     budget: Budget,
+    ahead: Ahead,
     /// By the repository's name; what was opened stays open until an error, or until other settings are in use.
     opened: Mutex<BTreeMap<String, Opened>>,
     /// Every archive that was written to. Where one was no other is made.
@@ -89,6 +92,7 @@ impl Archiver {
             settings,
             patience: PATIENCE,
             budget: Budget::of(now.memory),
+            ahead: Ahead::default(),
             opened: Mutex::default(),
             known: Mutex::default(),
             progress: Mutex::default(),
@@ -161,20 +165,20 @@ impl Archiver {
         server_waits: bool,
     ) -> Result<Done, NotArchived> {
         let name: WalFileName = name.parse()?;
-        let Some(_room) = self.budget.take(WalStore::PUT_MEMORY).await else {
-            return Err(NotArchived::Ending);
-        };
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            let attempt = self.once(name, path);
+            let attempt = self.once(name, path, server_waits);
             let attempt = async {
                 if !server_waits {
                     return attempt.await;
                 }
                 tokio::select! {
                     done = attempt => done,
-                    () = self.holding_up() => Err(NotArchived::HeldUp),
+                    () = self.holding_up() => {
+                        self.ahead.leave(name);
+                        Err(NotArchived::HeldUp)
+                    }
                 }
             };
             match attempt.await {
@@ -205,6 +209,7 @@ impl Archiver {
         let begun = Instant::now();
         loop {
             sleep(LOOK).await;
+            self.ahead.wake();
             if begun.elapsed() >= ATTEMPT_AT_THE_END && self.is_stopping().await {
                 return;
             }
@@ -219,20 +224,59 @@ impl Archiver {
     }
 
     /// One attempt, with the settings of its beginning.
-    async fn once(&self, name: WalFileName, path: &str) -> Result<Done, NotArchived> {
+    async fn once(
+        &self,
+        name: WalFileName,
+        path: &str,
+        server_waits: bool,
+    ) -> Result<Done, NotArchived> {
         let settings = self.settings.get();
-        let local = {
-            let (settings, path) = (settings.clone(), path.to_owned());
-            blocking(move || Local::look(&settings, name, &path))
+        // Another server's call is refused here, and changes nothing for ours.
+        let local = self.local(&settings, name, path).await?;
+        if server_waits {
+            self.ahead.wake();
+        }
+        let (asking, remembered) = self.ahead.ask(name, server_waits).await;
+        let done = match remembered.and_then(|stored| stored.answer(&settings, &local)) {
+            Some(done) => done,
+            None => {
+                let Some(_room) = self.budget.take(WalStore::PUT_MEMORY).await else {
+                    return Err(NotArchived::Ending);
+                };
+                self.store(&settings, name, &local, None).await?
+            }
         };
-        let local = Arc::new(local.await?);
+        asking.done();
+        Ok(done)
+    }
+
+    async fn local(
+        &self,
+        settings: &Arc<Settings>,
+        name: WalFileName,
+        path: &str,
+    ) -> Result<Local, NotArchived> {
+        let (settings, path) = (settings.clone(), path.to_owned());
+        blocking(move || Local::look(&settings, name, &path)).await
+    }
+
+    /// Stores it in every repository: at once, or ahead in its turn.
+    async fn store(
+        &self,
+        settings: &Arc<Settings>,
+        name: WalFileName,
+        local: &Local,
+        turn: Option<&Turn<'_>>,
+    ) -> Result<Done, NotArchived> {
         let (required, best_effort): (Vec<_>, Vec<_>) = settings
             .repositories
             .iter()
             .partition(|r| r.mode == Mode::Required);
         let mut done = (String::new(), None);
         for (i, repository) in required.into_iter().enumerate() {
-            let (outcome, stored) = self.put_into(&settings, repository, name, &local).await?;
+            let (outcome, stored) = self
+                .put_into(settings, repository, name, local, turn)
+                .await?;
             let told = judge(&name, outcome, &local.control)?;
             if i == 0 {
                 let through = match (name, stored) {
@@ -245,7 +289,7 @@ impl Archiver {
             }
         }
         join_all(best_effort.into_iter().map(|repository| async {
-            match timeout(BEST_EFFORT, self.put_into(&settings, repository, name, &local)).await {
+            match timeout(BEST_EFFORT, self.put_into(settings, repository, name, local, None)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(e)) => tracing::warn!(%name, repository = repository.name, error = %e, "not archived there"),
                 Err(_) => tracing::warn!(%name, repository = repository.name, "not archived there within {BEST_EFFORT:?}"),
@@ -269,6 +313,7 @@ impl Archiver {
         repository: &Repository,
         name: WalFileName,
         local: &Local,
+        turn: Option<&Turn<'_>>,
     ) -> Result<(PutOutcome, Option<StoredThrough>), NotArchived> {
         let result = async {
             let opened = self.opened(settings, repository, &local.control).await?;
@@ -278,11 +323,17 @@ impl Archiver {
                     .await?;
             }
             let wal = &opened.wal;
-            let put = async {
-                Ok(wal
-                    .put_and_tell(&name, local.file.clone(), settings.wal_compression)
-                    .await?)
-            };
+            let prepared = wal
+                .prepare(&name, local.file.clone(), settings.wal_compression)
+                .await?;
+            if let Some(turn) = turn {
+                // Whether Postgres may be answered for less depends on when it asks.
+                if !prepared.is_whole() {
+                    return Err(NotArchived::Left);
+                }
+                turn.wait().await?;
+            }
+            let put = async { Ok(wal.put_prepared(prepared).await?) };
             // Proof that what answers is still the archive and not an empty folder in its place. A file system may be
             // unmounted at any time, so there it comes after the work; elsewhere beside it.
             let confirm = async { Ok::<(), NotArchived>(wal.archive().confirm().await?) };
@@ -295,7 +346,10 @@ impl Archiver {
             Ok(outcome)
         }
         .await;
-        if result.is_err() {
+        if result
+            .as_ref()
+            .is_err_and(|e| !matches!(e, NotArchived::Left))
+        {
             self.lock().remove(&repository.name);
         }
         result
@@ -345,7 +399,7 @@ impl Archiver {
         archive
             .claim(system, major, size, settings.accept_system_identifier)
             .await?;
-        if known.is_none() {
+        if self.known_at(&repository.place).is_none() {
             self.lock_known()
                 .push((repository.place.clone(), archive.id()));
         }
@@ -411,8 +465,10 @@ impl Archiver {
                     }
                     other => other?,
                 };
-                if let Some(opened) = self.lock().get_mut(&repository.name) {
-                    opened.histories.insert(timeline, stored.clone());
+                if let Some(now) = self.lock().get_mut(&repository.name)
+                    && Arc::ptr_eq(&now.settings, &opened.settings)
+                {
+                    now.histories.insert(timeline, stored.clone());
                 }
                 self.histories.put(opened.wal.system(), history, &stored);
                 stored

@@ -16,7 +16,10 @@ const LARGEST: u64 = 34 << 20;
 
 /// The account. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Budget(Arc<Semaphore>);
+pub struct Budget {
+    bytes: u64,
+    left: Arc<Semaphore>,
+}
 
 /// Some of it, until it is dropped.
 #[derive(Debug)]
@@ -26,21 +29,29 @@ impl Budget {
     /// Of a process that may use `memory` bytes.
     pub fn of(memory: u64) -> Self {
         let bytes = (memory / SHARE).max(LARGEST);
-        Self(Arc::new(Semaphore::new((bytes / UNIT) as usize)))
+        Self {
+            bytes,
+            left: Arc::new(Semaphore::new((bytes / UNIT) as usize)),
+        }
     }
 
     /// Room for `bytes`, at most [`LARGEST`], once there is some.
     pub async fn take(&self, bytes: u64) -> Option<Room> {
         let units = units(bytes.min(LARGEST));
         // It is never closed.
-        let taken = self.0.clone().acquire_many_owned(units).await;
+        let taken = self.left.clone().acquire_many_owned(units).await;
         taken.ok().map(Room)
+    }
+
+    /// Whether [`Budget::spare`] may ever have so much.
+    pub fn ever_spares(&self, bytes: u64) -> bool {
+        bytes + 2 * LARGEST <= self.bytes
     }
 
     /// Room for `bytes` beside one more of either kind that is asked for, if there is some now.
     pub fn spare(&self, bytes: u64) -> Option<Room> {
         let all = units(bytes) + 2 * units(LARGEST);
-        let mut room = Room(self.0.clone().try_acquire_many_owned(all).ok()?);
+        let mut room = Room(self.left.clone().try_acquire_many_owned(all).ok()?);
         room.shrink(bytes);
         Some(room)
     }
@@ -48,7 +59,7 @@ impl Budget {
     /// In bytes, what nobody has.
     #[cfg(test)]
     pub fn left(&self) -> u64 {
-        self.0.available_permits() as u64 * UNIT
+        self.left.available_permits() as u64 * UNIT
     }
 }
 
@@ -78,6 +89,7 @@ mod tests {
             let all = budget.left();
             let mut held: Vec<Room> = std::iter::from_fn(|| budget.spare(LARGEST)).collect();
             assert_eq!(held.len(), ahead, "{memory}");
+            assert_eq!(budget.ever_spares(LARGEST), ahead > 0, "{memory}");
             let asked = budget.take(LARGEST).await;
             assert!(
                 asked.is_some() && budget.spare(LARGEST).is_none(),

@@ -1,7 +1,6 @@
 //! The WAL files that a server wants archived: `pg_wal/archive_status/*.ready`, in the order of its archiver.
 
 use holdfast_postgres::WalFileName;
-use std::cmp::Ordering;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -28,6 +27,15 @@ impl Queue {
             .copied()
     }
 
+    /// Whether this file still waits.
+    ///
+    /// # Errors
+    /// If it can't be told.
+    pub fn holds(data_directory: &Path, name: &WalFileName) -> io::Result<bool> {
+        let status = format!("pg_wal/archive_status/{name}.ready");
+        data_directory.join(status).try_exists()
+    }
+
     /// Looks, and counts `most` files at most.
     ///
     /// # Errors
@@ -46,7 +54,7 @@ impl Queue {
                 break;
             }
         }
-        names.sort_by(order);
+        names.sort_by_cached_key(rank);
         let mut queue = Self { names, since: None };
         queue.since = queue.first_segment().and_then(|name| {
             let status = folder.join(format!("{name}.ready"));
@@ -56,10 +64,13 @@ impl Queue {
     }
 }
 
+/// A file's place in Postgres' order.
+pub type Rank = (bool, String);
+
 /// As `ready_file_comparator` in pgarch.c has it: timelines' histories first, then by name.
-fn order(a: &WalFileName, b: &WalFileName) -> Ordering {
-    let is_segment = |name: &WalFileName| !matches!(name, WalFileName::History(_));
-    (is_segment(a), a.to_string()).cmp(&(is_segment(b), b.to_string()))
+pub fn rank(name: &WalFileName) -> Rank {
+    let is_history = matches!(name, WalFileName::History(_));
+    (!is_history, name.to_string())
 }
 
 #[cfg(test)]
@@ -104,6 +115,10 @@ mod tests {
             "000000010000000000000003"
         );
         assert!(queue.since.unwrap() <= SystemTime::now());
+        let holds = |name: &str| Queue::holds(folder.path(), &name.parse().unwrap()).unwrap();
+        assert!(holds("000000010000000000000004") && holds("00000002.history"));
+        fs::remove_file(status.join("000000010000000000000004.ready")).unwrap();
+        assert!(!holds("000000010000000000000004"));
         assert_eq!(Queue::look(folder.path(), 2).unwrap().names.len(), 2);
     }
 }

@@ -113,6 +113,8 @@ pub async fn run<W: WalService, T: TakeBackup>(parts: Parts<W, T>) -> Result<(),
     let heartbeat = Heartbeat::default();
     background.spawn(heartbeat.clone().run());
     background.spawn(watcher.run());
+    let ahead = archiver.clone();
+    background.spawn(async move { ahead.run_ahead().await });
     if alter_system {
         background.spawn(configure::run(live.clone(), reporter.clone()));
     }

@@ -15,7 +15,7 @@ mod tests;
 
 pub(crate) use part::{PartName, longest_run};
 pub use part::{PartOutcome, PartialSegment};
-pub use put::{PutError, PutOutcome, StoredThrough};
+pub use put::{Prepared, PutError, PutOutcome, StoredThrough};
 pub use read::{WalFile, WalPieces};
 pub use store::WalStore;
 

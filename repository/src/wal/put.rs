@@ -8,6 +8,7 @@ use crate::compression::Compression;
 use crate::layout;
 use crate::object::{ObjectError, ObjectKind};
 use crate::store::Created;
+use bytes::Bytes;
 use holdfast_postgres::wal::{
     SegmentEnd, SegmentHeader, SegmentIndex, SegmentScan, SegmentScanner,
 };
@@ -147,7 +148,7 @@ impl PutError {
 }
 
 /// What the first reading of a file gives.
-struct Prepared {
+struct Reading {
     length: u64,
     digest: Digest,
     scan: Option<SegmentScan>,
@@ -157,58 +158,69 @@ struct Prepared {
     chunks: Vec<Digest>,
 }
 
+/// A file as it will be stored, of which nothing is yet.
+#[derive(Debug)]
+pub struct Prepared {
+    source: Arc<File>,
+    compression: Compression,
+    kind: ObjectKind,
+    key: String,
+    descriptor: Descriptor,
+    object: Bytes,
+    through: Option<StoredThrough>,
+}
+
+impl Prepared {
+    /// Whether it comes to lie under its exact name, and not aside.
+    pub fn is_whole(&self) -> bool {
+        self.descriptor.aside.is_none()
+    }
+}
+
 impl WalStore {
-    /// Stores the file `name`, which `source` is.
-    ///
-    /// A whole segment, a history and a backup history file come to lie under their exact names. Anything that is not
-    /// a whole segment is kept aside, under its name and digest. Returns only when the store holds the whole object
-    /// and, where there was one before, its content was read back and is the same. After an error it is unknown
-    /// whether the object exists. Safe to drop and to repeat.
+    /// Stores the file `name`, which `source` is: [`WalStore::prepare`] and [`WalStore::put_prepared`] in one.
     pub async fn put(
         &self,
         name: &WalFileName,
         source: Arc<File>,
         compression: Compression,
     ) -> Result<PutOutcome, PutError> {
-        let (outcome, _) = self.put_and_tell(name, source, compression).await?;
+        let prepared = self.prepare(name, source, compression).await?;
+        let (outcome, _) = self.put_prepared(prepared).await?;
         Ok(outcome)
     }
 
-    /// The same, and how far the stored segment reaches; none for what is no whole segment.
-    pub async fn put_and_tell(
+    /// Reads the file `name`, which `source` is, and makes the object of it. Nothing is stored yet.
+    pub async fn prepare(
         &self,
         name: &WalFileName,
         source: Arc<File>,
         compression: Compression,
-    ) -> Result<(PutOutcome, Option<StoredThrough>), PutError> {
-        let prepared = {
-            let (this, name, source) = (self.clone(), *name, source.clone());
-            blocking::<Result<_, PutError>>(move || this.prepare(&name, &source, compression))
-                .await?
-        };
-        let Prepared {
+    ) -> Result<Prepared, PutError> {
+        let (this, name) = (self.clone(), *name);
+        blocking(move || this.prepare_now(name, source, compression)).await
+    }
+
+    fn prepare_now(
+        &self,
+        name: WalFileName,
+        source: Arc<File>,
+        compression: Compression,
+    ) -> Result<Prepared, PutError> {
+        let Reading {
             length,
             digest,
             scan,
             packed,
             chunks,
-        } = prepared;
+        } = self.read(&name, &source, compression)?;
         let (aside, index) = match scan {
             None => (None, None),
             Some(SegmentScan {
                 end: SegmentEnd::Incomplete { valid_through, why },
                 header: _,
                 index: _,
-            }) => {
-                if let WalFileName::Segment(segment) = name
-                    && self
-                        .is_beginning_of_stored(*segment, &source, valid_through)
-                        .await?
-                {
-                    return Ok((PutOutcome::PrefixOfStored, None));
-                }
-                (Some((valid_through, why)), None)
-            }
+            }) => (Some((valid_through, why)), None),
             Some(SegmentScan {
                 end: SegmentEnd::Full | SegmentEnd::Switch { .. },
                 header: _,
@@ -220,15 +232,48 @@ impl WalStore {
                 _ => (None, Some(index)),
             },
         };
-        let (kind, key) = match (layout::wal_file(self.system, name), &aside) {
+        let (kind, key) = match (layout::wal_file(self.system, &name), &aside) {
             (Some(key), None) => (ObjectKind::Wal, key),
-            _ => (ObjectKind::Aside, layout::aside(self.system, name, &digest)),
+            _ => (
+                ObjectKind::Aside,
+                layout::aside(self.system, &name, &digest),
+            ),
         };
-        self.put_chunks(name, &key, &source, length, &chunks, compression)
-            .await?;
-        let descriptor = Descriptor::new(*name, length, digest, chunks, aside);
-        let through = index.as_ref().map(StoredThrough::of);
-        let existed = self.create(kind, &key, &descriptor, index, packed).await?;
+        let descriptor = Descriptor::new(name, length, digest, chunks, aside);
+        let object = descriptor.build(&self.archive, kind, &key, index.as_ref(), packed)?;
+        Ok(Prepared {
+            source,
+            compression,
+            kind,
+            key,
+            descriptor,
+            object,
+            through: index.as_ref().map(StoredThrough::of),
+        })
+    }
+
+    /// Stores it, and tells how far the stored segment reaches; none for what is no whole segment.
+    ///
+    /// A whole segment, a history and a backup history file come to lie under their exact names. Anything that is not
+    /// a whole segment is kept aside, under its name and digest. Returns only when the store holds the whole object
+    /// and, where there was one before, its content was read back and is the same. After an error it is unknown
+    /// whether the object exists. Safe to drop and to repeat.
+    pub async fn put_prepared(
+        &self,
+        prepared: Prepared,
+    ) -> Result<(PutOutcome, Option<StoredThrough>), PutError> {
+        let name = prepared.descriptor.name;
+        if let (Some((valid_through, _)), WalFileName::Segment(segment)) =
+            (&prepared.descriptor.aside, name)
+            && self
+                .is_beginning_of_stored(segment, &prepared.source, *valid_through)
+                .await?
+        {
+            return Ok((PutOutcome::PrefixOfStored, None));
+        }
+        self.put_chunks(&prepared).await?;
+        let through = prepared.through;
+        let (descriptor, existed) = self.create(prepared).await?;
         let outcome = match descriptor.aside {
             Some((valid_through, why)) => PutOutcome::Aside { valid_through, why },
             None if existed => PutOutcome::AlreadyThere,
@@ -238,33 +283,26 @@ impl WalStore {
     }
 
     /// Creates the object; true if it was there before, with the same content.
-    async fn create(
-        &self,
-        kind: ObjectKind,
-        key: &str,
-        descriptor: &Descriptor,
-        index: Option<SegmentIndex>,
-        packed: Vec<Vec<u8>>,
-    ) -> Result<bool, PutError> {
-        let object = {
-            let (this, key, descriptor) = (self.clone(), key.to_owned(), descriptor.clone());
-            blocking::<Result<_, PutError>>(move || {
-                Ok(descriptor.build(&this.archive, kind, &key, index.as_ref(), packed)?)
-            })
-            .await?
-        };
+    async fn create(&self, prepared: Prepared) -> Result<(Descriptor, bool), PutError> {
+        let Prepared {
+            kind,
+            key,
+            descriptor,
+            object,
+            ..
+        } = prepared;
         let stored = match self
             .archive
             .store()
-            .create(key, vec![object])
+            .create(&key, vec![object])
             .await
             .map_err(ObjectError::from)?
         {
-            Created::New => return Ok(false),
+            Created::New => return Ok((descriptor, false)),
             Created::Occupied(stored) => stored,
         };
         let there = {
-            let (this, key, name) = (self.clone(), key.to_owned(), descriptor.name);
+            let (this, key, name) = (self.clone(), key.clone(), descriptor.name);
             blocking::<Result<_, PutError>>(move || {
                 let head = this.head_of_whole(kind, &key, &name, &stored)?;
                 head.open_all(&this.archive, &stored)?;
@@ -276,10 +314,10 @@ impl WalStore {
         if (there.length, there.digest, &there.chunks)
             == (descriptor.length, descriptor.digest, &descriptor.chunks)
         {
-            return Ok(true);
+            return Ok((descriptor, true));
         }
         Err(PutError::Differs {
-            key: key.to_owned(),
+            key,
             place: self.archive.store().description().to_owned(),
             name: descriptor.name,
             stored: hex::encode(there.digest),
@@ -299,22 +337,22 @@ impl WalStore {
     }
 
     /// The second reading of a large file: chunk by chunk, each held against the first reading.
-    async fn put_chunks(
-        &self,
-        name: &WalFileName,
-        object: &str,
-        source: &Arc<File>,
-        length: u64,
-        chunks: &[Digest],
-        compression: Compression,
-    ) -> Result<(), PutError> {
-        for (number, digest) in chunks.iter().enumerate() {
+    async fn put_chunks(&self, prepared: &Prepared) -> Result<(), PutError> {
+        let Prepared {
+            source,
+            compression,
+            key: object,
+            descriptor,
+            ..
+        } = prepared;
+        let (name, compression) = (descriptor.name, *compression);
+        for (number, digest) in descriptor.chunks.iter().enumerate() {
             let offset = number as u64 * CHUNK_BYTES;
-            let size = CHUNK_BYTES.min(length - offset);
+            let size = CHUNK_BYTES.min(descriptor.length - offset);
             let key = layout::chunk(self.system, object, digest);
             let object = {
-                let (this, name, source, key, digest) =
-                    (self.clone(), *name, source.clone(), key.clone(), *digest);
+                let (this, source, key, digest) =
+                    (self.clone(), source.clone(), key.clone(), *digest);
                 blocking::<Result<_, PutError>>(move || {
                     let mut raw = vec![0; size as usize];
                     source
@@ -409,12 +447,12 @@ impl WalStore {
         Ok(*hasher.finalize().as_bytes())
     }
 
-    fn prepare(
+    fn read(
         &self,
         name: &WalFileName,
         source: &File,
         compression: Compression,
-    ) -> Result<Prepared, PutError> {
+    ) -> Result<Reading, PutError> {
         let length = source
             .metadata()
             .map_err(|source| PutError::Read {
@@ -427,7 +465,7 @@ impl WalStore {
         }
         match name {
             WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
-                self.prepare_segment(name, *segment, source, length, compression)
+                self.read_segment(name, *segment, source, length, compression)
             }
             WalFileName::History(_) | WalFileName::BackupHistory { .. }
                 if length > LARGEST_SMALL_FILE =>
@@ -452,7 +490,7 @@ impl WalStore {
                     .chunks(FRAME_BYTES)
                     .map(|piece| compression.pack(piece))
                     .collect();
-                Ok(Prepared {
+                Ok(Reading {
                     length,
                     digest: self.archive.digest(&raw),
                     scan: None,
@@ -463,14 +501,14 @@ impl WalStore {
         }
     }
 
-    fn prepare_segment(
+    fn read_segment(
         &self,
         name: &WalFileName,
         segment: SegmentName,
         source: &File,
         length: u64,
         compression: Compression,
-    ) -> Result<Prepared, PutError> {
+    ) -> Result<Reading, PutError> {
         let expected = u64::from(self.segment_size.bytes());
         segment.number(self.segment_size)?;
         if length != expected {
@@ -512,7 +550,7 @@ impl WalStore {
                 }
             })?;
         }
-        Ok(Prepared {
+        Ok(Reading {
             length,
             digest: *hasher.finalize().as_bytes(),
             scan: Some(scanner.finish()),

@@ -114,6 +114,9 @@ pub enum NotArchived {
         "the server is stopping, and the store has not taken it in time: it is archived once the server has stopped, or runs again"
     )]
     HeldUp,
+    /// Not stored ahead. Nobody is ever answered so.
+    #[error("it is left until Postgres asks for it")]
+    Left,
     /// Only while the program ends.
     #[error("the program is ending")]
     Ending,
@@ -129,6 +132,7 @@ impl NotArchived {
             | Self::Object(_)
             | Self::Replaced(_)
             | Self::HeldUp
+            | Self::Left
             | Self::Ending => false,
             Self::Put(e) => !matches!(e, PutError::Object(_)),
             _ => true,
