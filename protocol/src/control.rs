@@ -300,9 +300,51 @@ pub struct WalReport {
     /// How far the store is behind the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<Lag>,
+    /// The volume that it is kept on until it is stored; left out if it can't be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<WalVolume>,
     /// Timeline history files that were seen, such as `00000002.history`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub histories: Vec<HistoryFile>,
+}
+
+/// The volume of pg_wal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WalVolume {
+    /// Bytes that Postgres may still fill.
+    pub available_bytes: u64,
+    /// Bytes by which the WAL that waits has grown in each second of late. Left out where it has not grown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub growth: Option<u64>,
+    /// Seconds until it is full if that goes on, at the earliest: Postgres reuses old segments first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_in_seconds: Option<u64>,
+}
+
+impl WalVolume {
+    /// What it will be like if the WAL that waits goes on to grow at this rate, in bytes a second.
+    pub fn new(available_bytes: u64, growth: Option<u64>) -> Self {
+        Self {
+            available_bytes,
+            growth,
+            full_in_seconds: growth.and_then(|growth| available_bytes.checked_div(growth)),
+        }
+    }
+
+    /// By when it is full, in steps that don't change at every look; none if not within a day.
+    pub fn full_within(&self) -> Option<&'static str> {
+        let seconds = self.full_in_seconds?;
+        [
+            (600, "ten minutes"),
+            (3600, "an hour"),
+            (6 * 3600, "six hours"),
+            (24 * 3600, "a day"),
+        ]
+        .into_iter()
+        .find(|(most, _)| seconds <= *most)
+        .map(|(_, within)| within)
+    }
 }
 
 /// What a server says of the recovery that it began with.

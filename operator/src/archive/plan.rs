@@ -183,16 +183,22 @@ impl Observed<'_> {
             let message = format!("on {name}: {}", text::line(why));
             return Finding::bad(ARCHIVING, "ArchivingOff", message);
         }
+        let full_within = report.wal.volume.and_then(|volume| volume.full_within());
         let last = report.wal.last_archived.as_ref();
         let failure = report.wal.last_failure.as_ref();
         if let Some(failure) =
             failure.filter(|failure| last.is_none_or(|last| last.time < failure.time))
         {
-            let message = format!(
+            let mut message = format!(
                 "{name} can't store {}: {}; Postgres keeps it and hands it over again",
                 text::line(&failure.name),
                 text::line(&failure.reason)
             );
+            if let Some(within) = full_within {
+                message += &format!(
+                    "; if it goes on so, the volume of its pg_wal is full within {within}"
+                );
+            }
             return Finding::bad(ARCHIVING, "ArchivingFails", message);
         }
         if let Some(why) = &report.postgres.unreachable {
@@ -209,6 +215,12 @@ impl Observed<'_> {
                     );
                     Finding::unknown(ARCHIVING, "Starting", message)
                 });
+        }
+        if let Some(within) = full_within {
+            let message = format!(
+                "{name} writes WAL faster than it is stored: if it goes on so, the volume of its pg_wal is full within {within}"
+            );
+            return Finding::bad(ARCHIVING, "FallingBehind", message);
         }
         let message = format!("{name} is the primary, and its WAL is stored as it is written");
         Finding::good(ARCHIVING, "Archiving", message)
@@ -545,6 +557,20 @@ pub(super) mod tests {
             ),
             (
                 vec![primary(fails("2026-11-21T12:00:01Z"))],
+                "Archiving",
+                "primary",
+            ),
+            (
+                vec![primary(
+                    json!({"wal": {"volume": {"availableBytes": 10, "fullInSeconds": 86_400}}}),
+                )],
+                "FallingBehind",
+                "within a day",
+            ),
+            (
+                vec![primary(
+                    json!({"wal": {"volume": {"availableBytes": 10, "fullInSeconds": 86_401}}}),
+                )],
                 "Archiving",
                 "primary",
             ),

@@ -77,6 +77,11 @@ pub(super) fn readiness(report: &InstanceReport) -> Readiness {
             failure.name, failure.reason
         ));
     }
+    if let Some(within) = report.wal.volume.and_then(|volume| volume.full_within()) {
+        problems.push(format!(
+            "WAL is written faster than it is stored: the volume of pg_wal is full within {within}"
+        ));
+    }
     if let Some(why) = &report.configuration_error {
         problems.push(format!("new settings are not in use: {why}"));
     }
@@ -91,7 +96,7 @@ pub(super) fn readiness(report: &InstanceReport) -> Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_protocol::control::{FailedFile, PostgresReport, WalReport};
+    use holdfast_protocol::control::{FailedFile, PostgresReport, WalReport, WalVolume};
 
     #[test]
     fn every_trouble_is_told() {
@@ -111,6 +116,7 @@ mod tests {
                     time: Timestamp::UNIX_EPOCH,
                 }),
                 ready_count: Some(3),
+                volume: Some(WalVolume::new(3_600_000, Some(1000))),
                 ..Default::default()
             },
             ..good
@@ -118,10 +124,10 @@ mod tests {
         let told = readiness(&bad);
         assert!(!told.ready && told.ready_files == Some(3));
         let all = told.problems.join("\n");
-        for part in ["one", "two", "three", "0001", "four"] {
+        for part in ["one", "two", "three", "0001", "four", "within an hour"] {
             assert!(all.contains(part), "{all}");
         }
-        assert_eq!(told.problems.len(), 4);
+        assert_eq!(told.problems.len(), 5);
     }
 
     #[tokio::test]

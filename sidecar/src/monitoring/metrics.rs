@@ -107,6 +107,18 @@ fn wal(page: &mut Page<'_>, report: &InstanceReport) -> fmt::Result {
         lag.seconds.map(|n| n as f64),
     )?;
     page.gauge(
+        "wal_volume_available_bytes",
+        "What Postgres may still fill of the volume of pg_wal",
+        wal.volume.map(|volume| volume.available_bytes as f64),
+    )?;
+    page.gauge(
+        "wal_volume_full_seconds",
+        "Time until it is full if the WAL that waits goes on to grow; left out where it does not grow",
+        wal.volume
+            .and_then(|volume| volume.full_in_seconds)
+            .map(|seconds| seconds as f64),
+    )?;
+    page.gauge(
         "last_archived_timestamp_seconds",
         "When the store last confirmed a WAL file",
         wal.last_archived.as_ref().map(|last| unix(last.time)),

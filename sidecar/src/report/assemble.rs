@@ -73,6 +73,7 @@ pub(super) fn report(parts: Parts<'_>) -> InstanceReport {
             ready_count: found.queue.as_ref().map(|queue| queue.names.len() as u64),
             archived_through: through.map(moment),
             lag,
+            volume: None,
             histories,
         },
         running_backup,
@@ -101,6 +102,15 @@ fn behind(
         last_archived: progress.last_archived.as_ref().map(|(_, time)| *time),
     };
     lag(&position, now)
+}
+
+/// In bytes, the WAL that waits to be stored; none if it can't be told. One segment and what is being written wait on every
+/// server, now and then.
+pub(super) fn waiting(wal: &WalReport) -> Option<u64> {
+    match wal.ready_count? {
+        0 | 1 => Some(0),
+        _ => wal.lag?.bytes,
+    }
 }
 
 fn moment(through: Through) -> Moment {

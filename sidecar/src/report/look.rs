@@ -35,6 +35,8 @@ pub struct Found {
     pub queue: Option<Queue>,
     /// What may be filled of the data directory's file system; none if it can't be told.
     pub volume_bytes: Option<u64>,
+    /// Bytes that are free on pg_wal's file system; none if it can't be told.
+    pub wal_available: Option<u64>,
     /// What the server says, or why it can't be asked.
     pub server: Result<Answer, String>,
 }
@@ -71,10 +73,11 @@ pub(super) async fn look(settings: &Arc<Settings>) -> Found {
                 branched,
                 Queue::look(directory, MOST_READY).ok(),
                 destination::volume(directory).ok(),
+                destination::free(&directory.join("pg_wal")).ok(),
             )
         })
     };
-    let ((control, last_order, branched, queue, volume_bytes), server) =
+    let ((control, last_order, branched, queue, volume_bytes, wal_available), server) =
         tokio::join!(local, ask(settings));
     let server = match (&control, server) {
         (Ok(control), Ok(answer))
@@ -93,6 +96,7 @@ pub(super) async fn look(settings: &Arc<Settings>) -> Found {
         branched,
         queue,
         volume_bytes,
+        wal_available,
         server,
     }
 }

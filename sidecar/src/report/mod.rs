@@ -4,6 +4,7 @@
 //! plain functions. Neither needs the store.
 
 mod assemble;
+mod growth;
 mod lag;
 mod look;
 
@@ -16,8 +17,9 @@ use crate::control::{BackupFigures, Backups, Instance, OrderError, TakeBackup};
 use crate::environment::Pod;
 use crate::histories::Histories;
 use crate::orders::Orders;
+use growth::Growth;
 use holdfast_postgres::Lsn;
-use holdfast_protocol::control::{Drain, InstanceReport, Outside};
+use holdfast_protocol::control::{Drain, InstanceReport, Outside, WalVolume};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -35,6 +37,7 @@ pub struct Reporter<T> {
     histories: Histories,
     /// Held while somebody looks: whoever asks meanwhile waits for the same answer.
     found: tokio::sync::Mutex<Option<(Instant, Arc<Found>)>>,
+    growth: Mutex<Growth>,
     /// Why this program has not set up archiving itself, where it was to.
     not_configured: Mutex<Option<String>>,
 }
@@ -57,6 +60,7 @@ impl<T: TakeBackup> Reporter<T> {
             orders,
             histories,
             found: tokio::sync::Mutex::default(),
+            growth: Mutex::default(),
             not_configured: Mutex::default(),
         }
     }
@@ -114,7 +118,7 @@ impl<T: TakeBackup> Instance for Reporter<T> {
             Ok(control) => self.histories.seen(control.system_identifier),
             Err(_) => Vec::new(),
         };
-        assemble::report(assemble::Parts {
+        let mut report = assemble::report(assemble::Parts {
             settings: &settings,
             trouble: self.settings.trouble(),
             pod: &self.pod,
@@ -125,7 +129,14 @@ impl<T: TakeBackup> Instance for Reporter<T> {
             running_backup: self.backups.figures().running,
             bootstrap: bootstrap::reported(&settings.socket),
             now: jiff::Timestamp::now(),
-        })
+        });
+        let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = assemble::waiting(&report.wal) {
+            growth.note(Instant::now(), bytes);
+        }
+        let rate = growth.rate();
+        report.wal.volume = found.wal_available.map(|free| WalVolume::new(free, rate));
+        report
     }
 
     async fn switch_wal(&self) -> Result<Lsn, OrderError> {

@@ -212,10 +212,15 @@ pub fn volume(path: &Path) -> io::Result<u64> {
         .saturating_mul(stat.f_frsize))
 }
 
+/// Bytes that are free where `path` is.
+pub fn free(path: &Path) -> io::Result<u64> {
+    let stat = statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// Bytes that are free where `path` is or will be, and bytes that come free once what is there has gone.
 pub fn space(path: &Path, state: State) -> io::Result<(u64, u64)> {
-    let stat = statvfs(existing(path))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let free = free(existing(path))?;
     let freed = match state {
         State::Postgres | State::Unfinished => {
             let (device, wal) = (fs::metadata(path)?.dev(), path.join("pg_wal"));

@@ -48,6 +48,7 @@ fn found(server: Result<Answer, String>) -> Found {
         branched: Some((TimelineId(2), Lsn(0x4F_0000))),
         queue: Some(Queue::default()),
         volume_bytes: Some(1 << 30),
+        wal_available: None,
         server,
     }
 }
