@@ -138,6 +138,9 @@ pub struct Drain {
     /// Why it does not go on: it is tried again when it is asked for again. Left out where nothing is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// What the last attempt at a file ran into, while it goes on trying.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retrying: Option<String>,
 }
 
 /// The body of `POST /v1/restore`.

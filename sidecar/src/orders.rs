@@ -9,6 +9,7 @@ use crate::report::{NoAnswer, on_the_server};
 use crate::restore::destination::{self, State};
 use holdfast_postgres::Lsn;
 use holdfast_protocol::control::Drain;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +33,7 @@ pub struct Orders {
 
 /// A drain that is under way, or whose end nobody was told.
 struct Draining {
+    begun: Timestamp,
     files: Arc<AtomicU64>,
     work: JoinHandle<Result<Option<Lsn>, String>>,
 }
@@ -92,8 +94,11 @@ impl Orders {
             let draining = drain.get_or_insert_with(|| self.begin());
             let archived = draining.files.load(Ordering::Relaxed);
             if !draining.work.is_finished() {
+                let failure = self.archiver.progress().last_failure;
+                let ours = failure.filter(|(_, _, time)| *time >= draining.begun);
                 return Drain {
                     archived,
+                    retrying: ours.map(|(name, why, _)| format!("{name}: {why}")),
                     ..Drain::default()
                 };
             }
@@ -107,7 +112,7 @@ impl Orders {
                 done: true,
                 archived,
                 through: through.map(|lsn| lsn.to_string()),
-                trouble: None,
+                ..Drain::default()
             },
             Ok(Err(trouble)) => Drain {
                 archived,
@@ -146,7 +151,11 @@ impl Orders {
                 }
             })
         };
-        Draining { files, work }
+        Draining {
+            begun: Timestamp::now(),
+            files,
+            work,
+        }
     }
 }
 
@@ -252,5 +261,28 @@ mod tests {
         assert!(!drained(&first).await.done);
         fs::write(bench.path("data").join(destination::MARKER), "").unwrap();
         assert!(drained(&first).await.done);
+    }
+
+    #[tokio::test]
+    async fn what_a_drain_tries_again_is_told_meanwhile() {
+        let bench = Bench::new();
+        for number in 0..=2 {
+            bench.segment(1, number, Fill::Whole);
+        }
+        let status = bench.path("data/pg_wal/archive_status");
+        fs::create_dir(&status).unwrap();
+        fs::write(status.join(format!("{}.ready", bench.name(1, 0))), "").unwrap();
+        fs::remove_dir(bench.path("store")).unwrap();
+        fs::write(bench.path("store"), "in the way").unwrap();
+        let orders = orders(&bench, "");
+        let why = loop {
+            let drain = orders.drain().await;
+            assert!(!drain.done && drain.trouble.is_none(), "{drain:?}");
+            if let Some(why) = drain.retrying {
+                break why;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        assert!(why.contains(&bench.name(1, 0).to_string()), "{why}");
     }
 }

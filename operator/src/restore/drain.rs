@@ -38,10 +38,14 @@ fn verdict(
                     ),
                 )
             }
-            Ok(_) => State::unknown(
-                "Draining",
-                format!("{pod} archives what is not stored yet, so that it can be restored to"),
-            ),
+            Ok(Drain { retrying, .. }) => {
+                let mut message =
+                    format!("{pod} archives what is not stored yet, so that it can be restored to");
+                if let Some(why) = retrying {
+                    message += &format!(", and tries again: {}", text::line(why));
+                }
+                State::unknown("Draining", message)
+            }
             Err(why) => State::unknown(
                 "Draining",
                 format!("the sidecar of {pod} does not answer yet: {why}"),
@@ -127,12 +131,19 @@ mod tests {
                 ..Drain::default()
             })
         };
+        let retrying = || {
+            Ok(Drain {
+                retrying: Some("another key".into()),
+                ..Drain::default()
+            })
+        };
         let silent = || Err("gone".to_owned());
         for (answers, seconds, force, words) in [
             (vec![], 0, false, None),
             (vec![done(), done()], 0, false, None),
             (vec![done(), under_way()], 600, true, Some("b archives")),
             (vec![trouble()], 600, false, Some("the store is away")),
+            (vec![retrying()], 600, true, Some("again: another key")),
             (vec![under_way(), trouble()], 0, true, Some("b can't")),
             (vec![trouble()], 59, true, Some("the store is away")),
             (vec![trouble()], 60, true, None),
