@@ -4,6 +4,7 @@ mod ahead;
 mod error;
 mod judge;
 mod local;
+mod member;
 mod progress;
 mod rest;
 #[cfg(test)]
@@ -333,7 +334,15 @@ impl Archiver {
                 }
                 turn.wait().await?;
             }
-            let put = async { Ok(wal.put_prepared(prepared).await?) };
+            let put = async {
+                let outcome = wal.put_prepared(prepared).await?;
+                // The end of the timeline that a promotion has left: who restores along that one finds it as a part.
+                if let WalFileName::Partial(segment) = name {
+                    wal.put_part(segment, local.file.clone(), settings.wal_compression)
+                        .await?;
+                }
+                Ok(outcome)
+            };
             // Proof that what answers is still the archive and not an empty folder in its place. A file system may be
             // unmounted at any time, so there it comes after the work; elsewhere beside it.
             let confirm = async { Ok::<(), NotArchived>(wal.archive().confirm().await?) };

@@ -115,6 +115,8 @@ pub async fn run<W: WalService, T: TakeBackup>(parts: Parts<W, T>) -> Result<(),
     background.spawn(watcher.run());
     let ahead = archiver.clone();
     background.spawn(async move { ahead.run_ahead().await });
+    let member = archiver.clone();
+    background.spawn(async move { member.run_member().await });
     if alter_system {
         background.spawn(configure::run(live.clone(), reporter.clone()));
     }

@@ -349,6 +349,66 @@ async fn a_standby_may_archive_the_same_wal_first_or_second() -> Result<()> {
     .await
 }
 
+/// 20 segments and an unfinished one, which nobody beside the primary has seen. The standby has them all marked as archived.
+#[tokio::test]
+async fn what_a_dead_primary_has_not_archived_its_standby_does() -> Result<()> {
+    World::scenario("member", async |world| {
+        let (mut primary, holdfast, sidecar) = world.archiving(17).await?;
+        let mut ledger = Ledger::create(&primary).await?;
+        holdfast.backup().await?;
+        let mut standby = primary.standby("standby").await?;
+        let second = holdfast.also_for(&standby).build()?;
+        standby.archive_with(&second).await?;
+        primary.archive_all().await?;
+        let before = stored_segments(&holdfast).await?.len();
+        sidecar.stop().await?;
+        for _ in 0..20 {
+            ledger.write(&primary, 2).await?;
+            primary.execute("SELECT pg_switch_wal()").await?;
+        }
+        ledger.write(&primary, 20).await?;
+        ledger.read_wal(&primary).await?;
+        standby
+            .wait_replayed(&primary.value("SELECT pg_current_wal_flush_lsn()").await?)
+            .await?;
+        primary.kill9().await?;
+        let stored = stored_segments(&holdfast).await?.len();
+        ensure!(stored == before, "{stored} of {before} segments");
+
+        let second_sidecar = second.sidecar().await?;
+        eventually("the standby stores them", async || {
+            let stored = stored_segments(&holdfast).await?.len();
+            ensure!(
+                stored == before + 20,
+                "{stored} segments\n{}",
+                standby.tail()
+            );
+            Ok(())
+        })
+        .await?;
+        standby.promote().await?;
+        ledger.write(&standby, 20).await?;
+        standby.archive_all().await?;
+        ledger.read_wal(&standby).await?;
+        ensure_no_hole(&stored_segments(&holdfast).await?)?;
+        holdfast.verify().await?.success()?;
+        // Along the new timeline, and along the one that died, to the last commit in its unfinished segment.
+        for (timeline, number) in [("2", 2), ("1", 1)] {
+            let name = format!("restored-{timeline}");
+            let arguments = ["--timeline", timeline];
+            let mut restored = world
+                .restored(&name, 17, &holdfast, &[], &arguments)
+                .await?;
+            restored.postgres.start().await?;
+            restored.postgres.wait_promoted().await?;
+            let all = ledger.expected(number, &Target::Latest, false)?;
+            Ledger::compare(&restored.postgres, &all).await?;
+        }
+        second_sidecar.stop().await
+    })
+    .await
+}
+
 /// When its source is promoted, a cascading standby hands the half-filled segment of the old timeline to its
 /// archive_command, under the segment's own name (walreceiver.c, at the end of a timeline).
 #[tokio::test]

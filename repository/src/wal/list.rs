@@ -61,6 +61,16 @@ impl WalStore {
         Ok(numbers)
     }
 
+    /// Whether this whole segment is stored.
+    pub async fn has(&self, segment: SegmentName) -> Result<bool, StoreError> {
+        let key = layout::segment(self.system, segment);
+        match self.archive.store().head(&key).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn segment_of_key(
         &self,
         timeline: TimelineId,

@@ -135,7 +135,7 @@ impl Archiver {
     }
 
     /// The end of what is stored of a segment, and whether that is all of it; none: it holds no record.
-    async fn rest_of(
+    pub(super) async fn rest_of(
         &self,
         settings: &Arc<Settings>,
         name: SegmentName,
@@ -234,7 +234,10 @@ fn comes_from_archive(directory: &Path, control: &ControlFile) -> bool {
 
 /// The segments that hold what their names say, of the timelines that the server has reached, sorted. What Postgres has made
 /// ready for later, by giving an old file a new name, is not among them.
-fn written(directory: &Path, control: &ControlFile) -> Result<BTreeSet<SegmentName>, NotArchived> {
+pub(super) fn written(
+    directory: &Path,
+    control: &ControlFile,
+) -> Result<BTreeSet<SegmentName>, NotArchived> {
     let folder = directory.join("pg_wal");
     let failed = |file: PathBuf| move |source| DataDirectoryError::Read { file, source };
     let reached = control.timeline.max(control.min_recovery_timeline);

@@ -365,3 +365,27 @@ async fn no_other_archive_takes_the_place_of_one_that_was_there() {
         .await
         .unwrap();
 }
+
+/// What a standby that is promoted makes of the segment that it was receiving.
+#[tokio::test]
+async fn the_end_of_a_timeline_that_was_left_is_a_part_of_it() {
+    let bench = Bench::new();
+    let archiver = archiver(&bench);
+    let name = format!("{}.partial", bench.name(1, 5));
+    let path = format!("pg_wal/{name}");
+    let begun = bench.content(1, 5, Fill::Pages(3));
+    fs::write(bench.data().join(&path), &begun).unwrap();
+    let answer = archiver.archive(&name, &path).await.unwrap();
+    assert!(answer.contains("aside"), "{answer}");
+    assert!(!bench.segment_object(1, 5).exists());
+    let settings = bench.settings();
+    let control = data_directory::control_file(&bench.data()).unwrap();
+    let opened = archiver
+        .opened(&settings, &settings.repositories[0], &control)
+        .await
+        .unwrap();
+    let part = opened.wal.part(bench.name(1, 5)).await.unwrap().unwrap();
+    let start = bench.name(1, 5).number(bench.cluster.segment_size).unwrap();
+    let start = start.start(bench.cluster.segment_size);
+    assert_eq!(part.end().0 - start.0, 3 * 8192);
+}

@@ -1,0 +1,270 @@
+//! Every member helps: a standby stores the segments that its primary has not.
+//!
+//! A standby marks what it receives as archived already (`XLogWalRcvClose`), and removes it in time. What a primary that
+//! dies had not stored yet would never be.
+
+use super::rest::written;
+use super::{Archiver, NotArchived};
+use crate::config::Settings;
+use crate::data_directory::{self, Recovery};
+use holdfast_postgres::SegmentName;
+use holdfast_repository::{ObjectError, blocking};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How soon a promotion is seen.
+const TICK: Duration = Duration::from_secs(1);
+/// How often a standby looks for what is not stored.
+const LOOK: Duration = Duration::from_secs(10);
+/// So long a complete segment is left to the primary.
+const LEFT_TO_THE_PRIMARY: Duration = Duration::from_secs(10);
+
+/// What the server of the data directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Standby,
+    /// What it had received by then is not all stored yet.
+    Promoted,
+    Primary,
+}
+
+impl Role {
+    fn now(self, is_standby: bool) -> Self {
+        match (self, is_standby) {
+            (_, true) => Self::Standby,
+            (Self::Standby, false) => Self::Promoted,
+            (before, false) => before,
+        }
+    }
+}
+
+/// The complete segments of a standby, and what is known of them.
+#[derive(Debug, Default)]
+struct Received(BTreeMap<SegmentName, State>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Complete since, or since before.
+    Since(Instant),
+    Stored,
+}
+
+impl Received {
+    /// Takes in what there is now, and tells what is to be stored if the repository lacks it, in order.
+    fn see(
+        &mut self,
+        complete: Vec<SegmentName>,
+        now: Instant,
+        patience: Duration,
+    ) -> Vec<SegmentName> {
+        let known = std::mem::take(&mut self.0);
+        let state = |name| known.get(name).copied().unwrap_or(State::Since(now));
+        self.0 = complete.iter().map(|name| (*name, state(name))).collect();
+        // One that is not due yet holds up those behind it: the archive must not have a gap.
+        let due = self.0.iter().take_while(|(_, state)| match state {
+            State::Since(since) => now.duration_since(*since) >= patience,
+            State::Stored => true,
+        });
+        due.filter(|(_, state)| **state != State::Stored)
+            .map(|(name, _)| *name)
+            .collect()
+    }
+
+    fn is_stored(&mut self, name: SegmentName) {
+        self.0.insert(name, State::Stored);
+    }
+}
+
+impl Archiver {
+    /// Stores what a standby has received, and a required repository lacks ten seconds later; at once when it is promoted.
+    /// Never ends; safe to drop.
+    pub async fn run_member(&self) {
+        let mut received = Received::default();
+        let mut of = self.settings.get();
+        let (mut role, mut next) = (Role::Primary, Instant::now());
+        loop {
+            let settings = self.settings.get();
+            // They may name other repositories.
+            if !Arc::ptr_eq(&of, &settings) {
+                (received, of) = (Received::default(), settings.clone());
+            }
+            let was = role;
+            role = was.now(self.is_standby(&settings).await);
+            let is_due = role != Role::Primary && next <= Instant::now();
+            if is_due || (was, role) == (Role::Standby, Role::Promoted) {
+                let patience = match role {
+                    Role::Standby => LEFT_TO_THE_PRIMARY,
+                    // Its first checkpoint removes what is marked.
+                    _ => Duration::ZERO,
+                };
+                match self.help(&settings, &mut received, patience).await {
+                    Ok(()) if role == Role::Promoted => role = Role::Primary,
+                    Ok(()) => {}
+                    Err(error) => tracing::warn!(
+                        %error,
+                        "what the primary has not stored is not stored from here: tried again"
+                    ),
+                }
+                next = Instant::now() + LOOK;
+            }
+            sleep(TICK).await;
+        }
+    }
+
+    async fn is_standby(&self, settings: &Arc<Settings>) -> bool {
+        let settings = settings.clone();
+        let recovery = move || data_directory::recovery(&settings.postgres.data_directory);
+        blocking(recovery).await == Recovery::Standby
+    }
+
+    async fn help(
+        &self,
+        settings: &Arc<Settings>,
+        received: &mut Received,
+        patience: Duration,
+    ) -> Result<(), NotArchived> {
+        let (control, complete) = {
+            let settings = settings.clone();
+            blocking(move || {
+                let directory = &settings.postgres.data_directory;
+                let control = data_directory::control_file(directory)?;
+                let written = written(directory, &control)?;
+                // What comes last is being received.
+                let number = |name: &SegmentName| name.number(control.segment_size);
+                let last = written.iter().filter_map(|name| number(name).ok()).max();
+                let mut complete: Vec<SegmentName> = written.into_iter().collect();
+                complete.retain(|name| number(name).ok() < last);
+                Ok::<_, NotArchived>((control, complete))
+            })
+            .await?
+        };
+        for name in received.see(complete, Instant::now(), patience) {
+            for repository in settings.required_repositories() {
+                let opened = self.opened(settings, repository, &control).await?;
+                if !opened.wal.has(name).await.map_err(ObjectError::from)? {
+                    tracing::info!(%name, repository = repository.name, "the primary has not stored it");
+                    self.rest_of(settings, name, &control).await?;
+                }
+            }
+            received.is_stored(name);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal_bench::{Bench, IN_RECOVERY};
+    use holdfast_repository::wal::sample::Fill;
+    use std::fs;
+
+    #[test]
+    fn a_promotion_is_what_comes_after_a_standby() {
+        for (was, is_standby, role) in [
+            (Role::Primary, false, Role::Primary),
+            (Role::Primary, true, Role::Standby),
+            (Role::Standby, true, Role::Standby),
+            (Role::Standby, false, Role::Promoted),
+            (Role::Promoted, false, Role::Promoted),
+            // Cloned again before all was stored.
+            (Role::Promoted, true, Role::Standby),
+        ] {
+            assert_eq!(was.now(is_standby), role, "{was:?}, {is_standby}");
+        }
+    }
+
+    #[test]
+    fn what_the_primary_has_had_time_for_is_due_in_order() {
+        let bench = Bench::new();
+        let names =
+            |numbers: &[u64]| -> Vec<_> { numbers.iter().map(|n| bench.name(1, *n)).collect() };
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let (patience, none) = (LEFT_TO_THE_PRIMARY, Duration::ZERO);
+        let mut received = Received::default();
+        assert!(received.see(names(&[3, 4]), at(0), patience).is_empty());
+        assert!(received.see(names(&[3, 4, 5]), at(9), patience).is_empty());
+        // The last came later.
+        let due = received.see(names(&[3, 4, 5]), at(10), patience);
+        assert_eq!(due, names(&[3, 4]));
+        received.is_stored(bench.name(1, 3));
+        let due = received.see(names(&[3, 4, 5]), at(11), patience);
+        assert_eq!(due, names(&[4]));
+        // Promoted.
+        assert_eq!(
+            received.see(names(&[3, 4, 5, 6]), at(11), none),
+            names(&[4, 5, 6])
+        );
+        // One before them that was not there holds them up, and what is gone is forgotten.
+        assert!(received.see(names(&[2, 5]), at(20), patience).is_empty());
+        assert_eq!(received.see(names(&[2, 3]), at(30), patience), names(&[2]));
+    }
+
+    fn standby(segments: impl Iterator<Item = u64>) -> (Bench, Archiver) {
+        let bench = Bench::new();
+        bench.control(1, IN_RECOVERY);
+        for number in segments {
+            bench.segment(1, number, Fill::Whole);
+        }
+        let archiver = Archiver::new(bench.settings());
+        (bench, archiver)
+    }
+
+    async fn help(
+        archiver: &Archiver,
+        received: &mut Received,
+        patience: Duration,
+    ) -> Result<(), NotArchived> {
+        archiver
+            .help(&archiver.settings.get(), received, patience)
+            .await
+    }
+
+    #[tokio::test]
+    async fn complete_segments_that_nobody_has_stored_are_stored() {
+        let (bench, archiver) = standby(3..=6);
+        // The primary had stored one, and what its object says is not looked at again.
+        archiver
+            .archive_left_behind(holdfast_postgres::WalFileName::Segment(bench.name(1, 4)))
+            .await
+            .unwrap();
+        fs::write(bench.segment_object(1, 4), "its own").unwrap();
+        let mut received = Received::default();
+        help(&archiver, &mut received, LEFT_TO_THE_PRIMARY)
+            .await
+            .unwrap();
+        assert!(!bench.segment_object(1, 3).exists());
+        help(&archiver, &mut received, Duration::ZERO)
+            .await
+            .unwrap();
+        assert!(bench.segment_object(1, 3).exists() && bench.segment_object(1, 5).exists());
+        assert_eq!(fs::read(bench.segment_object(1, 4)).unwrap(), b"its own");
+        // It is being received.
+        assert!(!bench.segment_object(1, 6).exists());
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_stored_holds_up_those_behind_it() {
+        let (bench, archiver) = standby(3..=6);
+        let short = bench
+            .data()
+            .join("pg_wal")
+            .join(bench.name(1, 4).to_string());
+        let whole = fs::read(&short).unwrap();
+        fs::write(&short, &whole[..100_000]).unwrap();
+        let mut received = Received::default();
+        let error = help(&archiver, &mut received, Duration::ZERO)
+            .await
+            .unwrap_err();
+        assert!(error.is_permanent(), "{error}");
+        assert!(bench.segment_object(1, 3).exists() && !bench.segment_object(1, 5).exists());
+        fs::write(&short, whole).unwrap();
+        help(&archiver, &mut received, Duration::ZERO)
+            .await
+            .unwrap();
+        assert!(bench.segment_object(1, 5).exists());
+    }
+}
