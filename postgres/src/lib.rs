@@ -15,6 +15,7 @@ pub mod lineage;
 mod lsn;
 pub mod outside;
 pub mod page;
+pub mod replication;
 mod segment;
 pub mod server;
 mod timeline;

@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config};
 
 pub use backup::{BackupStart, BackupStop, HeldBy, LockError};
-pub use error::ServerError;
+pub use error::{Reason, ServerError};
 pub use settings::{ARCHIVING, Recovery, Settings};
 pub use tls::SslMode;
+pub(crate) use tls::connector;
 
 /// Where the server is and who asks.
 #[derive(Clone, PartialEq, Eq)]

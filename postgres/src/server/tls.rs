@@ -84,7 +84,7 @@ where
 }
 
 /// None: this build of the cryptography knows no version of TLS. An encrypted session is then refused by the caller.
-fn connector() -> Option<MakeRustlsConnect> {
+pub(crate) fn connector() -> Option<MakeRustlsConnect> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

@@ -8,7 +8,7 @@ use super::record::Record;
 use super::walk::{Sink, Walk};
 
 /// Reads records from the bytes of consecutive segments, in bounded memory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RecordReader {
     walk: Walk,
 }

@@ -31,7 +31,7 @@ pub(super) trait Sink {
 /// No server makes a longer record: `MaxAllocSize` up to 15, `XLogRecordMaxSize` (less) from 16 on.
 const MAX_RECORD: u32 = 0x3FFF_FFFF;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum State {
     /// Nothing was read yet: the first page may begin with the rest of a record.
     Start,
@@ -48,7 +48,7 @@ enum State {
 }
 
 /// A record that began on an earlier page.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Pending {
     lsn: Lsn,
     total: u32,
@@ -58,7 +58,7 @@ struct Pending {
     limit: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Walk {
     size: SegmentSize,
     major: u32,
