@@ -14,7 +14,7 @@ mod store;
 mod tests;
 
 pub(crate) use part::{PartName, longest_run};
-pub use part::{PartOutcome, PartialSegment};
+pub use part::{PartOutcome, PartWriter, PartialSegment};
 pub use put::{Prepared, PutError, PutOutcome, StoredThrough};
 pub use read::{WalFile, WalPieces};
 pub use store::WalStore;

@@ -97,6 +97,16 @@ pub enum PutError {
         /// What the system said.
         source: io::Error,
     },
+    /// WAL that its server has flushed, and nobody could replay.
+    #[error(
+        "{name} holds no valid WAL where its server has written some: {why}. Check the disk under pg_wal"
+    )]
+    Invalid {
+        /// The file.
+        name: WalFileName,
+        /// What is wrong.
+        why: String,
+    },
     /// Two readings differ.
     #[error("{0} changed while it was read: is something else writing to pg_wal?")]
     Changed(WalFileName),

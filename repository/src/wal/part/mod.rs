@@ -9,7 +9,9 @@ mod put;
 mod read;
 #[cfg(test)]
 mod tests;
+mod write;
 
 pub(crate) use name::{PartName, longest_run};
 pub use put::PartOutcome;
 pub use read::PartialSegment;
+pub use write::PartWriter;

@@ -8,6 +8,7 @@ use crate::blocking::blocking;
 use crate::compression::Compression;
 use crate::object::ObjectError;
 use crate::store::Created;
+use bytes::Bytes;
 use holdfast_postgres::wal::{SegmentEnd, SegmentHeader, SegmentScanner};
 use holdfast_postgres::{Lsn, SegmentName, WalFileName};
 use std::fs::File;
@@ -187,6 +188,17 @@ impl WalStore {
             })
             .await?
         };
+        self.create_part(part, sums, object).await
+    }
+
+    /// Creates its object; true if it was there before, with the same content.
+    pub(super) async fn create_part(
+        &self,
+        part: PartName,
+        sums: Sums,
+        object: Bytes,
+    ) -> Result<bool, PutError> {
+        let key = part.key(self.system);
         let stored = match self
             .archive
             .store()
@@ -210,7 +222,7 @@ impl WalStore {
         Err(PutError::Differs {
             key,
             place: self.archive.store().description().to_owned(),
-            name,
+            name: WalFileName::Segment(part.segment),
             stored: hex::encode(there.digest),
             ours: hex::encode(sums.digest),
         })

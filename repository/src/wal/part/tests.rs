@@ -5,7 +5,7 @@ use super::super::tests::{Place, SYSTEM, ZSTD, file};
 use super::super::{PutError, PutOutcome, WalStore};
 use super::name::PartName;
 use super::object::{self, Sums};
-use super::{PartOutcome, longest_run};
+use super::{PartOutcome, PartWriter, longest_run};
 use crate::catalogue::timelines;
 use crate::compression::Compression;
 use crate::layout;
@@ -421,4 +421,109 @@ proptest! {
             assert!(stored == valid);
         });
     }
+}
+
+impl Place {
+    fn part_writer(&self, name: SegmentName) -> PartWriter {
+        PartWriter::new(self.wal.clone(), name, ZSTD).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_is_stored_stretch_by_stretch() {
+    for (mib, encrypted, stretches) in [
+        (1, false, &[40, PAGE, PAGE + 1, 3 * PAGE - 7, 1 << 20][..]),
+        (16, true, &[40, 9 * PAGE + 100, 16 << 20]),
+        // Past what one part holds, and past it at once.
+        (64, true, &[100, (16 << 20) + 5, (33 << 20) + 1]),
+    ] {
+        let place = Place::new(mib, encrypted).await;
+        let name = place.name(1, 3);
+        let content = place.sample(1, 3, Fill::Whole);
+        let mut writer = place.part_writer(name);
+        // As of a file that is being written, what comes later is not there yet.
+        for to in stretches {
+            let mut written = content[..*to].to_vec();
+            written.resize(content.len(), 0);
+            let source = file(&written);
+            writer.append(&source, *to as u32).await.unwrap();
+            let end = place.at(name, *to);
+            assert!(
+                read(&place.wal, name).await.unwrap() == Some((written, end)),
+                "{to}"
+            );
+            let records = *to / PAGE * PAGE;
+            assert_eq!(writer.valid_through(), place.at(name, records), "{to}");
+            // Nothing new.
+            let stored = place.parts(name).await;
+            writer.append(&source, *to as u32).await.unwrap();
+            assert_eq!(place.parts(name).await, stored);
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_parts_are_merged() {
+    let place = Place::new(64, false).await;
+    let name = place.name(1, 3);
+    let content = place.sample(1, 3, Fill::Whole);
+    let source = file(&content);
+    let mut writer = place.part_writer(name);
+    writer.merge = 3;
+    let mut to = 0;
+    for step in 1..=30u32 {
+        to += (1 << 20) + step;
+        writer.append(&source, to).await.unwrap();
+    }
+    let stored = place.parts(name).await;
+    let run = longest_run(&stored);
+    assert!(run.len() < 10 && stored.len() > 30, "{run:?}");
+    let (all, end) = read(&place.wal, name).await.unwrap().unwrap();
+    assert_eq!(end, place.at(name, to as usize));
+    assert!(all[..to as usize] == content[..to as usize]);
+}
+
+#[tokio::test]
+async fn what_could_not_be_replayed_is_not_stored_and_what_failed_is_tried_again() {
+    let place = Place::new(1, false).await;
+    let name = place.name(1, 3);
+    let content = place.sample(1, 3, Fill::Whole);
+    let good = file(&content);
+    let mut damaged = content.clone();
+    damaged[5 * PAGE + 100] ^= 1;
+    let mut short = content.clone();
+    short[5 * PAGE..].fill(0);
+    let mut writer = place.part_writer(name);
+    writer.append(&good, 3 * PAGE as u32).await.unwrap();
+    for bad in [damaged, short] {
+        let error = writer
+            .append(&file(&bad), 9 * PAGE as u32)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, PutError::Invalid { .. }), "{error}");
+        assert_eq!(
+            read(&place.wal, name).await.unwrap().unwrap().1,
+            place.at(name, 3 * PAGE)
+        );
+    }
+    // Another server's.
+    let other = place.sample(1, 4, Fill::Whole);
+    let error = place
+        .part_writer(name)
+        .append(&file(&other), 100)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, PutError::Foreign { .. }), "{error}");
+    // Something is in the way where the part is to be stored.
+    let folder = place.object(&layout::parts_of(SYSTEM, name));
+    let aside = folder.with_extension("aside");
+    fs::rename(&folder, &aside).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    writer.append(&good, 9 * PAGE as u32).await.unwrap_err();
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&aside, &folder).unwrap();
+    writer.append(&good, 11 * PAGE as u32).await.unwrap();
+    let (all, end) = read(&place.wal, name).await.unwrap().unwrap();
+    assert_eq!(end, place.at(name, 11 * PAGE));
+    assert!(all[..11 * PAGE] == content[..11 * PAGE]);
 }
