@@ -203,6 +203,33 @@ pub struct ArchiveWal {
     /// How WAL is compressed. Default: zstd, level 1. A change counts for new WAL.
     #[serde(default)]
     pub compression: Compression,
+    /// How what is committed is stored before its segment is whole.
+    #[serde(default)]
+    pub streaming: Streaming,
+}
+
+/// How the segment that is being written is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Streaming {
+    /// How often, in seconds, what was committed since the last time is stored, 60 at most. The role needs the attribute
+    /// REPLICATION, and an entry for replication in pg_hba.conf; the condition Streaming says what is missing. 0: WAL is
+    /// stored by whole segments alone. Default: 1.
+    #[serde(default = "every_second")]
+    #[schemars(range(min = 0, max = 60))]
+    pub interval_seconds: u32,
+}
+
+impl Default for Streaming {
+    fn default() -> Self {
+        Self {
+            interval_seconds: every_second(),
+        }
+    }
+}
+
+fn every_second() -> u32 {
+    1
 }
 
 /// How backups are taken.
@@ -309,8 +336,8 @@ pub struct ArchiveStatus {
     /// The newest complete backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_backup: Option<ArchiveLastBackup>,
-    /// Ready: all is as it should be; it says what is not. Archiving: WAL gets stored. Recoverable: a complete
-    /// backup and its WAL are stored. Injected: what the webhook did to the labelled pods. ConfigurationApplied: every
+    /// Ready: all is as it should be; it says what is not. Archiving: WAL gets stored. Streaming: what is
+    /// committed is stored within about a second. Recoverable: a complete backup and its WAL are stored. Injected: what the webhook did to the labelled pods. ConfigurationApplied: every
     /// instance has the present settings. IdentityAccepted: the pods' database cluster is the archive's. Owner: this
     /// installation may expire what is stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -303,12 +303,26 @@ pub struct WalReport {
     /// How far the store is behind the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<Lag>,
+    /// Whether what the server writes is stored within about a second. Left out where it is not to be, and beside a standby.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streaming: Option<StreamingReport>,
     /// The volume that it is kept on until it is stored; left out if it can't be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<WalVolume>,
     /// Timeline history files that were seen, such as `00000002.history`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub histories: Vec<HistoryFile>,
+}
+
+/// Whether what a server writes is followed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StreamingReport {
+    /// It is, and was stored the last time.
+    pub active: bool,
+    /// Why not, and what to do. Archiving goes on without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// The volume of pg_wal.

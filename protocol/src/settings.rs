@@ -222,6 +222,16 @@ pub struct Encryption {
 pub struct Wal {
     /// Of WAL objects.
     pub compression: Compression,
+    /// Of the segment that is being written.
+    pub streaming: Streaming,
+}
+
+/// How what a server is writing is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Streaming {
+    /// Between two parts, 60 at most; 0: none are stored.
+    pub interval_seconds: u32,
 }
 
 /// How backups are taken.

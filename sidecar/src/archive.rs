@@ -10,10 +10,12 @@ mod rest;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod written;
 
 pub use error::NotArchived;
-pub use progress::{ArchiveProgress, Through};
+pub use progress::{ArchiveProgress, Streaming, Through, Written};
 pub use timeline::confirm_timeline;
+pub use written::Writers;
 
 use crate::budget::Budget;
 use crate::config::{Live, Mode, Place, Repository, Settings};
@@ -115,6 +117,14 @@ impl Archiver {
     /// How it goes.
     pub fn progress(&self) -> ArchiveProgress {
         self.lock_progress().clone()
+    }
+
+    /// Says whether what is written is followed; true if that is new.
+    pub fn set_streaming(&self, streaming: Streaming) -> bool {
+        let mut progress = self.lock_progress();
+        let is_new = progress.streaming != streaming;
+        progress.streaming = streaming;
+        is_new
     }
 
     fn lock_progress(&self) -> std::sync::MutexGuard<'_, ArchiveProgress> {

@@ -9,6 +9,7 @@ use crate::commands::print;
 use crate::config::{self, Settings};
 use crate::control::client;
 use crate::exit::{ExitClass, Failure};
+use crate::stream;
 use std::path::Path;
 
 /// What was found about one thing.
@@ -89,8 +90,17 @@ async fn look(settings: &Settings) -> Vec<Finding> {
         findings.extend(store::look(settings, repository, control.as_ref()).await);
     }
     findings.extend(database::look(settings, control.as_ref()).await);
+    findings.extend(streaming(settings).await);
     findings.push(sidecar(settings).await);
     findings
+}
+
+async fn streaming(settings: &Settings) -> Option<Finding> {
+    settings.streaming?;
+    Some(match stream::may_follow(settings).await? {
+        Ok(()) => Finding::good("streaming", "the server lets us follow what it writes"),
+        Err(why) => Finding::told("streaming", why),
+    })
 }
 
 async fn sidecar(settings: &Settings) -> Finding {

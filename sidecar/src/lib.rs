@@ -36,6 +36,7 @@ pub mod restore;
 pub mod restore_wal;
 pub mod sidecar;
 pub mod socket;
+pub mod stream;
 pub mod verify;
 #[cfg(test)]
 mod wal_bench;

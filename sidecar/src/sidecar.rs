@@ -10,7 +10,7 @@ use crate::monitoring::{self, Heartbeat, Metrics};
 use crate::reload::Watcher;
 use crate::report::Reporter;
 use crate::socket::{self, SocketError, WalService};
-use crate::{configure, drain};
+use crate::{configure, drain, stream};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -115,6 +115,7 @@ pub async fn run<W: WalService, T: TakeBackup>(parts: Parts<W, T>) -> Result<(),
     background.spawn(watcher.run());
     let ahead = archiver.clone();
     background.spawn(async move { ahead.run_ahead().await });
+    background.spawn(stream::run(live.clone(), archiver.clone()));
     let member = archiver.clone();
     background.spawn(async move { member.run_member().await });
     if alter_system {

@@ -30,6 +30,8 @@ impl Kept {
             .holdfast("shop/orders", &postgres)
             .filesystem("backups")?
             .encrypted()?
+            // Nothing is to change here but by what is refused.
+            .line("wal: {streaming: {intervalSeconds: 0}}")
             .build()?;
         let sidecar = holdfast.sidecar().await?;
         postgres.archive_with(&holdfast).await?;

@@ -447,7 +447,7 @@ async fn a_backup_that_is_killed_is_no_backup_and_the_next_one_works() -> Result
             eventually("the dead backup's session is gone", async || {
                 let sessions = large
                     .postgres
-                    .value("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'holdfast%' AND application_name <> 'holdfast-test'")
+                    .value("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'holdfast%' AND application_name <> 'holdfast-test' AND backend_type = 'client backend'")
                     .await?;
                 ensure!(sessions == "0", "{sessions} sessions");
                 Ok(())

@@ -14,5 +14,6 @@ mod readers;
 mod restore_targets;
 mod sidecar;
 mod stores;
+mod streaming;
 mod wal;
 mod waldump;

@@ -87,7 +87,7 @@ async fn here(
 }
 
 /// The report, over the Unix socket.
-async fn report(world: &World, holdfast: &Holdfast) -> Result<Value> {
+pub async fn report(world: &World, holdfast: &Holdfast) -> Result<Value> {
     let (code, report) = here(world, holdfast, "GET", "/v1/status", "").await?;
     ensure!(code == 200, "{code}: {report}");
     Ok(report)

@@ -118,7 +118,9 @@ fn instances(members: &[Member]) -> Vec<Instance> {
                     .map(|report| short(&report.sidecar_version))
                     .filter(|version| !version.is_empty()),
                 configuration_generation: report.and_then(|report| report.configuration_generation),
-                streaming: false,
+                streaming: report
+                    .and_then(|report| report.wal.streaming.as_ref())
+                    .is_some_and(|streaming| streaming.active),
             }
         })
         .collect()

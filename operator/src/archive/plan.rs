@@ -17,6 +17,8 @@ use holdfast_repository::owner::Ownership;
 pub const READY: &str = "Ready";
 /// WAL gets stored.
 pub const ARCHIVING: &str = "Archiving";
+/// What is committed is stored within about a second.
+pub const STREAMING: &str = "Streaming";
 /// A complete backup and its WAL are stored.
 pub const RECOVERABLE: &str = "Recoverable";
 /// Labelled pods have sidecars.
@@ -62,6 +64,7 @@ impl Observed<'_> {
     pub fn findings(&self) -> Vec<Finding> {
         let parts = vec![
             self.archiving(),
+            self.streaming(),
             self.recoverable(),
             self.injected(),
             self.configuration(),
@@ -226,6 +229,33 @@ impl Observed<'_> {
         Finding::good(ARCHIVING, "Archiving", message)
     }
 
+    fn streaming(&self) -> Finding {
+        let mut primaries = self.counting().filter(|m| m.role() == Some(Role::Primary));
+        let primary = primaries.find_map(|member| Some((&member.name, member.report()?)));
+        let Some((name, report)) = primary else {
+            return Finding::unknown(
+                STREAMING,
+                "NoPrimary",
+                "no server is known to be the primary",
+            );
+        };
+        let Some(streaming) = &report.wal.streaming else {
+            let message = format!(
+                "{name} does not stream: it has just started, or spec.wal.streaming.intervalSeconds is 0"
+            );
+            return Finding::pending(STREAMING, "NotStreaming", message);
+        };
+        if let Some(why) = &streaming.trouble {
+            let message = format!(
+                "{name} is stored by whole segments alone: {}",
+                text::line(why)
+            );
+            return Finding::bad(STREAMING, "StreamingFails", message);
+        }
+        let message = format!("what is committed on {name} is stored within about a second");
+        Finding::good(STREAMING, "Streaming", message)
+    }
+
     fn recoverable(&self) -> Finding {
         let stored = match self.stored {
             Known::NotYet => {
@@ -312,6 +342,8 @@ impl Observed<'_> {
             let name = repository.metadata.name.as_deref().unwrap_or_default();
             (ready.status == ConditionStatus::False).then_some((name, ready))
         });
+        // WAL is archived without it.
+        let parts: Vec<&Finding> = parts.iter().filter(|part| part.kind != STREAMING).collect();
         if let Some(part) = parts.iter().find(|part| part.tone == Tone::Bad) {
             // What it says is an event already.
             return Finding {
@@ -319,7 +351,7 @@ impl Observed<'_> {
                 status: ConditionStatus::False,
                 tone: Tone::Open,
                 message: format!("{}: {}", part.kind, part.message),
-                ..part.clone()
+                ..(*part).clone()
             };
         }
         if let Some((name, ready)) = bad_repository {
@@ -337,7 +369,7 @@ impl Observed<'_> {
                 kind: READY,
                 tone: Tone::Open,
                 message: format!("{}: {}", part.kind, part.message),
-                ..part.clone()
+                ..(*part).clone()
             },
             None => match parts.iter().find(|part| part.kind == RECOVERABLE) {
                 Some(part) if part.status != ConditionStatus::True => {
@@ -491,13 +523,15 @@ pub(super) mod tests {
 
     #[test]
     fn all_is_well() {
-        let all = conditions(&[primary(json!({}))], &STANDS, &stored(Some(7)));
+        let streams = json!({"wal": {"streaming": {"active": true}}});
+        let all = conditions(&[primary(streams)], &STANDS, &stored(Some(7)));
         let kinds: Vec<_> = all.iter().map(|finding| finding.kind).collect();
         assert_eq!(
             kinds,
             [
                 READY,
                 ARCHIVING,
+                STREAMING,
                 RECOVERABLE,
                 INJECTED,
                 CONFIGURATION_APPLIED,
@@ -595,6 +629,35 @@ pub(super) mod tests {
             let finding = one(ARCHIVING, &members, &STANDS, &stored(Some(7)));
             assert_eq!(finding.reason, reason, "{members:?}");
             assert!(finding.message.contains(words), "{}", finding.message);
+        }
+    }
+
+    #[test]
+    fn what_is_not_streamed_is_told_and_archived_all_the_same() {
+        let line = "local replication keeper trust";
+        let refused = json!({"wal": {"streaming": {"active": false, "trouble": line}}});
+        for (members, status, reason, words) in [
+            (vec![], ConditionStatus::Unknown, "NoPrimary", "no server"),
+            (
+                vec![primary(json!({}))],
+                ConditionStatus::False,
+                "NotStreaming",
+                "intervalSeconds",
+            ),
+            (
+                vec![primary(refused)],
+                ConditionStatus::False,
+                "StreamingFails",
+                line,
+            ),
+        ] {
+            let finding = one(STREAMING, &members, &STANDS, &stored(Some(7)));
+            assert_eq!((finding.status, &*finding.reason), (status, reason));
+            assert!(finding.message.contains(words), "{}", finding.message);
+            if !members.is_empty() {
+                let ready = one(READY, &members, &STANDS, &stored(Some(7)));
+                assert_eq!(ready.status, ConditionStatus::True, "{}", ready.message);
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use holdfast_postgres::SystemIdentifier;
 use holdfast_protocol::settings as written;
 use holdfast_protocol::settings::{
     Backup, Bootstrap, Compression, Control, Credentials, Encryption, HISTORIES_OF, Monitoring,
-    Postgres, Repository, RestoreOrder, S3, SettingsFile, Wal,
+    Postgres, Repository, RestoreOrder, S3, SettingsFile, Streaming, Wal,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -219,6 +219,7 @@ fn settings(
         password,
         ssl_mode,
         wal,
+        streaming,
         backup,
         parallelism,
         accepted,
@@ -261,6 +262,9 @@ fn settings(
             .collect(),
         wal: Some(Wal {
             compression: compression(wal),
+            streaming: Streaming {
+                interval_seconds: *streaming,
+            },
         }),
         backup: Some(Backup {
             compression: compression(backup),

@@ -93,6 +93,8 @@ pub struct Wanted {
     pub ssl_mode: SslMode,
     /// Of WAL: algorithm and level.
     pub wal: (String, Option<i32>),
+    /// Between two parts of the segment that is being written, in seconds; 0: none are stored.
+    pub streaming: u32,
     /// Of backups.
     pub backup: (String, Option<i32>),
     /// Workers of a backup; none: the sidecar's default.
@@ -223,6 +225,7 @@ pub fn validate(
         password,
         ssl_mode: spec.postgres.auth.ssl_mode,
         wal: compression(&spec.wal.compression),
+        streaming: spec.wal.streaming.interval_seconds,
         backup: compression(&spec.backup.compression),
         parallelism: spec.backup.parallelism,
         accepted: Some(spec.accept_system_identifier.clone()).filter(|id| !id.is_empty()),

@@ -18,6 +18,39 @@ pub struct ArchiveProgress {
     pub last_failure: Option<(String, String, Timestamp)>,
     /// How far it has come; none before the first segment.
     pub through: Option<Through>,
+    /// What is stored of the segment that is being written.
+    pub written: Option<Written>,
+    /// Whether what is being written is followed.
+    pub streaming: Streaming,
+}
+
+/// Whether what a server is writing is followed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Streaming {
+    /// It is not to be, or there is no primary here that could be.
+    #[default]
+    Off,
+    /// It is.
+    Follows,
+    /// Why not.
+    Fails(String),
+}
+
+/// The stored beginning of the segment that a server is writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Of the segment.
+    pub timeline: TimelineId,
+    /// Its first byte.
+    pub start: Lsn,
+    /// After the last byte that is stored.
+    pub stored: Lsn,
+    /// The end of the last complete record that is stored.
+    pub end: Lsn,
+    /// The last commit of it.
+    pub last_commit: Option<Timestamp>,
+    /// Until then nothing else was flushed.
+    pub as_of: Timestamp,
 }
 
 /// The end of what is stored without a break, as far as is known: Postgres hands over one segment after the other.
@@ -54,6 +87,24 @@ impl ArchiveProgress {
     pub(super) fn fails(&mut self, name: &str, why: &NotArchived) {
         let name = name.chars().take(80).collect();
         self.last_failure = Some((name, why.to_string(), Timestamp::now()));
+    }
+
+    /// How far what is stored reaches without a break: into the segment that is being written, if all before it is known to
+    /// be stored.
+    pub fn reaches(&self) -> Option<Through> {
+        let through = self.through?;
+        let follows = |written: &Written| {
+            (written.timeline, written.start) == (through.timeline, through.boundary)
+                && written.end > through.end
+        };
+        Some(match self.written.filter(follows) {
+            None => through,
+            Some(written) => Through {
+                end: written.end,
+                last_commit: written.last_commit.or(through.last_commit),
+                ..through
+            },
+        })
     }
 
     /// What is archived again, or out of turn, is no progress.

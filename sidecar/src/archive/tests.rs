@@ -1,7 +1,7 @@
 use super::*;
 use crate::origin::{ORIGIN_FILE, Origin, Source};
 use crate::wal_bench::{Bench, IN_PRODUCTION, IN_RECOVERY, SYSTEM};
-use holdfast_postgres::SystemIdentifier;
+use holdfast_postgres::{Lsn, SystemIdentifier};
 use holdfast_repository::PutError;
 use holdfast_repository::wal::sample::{self, Fill};
 use std::fs;
@@ -388,4 +388,81 @@ async fn the_end_of_a_timeline_that_was_left_is_a_part_of_it() {
     let start = bench.name(1, 5).number(bench.cluster.segment_size).unwrap();
     let start = start.start(bench.cluster.segment_size);
     assert_eq!(part.end().0 - start.0, 3 * 8192);
+}
+
+#[tokio::test]
+async fn what_is_being_written_is_stored_as_far_as_it_is_flushed() {
+    let bench = Bench::new();
+    let archiver = archiver(&bench);
+    let settings = bench.settings();
+    let size = bench.cluster.segment_size;
+    let number = bench.name(1, 5).number(size).unwrap();
+    let start = number.start(size);
+    let mut writers = Writers::default();
+    let now = Timestamp::now();
+    let at = |pages: u64| (TimelineId(1), Lsn(start.0 + pages * 8192));
+    let stored = async || {
+        let control = data_directory::control_file(&bench.data()).unwrap();
+        let opened = archiver
+            .opened(&settings, &settings.repositories[0], &control)
+            .await
+            .unwrap();
+        opened
+            .wal
+            .part(bench.name(1, 5))
+            .await
+            .unwrap()
+            .map(|part| part.end())
+    };
+    for pages in [3, 7] {
+        bench.segment(1, 5, Fill::Pages(pages as usize));
+        archiver
+            .store_written(&settings, &mut writers, at(pages), now)
+            .await
+            .unwrap();
+        assert_eq!(stored().await, Some(at(pages).1));
+        let written = archiver.progress().written.unwrap();
+        assert_eq!(
+            (written.start, written.end, written.as_of),
+            (start, at(pages).1, now)
+        );
+    }
+    // Nothing new: only the time goes on.
+    let later = Timestamp::from_second(now.as_second() + 9).unwrap();
+    archiver
+        .store_written(&settings, &mut writers, at(7), later)
+        .await
+        .unwrap();
+    assert_eq!(archiver.progress().written.unwrap().as_of, later);
+    // The store is away, and back with more to store.
+    fs::rename(bench.path("store"), bench.path("away")).unwrap();
+    fs::write(bench.path("store"), "in the way").unwrap();
+    bench.segment(1, 5, Fill::Pages(20));
+    archiver
+        .store_written(&settings, &mut writers, at(20), now)
+        .await
+        .unwrap_err();
+    assert_eq!(archiver.progress().written.unwrap().stored, at(7).1);
+    fs::remove_file(bench.path("store")).unwrap();
+    fs::rename(bench.path("away"), bench.path("store")).unwrap();
+    archiver
+        .store_written(&settings, &mut writers, at(20), now)
+        .await
+        .unwrap();
+    assert_eq!(stored().await, Some(at(20).1));
+    // What is whole is the archive_command's.
+    let whole = (TimelineId(1), number.end(size));
+    archiver
+        .store_written(&settings, &mut writers, whole, now)
+        .await
+        .unwrap();
+    assert_eq!(archiver.progress().written.unwrap().stored, at(20).1);
+    // A timeline that cannot be told for the archived one is refused, as with whole segments.
+    bench.segment(2, 6, Fill::Pages(3));
+    let other = (TimelineId(2), Lsn(number.end(size).0 + 8192));
+    let error = archiver
+        .store_written(&settings, &mut writers, other, now)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, NotArchived::NoHistory { .. }), "{error}");
 }

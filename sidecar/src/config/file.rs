@@ -174,6 +174,14 @@ pub(super) enum Mode {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Wal {
     pub compression: Option<Compression>,
+    #[serde(default)]
+    pub streaming: Streaming,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Streaming {
+    pub interval_seconds: Option<Spanned<u64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

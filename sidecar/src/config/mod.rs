@@ -26,6 +26,7 @@ use holdfast_repository::reach::Request;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// No settings file is larger, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub sources: Vec<Repository>,
     /// How WAL objects are compressed.
     pub wal_compression: Compression,
+    /// How often what the server has flushed of the segment that it is writing is stored. Left out: never.
+    pub streaming: Option<Duration>,
     /// How backups are compressed.
     pub backup_compression: Compression,
     /// Workers of a backup or restore, 1 to 64.

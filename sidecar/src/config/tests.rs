@@ -15,7 +15,7 @@ repositories:
 - name: second
   filesystem: {path: /backup}
   mode: BestEffort
-wal: {compression: {algorithm: zstd, level: 1}}
+wal: {compression: {algorithm: zstd, level: 1}, streaming: {intervalSeconds: 5}}
 backup: {compression: {algorithm: lz4}, parallelism: 2}
 limits: {memory: 256Mi}
 acceptSystemIdentifier: "7000000000000000001"
@@ -47,6 +47,7 @@ fn the_documented_file_is_read() {
     );
     assert_eq!(settings.wal_compression, Compression::Zstd(1));
     assert_eq!(settings.backup_compression, Compression::Lz4);
+    assert_eq!(settings.streaming, Some(Duration::from_secs(5)));
     assert_eq!((settings.parallelism, settings.memory), (2, 256 << 20));
     assert_eq!(
         settings.accept_system_identifier,
@@ -74,6 +75,7 @@ fn all_else_has_a_default() {
     assert_eq!(settings.postgres.port, 5432);
     assert_eq!(settings.postgres.database, "postgres");
     assert_eq!(settings.wal_compression, Compression::Zstd(1));
+    assert_eq!(settings.streaming, Some(Duration::from_secs(1)));
     assert_eq!(settings.backup_compression, Compression::Zstd(3));
     assert_eq!(settings.first_repository().unwrap().name, "r");
 }
@@ -172,6 +174,16 @@ fn wrong_values_are_told_with_their_place() {
             "parallelism: 2",
             "parallelism: 65",
             "parallelism is 1 to 64, not 65",
+        ),
+        (
+            "intervalSeconds: 5",
+            "intervalSeconds: 61",
+            "intervalSeconds is 61: give it in seconds, 60 at most",
+        ),
+        (
+            "intervalSeconds: 5",
+            "intervalSeconds: -1",
+            "settings.yaml:13:",
         ),
         ("memory: 256Mi", "memory: 63Mi", "at least 64Mi"),
         ("memory: 256Mi", "memory: lots", "is no amount of memory"),
@@ -379,6 +391,9 @@ fn what_the_protocol_writes_is_read() {
         sources: vec![source],
         wal: Some(written::Wal {
             compression: compression("zstd", Some(2)),
+            streaming: written::Streaming {
+                interval_seconds: 0,
+            },
         }),
         backup: Some(written::Backup {
             compression: compression("none", None),
@@ -468,6 +483,7 @@ fn what_the_protocol_writes_is_read() {
         assert_eq!(control.key_file, folder.join("tls.key"));
         assert_eq!(settings.monitoring, "0.0.0.0:9644".parse().ok());
         assert_eq!(settings.wal_compression, Compression::Zstd(2));
+        assert_eq!(settings.streaming, None);
         assert_eq!(settings.backup_compression, Compression::None);
         assert_eq!(settings.parallelism, 8);
         assert_eq!(

@@ -107,6 +107,13 @@ fn wal(page: &mut Page<'_>, report: &InstanceReport) -> fmt::Result {
         lag.seconds.map(|n| n as f64),
     )?;
     page.gauge(
+        "wal_streaming",
+        "Whether what is committed is stored within about a second",
+        wal.streaming
+            .as_ref()
+            .map(|streaming| f64::from(u8::from(streaming.active))),
+    )?;
+    page.gauge(
         "wal_volume_available_bytes",
         "What Postgres may still fill of the volume of pg_wal",
         wal.volume.map(|volume| volume.available_bytes as f64),

@@ -2,7 +2,7 @@
 
 use super::lag::{Position, lag};
 use super::{Answer, Found};
-use crate::archive::{ArchiveProgress, Through};
+use crate::archive::{ArchiveProgress, Streaming, Through};
 use crate::check::Verdict;
 use crate::check::database::archiving;
 use crate::config::Settings;
@@ -11,7 +11,7 @@ use crate::status::{Lag, Moment};
 use crate::wal_command::WalCommand;
 use holdfast_protocol::control::{
     ArchivedFile, BootstrapReport, FailedFile, HistoryFile, InstanceReport, PostgresReport,
-    RecoveryReport, Role, WalReport,
+    RecoveryReport, Role, StreamingReport, WalReport,
 };
 use jiff::Timestamp;
 
@@ -47,12 +47,14 @@ pub(super) fn report(parts: Parts<'_>) -> InstanceReport {
         Ok(answer) if archives(answer, &postgres) => behind(found, answer, &progress, now),
         _ => None,
     };
+    let through = progress.reaches();
     let ArchiveProgress {
         archived,
         failed,
         last_archived,
         last_failure,
-        through,
+        streaming,
+        ..
     } = progress;
     InstanceReport {
         archive: settings.archive.clone(),
@@ -73,6 +75,7 @@ pub(super) fn report(parts: Parts<'_>) -> InstanceReport {
             ready_count: found.queue.as_ref().map(|queue| queue.names.len() as u64),
             archived_through: through.map(moment),
             lag,
+            streaming: followed(streaming),
             volume: None,
             histories,
         },
@@ -99,6 +102,7 @@ fn behind(
         segment_size: found.control.as_ref().ok()?.segment_size,
         queue: found.queue.as_ref(),
         through: progress.through.as_ref(),
+        written: progress.written.as_ref(),
         last_archived: progress.last_archived.as_ref().map(|(_, time)| *time),
     };
     lag(&position, now)
@@ -111,6 +115,18 @@ pub(super) fn waiting(wal: &WalReport) -> Option<u64> {
         0 | 1 => Some(0),
         _ => wal.lag?.bytes,
     }
+}
+
+fn followed(streaming: Streaming) -> Option<StreamingReport> {
+    let trouble = match streaming {
+        Streaming::Off => return None,
+        Streaming::Follows => None,
+        Streaming::Fails(why) => Some(why),
+    };
+    Some(StreamingReport {
+        active: trouble.is_none(),
+        trouble,
+    })
 }
 
 fn moment(through: Through) -> Moment {

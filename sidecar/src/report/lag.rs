@@ -1,6 +1,6 @@
 //! How far the store is behind the server. Pure.
 
-use crate::archive::Through;
+use crate::archive::{Through, Written};
 use crate::queue::Queue;
 use crate::status::Lag;
 use holdfast_postgres::{Lsn, SegmentSize, TimelineId, WalFileName};
@@ -19,6 +19,8 @@ pub(super) struct Position<'a> {
     pub queue: Option<&'a Queue>,
     /// What this sidecar has stored.
     pub through: Option<&'a Through>,
+    /// What it has stored of the segment that is being written.
+    pub written: Option<&'a Written>,
     /// When it last stored something.
     pub last_archived: Option<Timestamp>,
 }
@@ -32,6 +34,7 @@ pub(super) fn lag(position: &Position<'_>, now: Timestamp) -> Option<Lag> {
         segment_size,
         queue,
         through,
+        written,
         last_archived,
     } = position.clone();
     let waits = queue.and_then(Queue::first_segment).and_then(|name| {
@@ -48,8 +51,13 @@ pub(super) fn lag(position: &Position<'_>, now: Timestamp) -> Option<Lag> {
     let stored = through
         .filter(|through| through.timeline == timeline)
         .map(|through| through.boundary);
-    let bytes = lsn.0.saturating_sub(acknowledged.max(stored)?.0);
+    let stored = acknowledged.max(stored)?;
+    // All before the segment that is being written is stored.
+    let written = written.filter(|written| (written.timeline, written.start) == (timeline, stored));
+    let stored = written.map_or(stored, |written| written.stored);
+    let bytes = lsn.0.saturating_sub(stored.0);
     let age = |since: Timestamp| u64::try_from(now.duration_since(since).as_secs()).unwrap_or(0);
+    let last_archived = written.map(|written| written.as_of).or(last_archived);
     let seconds = match (bytes, waits, queue.and_then(|queue| queue.since)) {
         (0, ..) => Some(0),
         (_, Some(_), Some(since)) => Timestamp::try_from(since).ok().map(age),
@@ -157,6 +165,7 @@ mod tests {
                 segment_size: SegmentSize::new(MIB as u32).unwrap(),
                 queue: waiting.as_ref(),
                 through: stored.as_ref(),
+                written: None,
                 last_archived: last,
             };
             let found = lag(&position, now).map(|lag| (lag.bytes.unwrap(), lag.seconds));

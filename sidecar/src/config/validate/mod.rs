@@ -11,8 +11,11 @@ use holdfast_protocol::memory::{self, LEAST_MEMORY};
 use holdfast_repository::Compression;
 use serde_saphyr::{Location, Spanned};
 use std::path::Path;
+use std::time::Duration;
 
 const DEFAULT_SOCKET: &str = "/holdfast/run/wal.sock";
+/// Of `wal.streaming`, in seconds.
+const LONGEST_INTERVAL: u64 = 60;
 const DEFAULT_MEMORY: u64 = 256 << 20;
 const DEFAULT_PARALLELISM: u32 = 2;
 const MOST_PARALLELISM: u32 = 64;
@@ -101,6 +104,7 @@ pub(super) fn validate(
         repositories,
         sources,
         wal_compression: check_compression(&mut problems, wal.compression, 1),
+        streaming: check_streaming(&mut problems, wal.streaming),
         backup_compression: check_compression(&mut problems, backup.compression, 3),
         parallelism: check_parallelism(&mut problems, backup.parallelism) as usize,
         memory: match &overrides.memory {
@@ -142,6 +146,23 @@ fn check_archive(archive: &str) -> Result<(), &'static str> {
             "must be namespace/name, each of 1 to 63 lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
         )
     }
+}
+
+/// 0 turns it off.
+fn check_streaming(problems: &mut Problems, streaming: file::Streaming) -> Option<Duration> {
+    let seconds = streaming.interval_seconds.map_or(1, |seconds| {
+        if seconds.value > LONGEST_INTERVAL {
+            problems.at(
+                &seconds,
+                format!(
+                    "intervalSeconds is {}: give it in seconds, {LONGEST_INTERVAL} at most; 0 turns streaming off",
+                    seconds.value
+                ),
+            );
+        }
+        seconds.value
+    });
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
 fn check_compression(

@@ -1,4 +1,5 @@
 use super::*;
+use crate::archive::Written;
 use crate::config::{Overrides, parse};
 use crate::queue::Queue;
 use crate::wal_bench::{Bench, IN_RECOVERY};
@@ -84,6 +85,7 @@ fn a_report_has_what_was_found() {
             end: Lsn(0x4F_FFF0),
             last_commit: Timestamp::from_second(900).ok(),
         }),
+        ..ArchiveProgress::default()
     };
     let value = serde_json::to_value(of(&found(Ok(answer())), progress, None)).unwrap();
     assert_eq!(
@@ -114,6 +116,53 @@ fn a_report_has_what_was_found() {
             "runningBackup": "b",
         })
     );
+}
+
+#[test]
+fn what_is_stored_of_the_segment_that_is_being_written_counts() {
+    let written = |start, seconds| Written {
+        timeline: TimelineId(2),
+        start: Lsn(start),
+        stored: Lsn(0x50_0004),
+        end: Lsn(0x50_0002),
+        last_commit: None,
+        as_of: Timestamp::from_second(seconds).unwrap(),
+    };
+    let progress = |written| ArchiveProgress {
+        through: Some(Through {
+            timeline: TimelineId(2),
+            boundary: Lsn(0x50_0000),
+            end: Lsn(0x4F_FFF0),
+            last_commit: Timestamp::from_second(900).ok(),
+        }),
+        written: Some(written),
+        streaming: Streaming::Follows,
+        ..ArchiveProgress::default()
+    };
+    let wal = of(
+        &found(Ok(answer())),
+        progress(written(0x50_0000, 998)),
+        None,
+    )
+    .wal;
+    let through = wal.archived_through.unwrap();
+    assert_eq!(through.lsn.as_deref(), Some("0/500002"));
+    assert_eq!(through.time, Timestamp::from_second(900).ok());
+    let lag = wal.lag.unwrap();
+    assert_eq!((lag.bytes, lag.seconds), (Some(3), Some(2)));
+    assert!(wal.streaming.unwrap().active);
+    // Of a segment before which something may be missing.
+    let wal = of(
+        &found(Ok(answer())),
+        progress(written(0x60_0000, 998)),
+        None,
+    )
+    .wal;
+    assert_eq!(
+        wal.archived_through.unwrap().lsn.as_deref(),
+        Some("0/4FFFF0")
+    );
+    assert_eq!(wal.lag.unwrap().bytes, Some(7));
 }
 
 #[test]
