@@ -33,6 +33,7 @@ use judge::judge;
 use local::Local;
 use prometheus_client::metrics::histogram::Histogram;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use timeline::same_history;
@@ -67,6 +68,8 @@ pub struct Archiver {
     /// The memory that its files take.
     budget: Budget,
     ahead: Ahead,
+    /// What came before the timeline that the server writes may not all be stored.
+    left_behind: AtomicBool,
     /// By the repository's name; what was opened stays open until an error, or until other settings are in use.
     opened: Mutex<BTreeMap<String, Opened>>,
     /// Every archive that was written to. Where one was no other is made.
@@ -96,6 +99,7 @@ impl Archiver {
             patience: PATIENCE,
             budget: Budget::of(now.memory),
             ahead: Ahead::default(),
+            left_behind: AtomicBool::new(true),
             opened: Mutex::default(),
             known: Mutex::default(),
             progress: Mutex::default(),

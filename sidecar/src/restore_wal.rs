@@ -398,7 +398,16 @@ impl Inner {
             later,
         };
         match question.without_object(&absence) {
-            Verdict::Absent => Ok(None),
+            Verdict::Absent => match question.ends_with(sources.recovery, cut_at) {
+                Some(until) => {
+                    let room = self.budget.take(WalStore::READ_MEMORY).await;
+                    let room =
+                        room.ok_or_else(|| Trouble::Unknown("the program is ending".to_owned()))?;
+                    let part = part_until(&stores, until).await?;
+                    Ok(part.map(|content| serve(content, room, size)))
+                }
+                None => Ok(None),
+            },
             Verdict::Gap(why) => Err(Trouble::Gap(why)),
             Verdict::Trouble(why) => Err(Trouble::Unknown(why)),
         }
@@ -607,15 +616,8 @@ impl Inner {
         let Some(until) = question.ends_within(recovery, cut_at) else {
             return Ok(None);
         };
-        let part = find_part(stores, until).await?;
-        Ok(part.map(|part| {
-            let content = Content {
-                length: part.length(),
-                pieces: part.into_stream(),
-                cut_at: Some(until.end),
-            };
-            (content, room)
-        }))
+        let part = part_until(stores, until).await?;
+        Ok(part.map(|content| (content, room)))
     }
 
     /// Serves a history file, and keeps it in mind.
@@ -698,6 +700,16 @@ async fn find(stores: &[WalStore], name: WalFileName) -> Result<Option<WalFile>,
         }
     }
     trouble.map_or(Ok(None), Err)
+}
+
+/// What is stored of it up to there, with zeros behind it.
+async fn part_until(stores: &[WalStore], until: Until) -> Result<Option<Content>, Trouble> {
+    let part = find_part(stores, until).await?;
+    Ok(part.map(|part| Content {
+        length: part.length(),
+        pieces: part.into_stream(),
+        cut_at: until.cut_at,
+    }))
 }
 
 /// The first that reaches to the end. None: what there is does not.

@@ -22,12 +22,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 pub const APPLICATION_NAME: &str = "holdfast";
 /// How often is looked whether there is a primary.
 const LOOK: Duration = Duration::from_secs(1);
-/// After a session that failed.
+/// After a session that failed; doubled, up to the longest, where the server refuses it.
 const PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_REFUSED: Duration = Duration::from_secs(60);
+/// What was flushed last is stored for so long after a session's end, at most.
+const AT_THE_END: Duration = Duration::from_secs(10);
 /// After a store that failed, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// So often the server hears of us even if it does not ask: it gives up by itself after `wal_sender_timeout`.
 const TELL: Duration = Duration::from_secs(10);
+/// A server that says nothing for so long is gone, for it is asked to answer.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Why what is written is not followed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +50,16 @@ enum NotFollowed {
     },
 }
 
+impl NotFollowed {
+    /// Whether somebody has to change something at the server. Not while it starts or stops.
+    fn is_refused(&self) -> bool {
+        let Self::Replication(error, _) = self else {
+            return false;
+        };
+        error.code().is_some_and(|code| !code.starts_with("57"))
+    }
+}
+
 /// Whether the server would let us follow it, or what to do; none where it can't be asked.
 pub async fn may_follow(settings: &Settings) -> Option<Result<(), String>> {
     let options = settings.postgres.connect_options(APPLICATION_NAME).ok()?;
@@ -60,6 +75,7 @@ pub async fn may_follow(settings: &Settings) -> Option<Result<(), String>> {
 
 /// Follows the server for as long as it is a primary, and again when it is. Never ends; safe to drop.
 pub async fn run(live: Live, archiver: Arc<Archiver>) {
+    let mut pause = PAUSE;
     loop {
         let settings = live.get();
         let Some(control) = primary(&settings).await else {
@@ -68,8 +84,15 @@ pub async fn run(live: Live, archiver: Arc<Archiver>) {
             continue;
         };
         match follow(&live, &settings, &control, &archiver).await {
-            Ok(()) => sleep(LOOK).await,
+            Ok(()) => {
+                pause = PAUSE;
+                sleep(LOOK).await;
+            }
             Err(error) => {
+                pause = match error.is_refused() {
+                    true => (pause * 2).min(LONGEST_REFUSED),
+                    false => PAUSE,
+                };
                 let why = error.to_string();
                 if archiver.set_streaming(Streaming::Fails(why.clone())) {
                     tracing::warn!(
@@ -77,7 +100,7 @@ pub async fn run(live: Live, archiver: Arc<Archiver>) {
                         "what is being written is not followed, and stored as whole segments alone"
                     );
                 }
-                sleep(PAUSE).await;
+                sleep(pause).await;
             }
         }
     }
@@ -119,26 +142,51 @@ async fn follow(
         .await
         .map_err(refused)?;
     tracing::info!(from = %system.flushed, timeline = %system.timeline, "following what is written");
-    archiver.set_streaming(Streaming::Follows);
     let (flushed, seen) = watch::channel(system.flushed);
+    let mut writers = Writers::default();
+    let interval_of = settings.streaming.unwrap_or(LOOK);
     let store = async {
-        let mut writers = Writers::default();
         let mut pause = Duration::ZERO;
-        let mut ticks = interval(settings.streaming.unwrap_or(LOOK));
+        let mut ticks = interval(interval_of);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while Arc::ptr_eq(settings, &live.get()) {
             ticks.tick().await;
             let (as_of, to) = (Timestamp::now(), *seen.borrow());
-            let done = archiver
-                .store_written(settings, &mut writers, (system.timeline, to), as_of)
-                .await;
+            let storing =
+                archiver.store_written(settings, &mut writers, (system.timeline, to), as_of);
+            let done = told_if_late(archiver, storing, 3 * interval_of + AT_THE_END).await;
             pause = settle(archiver, done, pause);
             sleep(pause).await;
         }
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = receive(stream, system.flushed, &flushed) => ended.map_err(refused),
-        () = store => Ok(()),
+        () = store => return Ok(()),
+    };
+    // The server is gone, and waits for nobody: what it told last is still there.
+    let to = (system.timeline, *seen.borrow());
+    let last = archiver.store_written(settings, &mut writers, to, Timestamp::now());
+    if let Ok(Err(error)) = timeout(AT_THE_END, last).await {
+        tracing::info!(%error, "what was written last is not stored");
+    }
+    ended
+}
+
+/// Waits for it, and says meanwhile that it takes long.
+async fn told_if_late<T>(
+    archiver: &Archiver,
+    storing: impl Future<Output = T>,
+    patience: Duration,
+) -> T {
+    let mut storing = std::pin::pin!(storing);
+    match timeout(patience, &mut storing).await {
+        Ok(done) => done,
+        Err(_) => {
+            let why = format!("the store has not answered within {patience:?}");
+            tracing::warn!(error = why, "what is being written is not stored yet");
+            archiver.set_streaming(Streaming::Fails(why));
+            storing.await
+        }
     }
 }
 
@@ -169,19 +217,24 @@ async fn receive(
     flushed: &watch::Sender<Lsn>,
 ) -> Result<(), ReplicationError> {
     let (mut received, mut told) = (from, Instant::now());
+    let mut heard = Instant::now();
     loop {
         let mut reply_now = false;
         // Nothing is lost where it is dropped.
         match timeout(TELL, stream.next()).await {
+            Err(_) if heard.elapsed() >= SILENCE => return Err(stream.silent(SILENCE)),
             Err(_) => {}
-            Ok(event) => match event? {
-                Event::Wal { start, bytes } => {
-                    received = received.max(Lsn(start.0 + bytes.len() as u64));
-                    flushed.send_replace(received);
+            Ok(event) => {
+                heard = Instant::now();
+                match event? {
+                    Event::Wal { start, bytes } => {
+                        received = received.max(Lsn(start.0 + bytes.len() as u64));
+                        flushed.send_replace(received);
+                    }
+                    Event::Keepalive { reply_now: now, .. } => reply_now = now,
+                    Event::Ended => return Ok(()),
                 }
-                Event::Keepalive { reply_now: now, .. } => reply_now = now,
-                Event::Ended => return Ok(()),
-            },
+            }
         }
         if reply_now || told.elapsed() >= TELL {
             let position = Position {

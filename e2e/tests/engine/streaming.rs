@@ -229,3 +229,78 @@ async fn what_it_may_not_follow_is_told_with_the_line_that_mends_it() -> Result<
     })
     .await
 }
+
+/// A part behind a hole would make the hole one in the WAL, and the latest moment out of reach.
+#[tokio::test]
+async fn nothing_is_stored_behind_wal_that_waits() -> Result<()> {
+    World::scenario("waits", async |world| {
+        let (mut primary, holdfast, sidecar) = world.archiving(17).await?;
+        let mut ledger = Ledger::create(&primary).await?;
+        holdfast.backup().await?;
+        ledger.write(&primary, 20).await?;
+        ledger.read_wal(&primary).await?;
+        let stored = ledger.expected(1, &Target::Latest, false)?.len();
+        all_is_stored(world, &primary, &holdfast).await?;
+        primary.configure(&[("archive_command", "false")]).await?;
+        let waits = primary
+            .value("SELECT pg_walfile_name(pg_current_wal_lsn())")
+            .await?;
+        for _ in 0..4 {
+            ledger.write(&primary, 5).await?;
+            primary.execute("SELECT pg_switch_wal()").await?;
+            tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        }
+        let parts = parts(&holdfast).await?;
+        let last = parts.iter().filter_map(|key| key.rsplit('/').nth(1)).max();
+        ensure!(last == Some(&waits), "{waits} waits: {parts:?}");
+        let behind = report(world, &holdfast).await?;
+        ensure!(
+            behind["wal"]["readyCount"].as_u64() >= Some(4),
+            "{behind:#}"
+        );
+        sidecar.kill9().await?;
+        primary.kill9().await?;
+        std::fs::remove_dir_all(primary.dir())?;
+        let mut restored = world.restored("restored", 17, &holdfast, &[], &[]).await?;
+        restored.postgres.start().await?;
+        restored.postgres.wait_promoted().await?;
+        let rows = restored
+            .postgres
+            .value("SELECT count(*) FROM ledger")
+            .await?;
+        ensure!(rows.parse::<usize>()? >= stored, "{rows} of {stored} rows");
+        Ok(())
+    })
+    .await
+}
+
+/// A server that recovers by itself, with nothing but `restore_command` and `recovery.signal`, ends with the last part, too.
+#[tokio::test]
+async fn recovery_without_an_order_ends_with_the_last_part() -> Result<()> {
+    World::scenario("by-itself", async |world| {
+        let (primary, holdfast, sidecar) = world.archiving(17).await?;
+        let mut ledger = Ledger::create(&primary).await?;
+        let mut copy = primary.standby_unstarted("copy").await?;
+        ledger.write(&primary, 20).await?;
+        primary.archive_all().await?;
+        ledger.write(&primary, 20).await?;
+        ledger.read_wal(&primary).await?;
+        all_is_stored(world, &primary, &holdfast).await?;
+        let second = holdfast.also_for(&copy).build()?;
+        let second_sidecar = second.sidecar().await?;
+        std::fs::rename(
+            copy.dir().join("standby.signal"),
+            copy.dir().join("recovery.signal"),
+        )?;
+        copy.option("restore_command", &second.restore_command()?);
+        copy.option("primary_conninfo", "");
+        copy.option("archive_command", &second.archive_command()?);
+        copy.start().await?;
+        copy.wait_promoted().await?;
+        let all = ledger.expected(1, &Target::Latest, false)?;
+        Ledger::compare(&copy, &all).await?;
+        second_sidecar.stop().await?;
+        sidecar.stop().await
+    })
+    .await
+}

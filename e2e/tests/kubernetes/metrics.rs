@@ -269,7 +269,7 @@ async fn sidecar_and_operator_tell_what_the_page_lists() -> Result<()> {
                 ensure!(is > was && is > Some(0.0), "{name}: {was:?}, then {is:?}");
             }
             for (name, labels, least) in [
-                ("holdfast_wal_lag_bytes", &[][..], 1.0),
+                ("holdfast_wal_streaming", &[][..], 1.0),
                 ("holdfast_backup_last_success_timestamp_seconds", &[], 1.7e9),
                 ("holdfast_backup_duration_seconds", &[], 0.01),
                 ("holdfast_backup_size_bytes", &["stored"], 1e4),

@@ -16,7 +16,9 @@ pub enum ReplicationError {
         source: io::Error,
     },
     /// Nobody answers.
-    #[error("Postgres at {address} has not answered a replication connection within {within:?}")]
+    #[error(
+        "Postgres at {address} has said nothing over a replication connection within {within:?}"
+    )]
     Silent {
         /// User, host and port.
         address: String,

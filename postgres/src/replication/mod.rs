@@ -12,6 +12,7 @@ use crate::server::ConnectOptions;
 use crate::{Lsn, PgTimestamp, SystemIdentifier, TimelineId};
 use bytes::Bytes;
 use session::Session;
+use std::time::Duration;
 use tokio::time::timeout;
 use wire::Incoming;
 
@@ -19,6 +20,8 @@ use wire::Incoming;
 #[derive(Debug)]
 pub struct Replication {
     session: Session,
+    /// For each answer.
+    within: Duration,
 }
 
 /// What a server says of itself before it streams (`IDENTIFY_SYSTEM`).
@@ -67,12 +70,15 @@ impl Replication {
     /// [`ReplicationError::Refused`] in the server's own words; it also takes the role's attribute REPLICATION and an
     /// entry for `replication` in pg_hba.conf. After `connect_timeout` at most.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, ReplicationError> {
-        let connecting = Session::connect(options);
-        match timeout(options.connect_timeout, connecting).await {
-            Ok(session) => Ok(Self { session: session? }),
+        let within = options.connect_timeout;
+        match timeout(within, Session::connect(options)).await {
+            Ok(session) => Ok(Self {
+                session: session?,
+                within,
+            }),
             Err(_) => Err(ReplicationError::Silent {
-                address: format!("{options:?}"),
-                within: options.connect_timeout,
+                address: format!("{}@{}:{}", options.user, options.host, options.port),
+                within,
             }),
         }
     }
@@ -82,7 +88,11 @@ impl Replication {
     /// # Errors
     /// The server's, or if it answers nonsense.
     pub async fn identify(&mut self) -> Result<System, ReplicationError> {
-        let row = self.session.row("IDENTIFY_SYSTEM").await?;
+        let asked = timeout(self.within, self.session.row("IDENTIFY_SYSTEM")).await;
+        let row = match asked {
+            Ok(row) => row?,
+            Err(_) => return Err(self.session.silent(self.within)),
+        };
         let column = |number: usize| row.get(number).cloned().flatten().unwrap_or_default();
         let system = || {
             Some(System {
@@ -107,7 +117,10 @@ impl Replication {
         timeline: TimelineId,
     ) -> Result<WalStream, ReplicationError> {
         let command = format!("START_REPLICATION PHYSICAL {start} TIMELINE {}", timeline.0);
-        self.session.copy_both(&command).await?;
+        match timeout(self.within, self.session.copy_both(&command)).await {
+            Ok(begun) => begun?,
+            Err(_) => return Err(self.session.silent(self.within)),
+        }
         Ok(WalStream {
             session: self.session,
         })
@@ -115,6 +128,11 @@ impl Replication {
 }
 
 impl WalStream {
+    /// The error of a server that has said nothing for so long.
+    pub fn silent(&self, within: Duration) -> ReplicationError {
+        self.session.silent(within)
+    }
+
     /// The next that comes. Safe to drop: nothing is lost.
     ///
     /// # Errors
@@ -143,7 +161,7 @@ impl WalStream {
         }
     }
 
-    /// Tells the server how far we are. Its shutdown waits until what it has sent is flushed, or where no flush is told,
+    /// Tells the server how far we are, and asks it for an answer. Its shutdown waits until what it has sent is flushed, or where no flush is told,
     /// written (`WalSndDone`).
     ///
     /// # Errors

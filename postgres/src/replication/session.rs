@@ -10,6 +10,7 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, Scr
 use postgres_protocol::message::frontend;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
@@ -229,6 +230,13 @@ impl Session {
         ReplicationError::Connection {
             address: self.address.clone(),
             source,
+        }
+    }
+
+    pub(super) fn silent(&self, within: Duration) -> ReplicationError {
+        ReplicationError::Silent {
+            address: self.address.clone(),
+            within,
         }
     }
 

@@ -172,7 +172,8 @@ pub(super) fn status(position: Position, now: PgTimestamp, out: &mut BytesMut) {
     // Nothing is applied here.
     out.put_u64(Lsn::INVALID.0);
     out.put_i64(now.0);
-    out.put_u8(0);
+    // It is to answer: else we can't tell an idle server from one that is gone.
+    out.put_u8(1);
 }
 
 #[cfg(test)]
@@ -307,7 +308,7 @@ mod tests {
             .collect();
         assert_eq!(
             (data[0], numbers, data[33], data.len()),
-            (b'r', vec![1, 2, 0, 3], 0, 34)
+            (b'r', vec![1, 2, 0, 3], 1, 34)
         );
         assert!(out.is_empty());
     }

@@ -9,6 +9,7 @@ use crate::store::StoreError;
 use crate::wal::{PartName, WalStore, longest_run};
 use futures::TryStreamExt;
 use holdfast_postgres::{SegmentName, SegmentSizeError, SystemIdentifier, TimelineId, WalFileName};
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -103,6 +104,9 @@ pub(crate) async fn timelines(wal: &WalStore) -> Result<Vec<Timeline>, Catalogue
         }
         timelines.insert(id, timeline);
     }
+    // Before the segments: what is a part now may be whole a moment later, and never the other way round; and a part of a
+    // segment is there only once those before it are whole.
+    let parts = parts(wal).await?;
     // One listing for all: the folders of timelines lie under it.
     let folder = layout::wal(wal.system());
     let store = wal.archive().store();
@@ -128,24 +132,31 @@ pub(crate) async fn timelines(wal: &WalStore) -> Result<Vec<Timeline>, Catalogue
         timeline.stored_bytes = timeline.stored_bytes.saturating_add(object.size);
         timeline.newest = timeline.newest.max(object.modified);
     }
-    // Later than the segments: a part goes only once its whole segment is there.
-    add_parts(wal, &mut timelines).await?;
+    add_parts(wal, &mut timelines, parts);
     Ok(timelines.into_values().collect())
 }
 
-async fn add_parts(
-    wal: &WalStore,
-    timelines: &mut BTreeMap<TimelineId, Timeline>,
-) -> Result<(), StoreError> {
+/// Each with when it was stored.
+type Parts = Vec<(PartName, Timestamp)>;
+
+async fn parts(wal: &WalStore) -> Result<Parts, StoreError> {
     let (system, size) = (wal.system(), wal.segment_size());
-    let mut unfinished: BTreeMap<SegmentName, Vec<PartName>> = BTreeMap::new();
+    let mut parts = Vec::new();
     let folder = layout::parts(system);
     let store = wal.archive().store();
     let mut listing = store.list(&folder);
     while let Some(object) = listing.try_next().await? {
-        let Some(part) = PartName::parse(system, size, &object.key) else {
-            continue;
-        };
+        if let Some(part) = PartName::parse(system, size, &object.key) {
+            parts.push((part, object.modified));
+        }
+    }
+    Ok(parts)
+}
+
+fn add_parts(wal: &WalStore, timelines: &mut BTreeMap<TimelineId, Timeline>, parts: Parts) {
+    let size = wal.segment_size();
+    let mut unfinished: BTreeMap<SegmentName, Vec<PartName>> = BTreeMap::new();
+    for (part, modified) in parts {
         let Ok(number) = part.segment.number(size) else {
             continue;
         };
@@ -155,7 +166,7 @@ async fn add_parts(
             ..Timeline::default()
         });
         timeline.with_parts.insert(number);
-        timeline.newest = timeline.newest.max(object.modified);
+        timeline.newest = timeline.newest.max(modified);
         if timeline.runs.holding(number).is_none() {
             unfinished.entry(part.segment).or_default().push(part);
         }
@@ -169,7 +180,6 @@ async fn add_parts(
             timeline.parts.insert(number, last.to);
         }
     }
-    Ok(())
 }
 
 /// The timeline, if the object is a history file.

@@ -107,6 +107,19 @@ pub enum PutError {
         /// What is wrong.
         why: String,
     },
+    /// More or something else of a segment is stored than its server has written.
+    #[error(
+        "{place} holds {stored} of {name}, which this server is writing and has written otherwise, or not yet: two servers \
+         write to this archive, or this one was set back; nothing was overwritten. Give one of them another archive"
+    )]
+    OtherHistory {
+        /// The archive.
+        place: String,
+        /// The segment.
+        name: WalFileName,
+        /// How much.
+        stored: String,
+    },
     /// Two readings differ.
     #[error("{0} changed while it was read: is something else writing to pg_wal?")]
     Changed(WalFileName),

@@ -11,6 +11,7 @@ use holdfast_postgres::SegmentName;
 use holdfast_repository::{ObjectError, blocking};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -24,6 +25,8 @@ const LEFT_TO_THE_PRIMARY: Duration = Duration::from_secs(10);
 /// What the server of the data directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
+    /// It may have been promoted before this program began: what it had received by then may not be stored.
+    Begun,
     Standby,
     /// What it had received by then is not all stored yet.
     Promoted,
@@ -83,7 +86,7 @@ impl Archiver {
     pub async fn run_member(&self) {
         let mut received = Received::default();
         let mut of = self.settings.get();
-        let (mut role, mut next) = (Role::Primary, Instant::now());
+        let (mut role, mut next) = (Role::Begun, Instant::now());
         loop {
             let settings = self.settings.get();
             // They may name other repositories.
@@ -94,21 +97,22 @@ impl Archiver {
             role = was.now(self.is_standby(&settings).await);
             let is_due = role != Role::Primary && next <= Instant::now();
             if is_due || (was, role) == (Role::Standby, Role::Promoted) {
-                let patience = match role {
-                    Role::Standby => LEFT_TO_THE_PRIMARY,
-                    // Its first checkpoint removes what is marked.
-                    _ => Duration::ZERO,
-                };
-                match self.help(&settings, &mut received, patience).await {
-                    Ok(()) if role == Role::Promoted => role = Role::Primary,
-                    Ok(()) => {}
-                    Err(error) => tracing::warn!(
+                let done = self.help(&settings, &mut received, role).await;
+                match &done {
+                    Err(error) if role != Role::Begun => tracing::warn!(
                         %error,
-                        "what the primary has not stored is not stored from here: tried again"
+                        "what the primary has not stored is not stored from here"
                     ),
+                    Err(_) | Ok(()) => {}
+                }
+                let is_over = done.as_ref().err().is_none_or(NotArchived::is_permanent);
+                if is_over && role != Role::Standby {
+                    role = Role::Primary;
                 }
                 next = Instant::now() + LOOK;
             }
+            let is_left = role != Role::Primary;
+            self.left_behind.store(is_left, Ordering::Relaxed);
             sleep(TICK).await;
         }
     }
@@ -123,8 +127,13 @@ impl Archiver {
         &self,
         settings: &Arc<Settings>,
         received: &mut Received,
-        patience: Duration,
+        role: Role,
     ) -> Result<(), NotArchived> {
+        let patience = match role {
+            Role::Standby => LEFT_TO_THE_PRIMARY,
+            // Its first checkpoint removes what is marked.
+            Role::Begun | Role::Promoted | Role::Primary => Duration::ZERO,
+        };
         let (control, complete) = {
             let settings = settings.clone();
             blocking(move || {
@@ -140,15 +149,25 @@ impl Archiver {
             })
             .await?
         };
+        let reached = control.timeline.max(control.min_recovery_timeline);
         for name in received.see(complete, Instant::now(), patience) {
+            // Postgres hands over its own.
+            if role == Role::Begun && name.timeline == reached {
+                continue;
+            }
+            let mut is_stored = true;
             for repository in settings.required_repositories() {
                 let opened = self.opened(settings, repository, &control).await?;
                 if !opened.wal.has(name).await.map_err(ObjectError::from)? {
                     tracing::info!(%name, repository = repository.name, "the primary has not stored it");
-                    self.rest_of(settings, name, &control).await?;
+                    let done = self.rest_of(settings, name, &control).await?;
+                    // What was left may never be whole.
+                    is_stored &= done.is_some_and(|(_, whole)| whole) || name.timeline < reached;
                 }
             }
-            received.is_stored(name);
+            if is_stored {
+                received.is_stored(name);
+            }
         }
         Ok(())
     }
@@ -164,6 +183,8 @@ mod tests {
     #[test]
     fn a_promotion_is_what_comes_after_a_standby() {
         for (was, is_standby, role) in [
+            (Role::Begun, false, Role::Begun),
+            (Role::Begun, true, Role::Standby),
             (Role::Primary, false, Role::Primary),
             (Role::Primary, true, Role::Standby),
             (Role::Standby, true, Role::Standby),
@@ -216,10 +237,10 @@ mod tests {
     async fn help(
         archiver: &Archiver,
         received: &mut Received,
-        patience: Duration,
+        role: Role,
     ) -> Result<(), NotArchived> {
         archiver
-            .help(&archiver.settings.get(), received, patience)
+            .help(&archiver.settings.get(), received, role)
             .await
     }
 
@@ -233,11 +254,9 @@ mod tests {
             .unwrap();
         fs::write(bench.segment_object(1, 4), "its own").unwrap();
         let mut received = Received::default();
-        help(&archiver, &mut received, LEFT_TO_THE_PRIMARY)
-            .await
-            .unwrap();
+        help(&archiver, &mut received, Role::Standby).await.unwrap();
         assert!(!bench.segment_object(1, 3).exists());
-        help(&archiver, &mut received, Duration::ZERO)
+        help(&archiver, &mut received, Role::Promoted)
             .await
             .unwrap();
         assert!(bench.segment_object(1, 3).exists() && bench.segment_object(1, 5).exists());
@@ -256,13 +275,13 @@ mod tests {
         let whole = fs::read(&short).unwrap();
         fs::write(&short, &whole[..100_000]).unwrap();
         let mut received = Received::default();
-        let error = help(&archiver, &mut received, Duration::ZERO)
+        let error = help(&archiver, &mut received, Role::Promoted)
             .await
             .unwrap_err();
         assert!(error.is_permanent(), "{error}");
         assert!(bench.segment_object(1, 3).exists() && !bench.segment_object(1, 5).exists());
         fs::write(&short, whole).unwrap();
-        help(&archiver, &mut received, Duration::ZERO)
+        help(&archiver, &mut received, Role::Promoted)
             .await
             .unwrap();
         assert!(bench.segment_object(1, 5).exists());

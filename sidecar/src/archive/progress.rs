@@ -95,7 +95,7 @@ impl ArchiveProgress {
         let through = self.through?;
         let follows = |written: &Written| {
             (written.timeline, written.start) == (through.timeline, through.boundary)
-                && written.end > through.end
+                && written.end > written.start
         };
         Some(match self.written.filter(follows) {
             None => through,

@@ -3,27 +3,38 @@
 use super::local::Local;
 use super::{Archiver, NotArchived, Written};
 use crate::config::Settings;
-use crate::data_directory;
+use crate::data_directory::{self, DataDirectoryError};
+use crate::queue::{MOST_ENTRIES, Queue};
 use holdfast_postgres::{Lsn, SegmentName, TimelineId, WalFileName};
 use holdfast_repository::wal::PartWriter;
 use holdfast_repository::{ArchiveId, WalStore, blocking};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long an archive that was there is taken to be there.
+const CONFIRMED: Duration = Duration::from_secs(60);
 
 /// Who stores the segment that is being written, in each required repository.
 #[derive(Debug, Default)]
 pub struct Writers {
     by_repository: BTreeMap<String, (ArchiveId, PartWriter)>,
+    /// When it was last seen that the archives are there.
+    confirmed: Option<Instant>,
     /// All of them have stored this.
     stored: Option<(TimelineId, Lsn)>,
 }
 
 impl Archiver {
     /// Stores in every required repository what the server has flushed, up to `to`, of the segment that it is writing on
-    /// that timeline. What came before is the archive_command's. `as_of`: nothing more was flushed then.
+    /// that timeline. What came before is the archive_command's: as long as some of it waits nothing is stored, for a part
+    /// behind a hole would say that the WAL goes on there. `as_of`: nothing more was flushed then.
     ///
-    /// Returns once all hold it. Safe to drop and to repeat.
+    /// Returns once all hold it, or where it waits. Safe to drop and to repeat.
     ///
     /// # Errors
     /// As for [`Archiver::archive`]; what is stored by then is not stored again.
@@ -54,6 +65,10 @@ impl Archiver {
         }
         let segment = SegmentName::new(timeline, number, size);
         let name = WalFileName::Segment(segment);
+        let is_known = |(_, writer): &(ArchiveId, PartWriter)| writer.segment() == segment;
+        if !writers.by_repository.values().any(is_known) && self.something_waits(settings).await? {
+            return Ok(());
+        }
         let local = {
             let settings = settings.clone();
             blocking(move || Local::look(&settings, name, &format!("pg_wal/{name}"))).await?
@@ -72,20 +87,27 @@ impl Archiver {
             let (_, mut writer) = match known {
                 Some(known) => known,
                 None => {
-                    let wal = opened.wal.clone();
-                    (
-                        archive,
-                        PartWriter::new(wal, segment, settings.wal_compression)?,
-                    )
+                    writers.confirmed = None;
+                    let (wal, compression) = (opened.wal.clone(), settings.wal_compression);
+                    let begun =
+                        PartWriter::begin(wal, segment, compression, &local.file, offset).await;
+                    if begun.is_err() {
+                        self.lock().remove(&repository.name);
+                    }
+                    (archive, begun?)
                 }
             };
             let Some(_room) = self.budget.take(WalStore::PUT_MEMORY).await else {
                 return Err(NotArchived::Ending);
             };
+            let is_old = |at: Instant| at.elapsed() >= CONFIRMED;
             let appended = async {
                 writer.append(&local.file, offset).await?;
-                // As for whole segments: what answers is the archive, and not an empty folder in its place.
-                if opened.wal.archive().store().is_filesystem() {
+                // As for whole segments: what answers is the archive, and not an empty folder in its place. A file system
+                // may be unmounted at any time; elsewhere a request for each part would be a second one.
+                if opened.wal.archive().store().is_filesystem()
+                    || writers.confirmed.is_none_or(is_old)
+                {
                     opened.wal.archive().confirm().await?;
                 }
                 Ok::<_, NotArchived>(())
@@ -114,7 +136,31 @@ impl Archiver {
                 .insert(repository.name.clone(), (archive, writer));
         }
         writers.stored = Some((timeline, to));
+        if writers.confirmed.is_none_or(|at| at.elapsed() >= CONFIRMED) {
+            writers.confirmed = Some(Instant::now());
+        }
         self.lock_progress().written = written;
         Ok(())
+    }
+
+    /// Whether segments before the one that is being written may not be stored. Postgres marks a segment before it flushes
+    /// anything of the next (`XLogWrite`).
+    async fn something_waits(&self, settings: &Arc<Settings>) -> Result<bool, NotArchived> {
+        if self.left_behind.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let directory = settings.postgres.data_directory.clone();
+        let look = move || match Queue::look(&directory, MOST_ENTRIES) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|queue| queue.first_segment().is_some()),
+        };
+        let waits = blocking(look).await;
+        Ok(waits.map_err(|source| DataDirectoryError::Read {
+            file: settings
+                .postgres
+                .data_directory
+                .join("pg_wal/archive_status"),
+            source,
+        })?)
     }
 }

@@ -35,8 +35,10 @@ pub(super) enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Until {
     pub(super) segment: SegmentName,
-    /// Nothing from here on is replayed.
+    /// At least so much must be there.
     pub(super) end: Lsn,
+    /// Nothing from here on is replayed.
+    pub(super) cut_at: Option<Lsn>,
 }
 
 /// What was seen in the repositories.
@@ -108,7 +110,31 @@ impl Question<'_> {
         let number = segment.number(self.size).ok()?;
         let within = number.start(self.size) < end && end < number.end(self.size);
         let end = cut_at.map_or(end, |switch| switch.min(end));
-        within.then_some(Until { segment, end })
+        within.then_some(Until {
+            segment,
+            end,
+            cut_at: Some(end),
+        })
+    }
+
+    /// Where nothing of this segment or after it is stored whole, whether recovery may end with what there is of it: an
+    /// archive recovery without an order follows the line to its end, and that is where it is.
+    pub(super) fn ends_with(
+        &self,
+        recovery: Recovery,
+        on_lineage: Option<Option<Lsn>>,
+    ) -> Option<Until> {
+        let (WalFileName::Segment(segment), Recovery::Archive, None, Some(cut_at)) =
+            (self.name, recovery, self.end, on_lineage)
+        else {
+            return None;
+        };
+        let end = segment.number(self.size).ok()?.start(self.size);
+        Some(Until {
+            segment,
+            end,
+            cut_at,
+        })
     }
 
     /// The verdict where no object is to be served.

@@ -341,8 +341,14 @@ async fn a_part_is_for_the_recovery_that_ends_within_it() {
     };
     let name = bench.name(2, 4).to_string();
     let stored = || bench.content(2, 4, Fill::Pages(5));
-    // Without an order it is the end of the WAL.
+    // Without an order it is what the WAL ends with, but for a standby, which goes on.
+    assert!(ask(&restorer, &name).await == until(stored(), 5 * 8192));
+    let standby = bench.data().join("standby.signal");
+    fs::write(&standby, "").unwrap();
     assert_eq!(ask(&restorer, &name).await, A::Absent);
+    fs::remove_file(&standby).unwrap();
+    let next = bench.name(2, 5).to_string();
+    assert_eq!(ask(&restorer, &next).await, A::Absent);
     for (end, pages) in [(0x40_A000, 5), (0x40_4000, 2), (0x40_0001, 0)] {
         order(end);
         let expected = until(stored(), if pages == 0 { 1 } else { pages * 8192 });
@@ -361,7 +367,6 @@ async fn a_part_is_for_the_recovery_that_ends_within_it() {
     }
     order(0x40_A000);
     // A standby goes on after the end of a part, and whoever recovers nothing takes it for the segment.
-    let standby = bench.data().join("standby.signal");
     fs::write(&standby, "").unwrap();
     assert!(matches!(ask(&restorer, &name).await, A::Trouble(_)));
     fs::remove_file(bench.data().join("recovery.signal")).unwrap();

@@ -483,6 +483,35 @@ async fn many_parts_are_merged() {
     assert!(all[..to as usize] == content[..to as usize]);
 }
 
+/// A server that was set back writes a segment again of which more, or something else, is stored.
+#[tokio::test]
+async fn a_segment_that_another_history_has_is_not_begun() {
+    let place = Place::new(1, false).await;
+    let name = place.name(1, 3);
+    let begin = async |content: &[u8], to: usize| {
+        PartWriter::begin(place.wal.clone(), name, ZSTD, &file(content), to as u32).await
+    };
+    let ours = place.sample(1, 3, Fill::Whole);
+    let other = segment(place.cluster(), name, Fill::Whole, 99);
+    let mut first = begin(&ours, 5 * PAGE).await.unwrap();
+    first.append(&file(&ours), 5 * PAGE as u32).await.unwrap();
+    // A session later, with more of the same.
+    for to in [5 * PAGE, 9 * PAGE] {
+        begin(&ours, to).await.unwrap();
+    }
+    for (content, to) in [(&ours, 5 * PAGE - 1), (&other, 9 * PAGE)] {
+        let error = begin(content, to).await.unwrap_err();
+        assert!(matches!(error, PutError::OtherHistory { .. }), "{error}");
+    }
+    let whole = place
+        .wal
+        .put(&WalFileName::Segment(name), file(&ours), ZSTD)
+        .await;
+    assert_eq!(whole.unwrap(), PutOutcome::Stored);
+    let error = begin(&ours, 9 * PAGE).await.unwrap_err();
+    assert!(matches!(error, PutError::OtherHistory { .. }), "{error}");
+}
+
 #[tokio::test]
 async fn what_could_not_be_replayed_is_not_stored_and_what_failed_is_tried_again() {
     let place = Place::new(1, false).await;

@@ -5,6 +5,7 @@ use super::name::PartName;
 use super::object::{self, Sums};
 use crate::blocking::blocking;
 use crate::compression::Compression;
+use crate::object::ObjectError;
 use bytes::Bytes;
 use holdfast_postgres::wal::{RecordKind, RecordReader};
 use holdfast_postgres::{Lsn, PgTimestamp, SegmentName, WalFileName};
@@ -29,9 +30,12 @@ pub struct PartWriter {
     compression: Compression,
     /// What is stored.
     stored: Stretch,
-    /// What the next merged part begins with: parts hold [`CHUNK_BYTES`] at most.
+    /// Parts hold [`CHUNK_BYTES`] at most: where the next such block begins.
     block: Stretch,
-    /// Parts since the last one that holds all of the block.
+    /// What merged parts hold of the block, and how many they are.
+    merged: Stretch,
+    merges: u32,
+    /// Parts since the last merged one.
     single: u32,
     pub(super) merge: u32,
     last_commit: Option<PgTimestamp>,
@@ -58,11 +62,56 @@ struct Ready {
 }
 
 impl PartWriter {
-    /// Of that segment, of which nothing is stored by this writer yet.
+    /// Of that segment, whose file is `source` and of which the server has flushed `to` bytes. Nothing is stored yet; but
+    /// what others have stored of it is read, and must be the beginning of the same.
     ///
     /// # Errors
-    /// If the archive's segments are of another size, or there is no randomness.
-    pub fn new(
+    /// [`PutError::OtherHistory`], or if it can't be told.
+    pub async fn begin(
+        store: WalStore,
+        segment: SegmentName,
+        compression: Compression,
+        source: &Arc<File>,
+        to: u32,
+    ) -> Result<Self, PutError> {
+        let writer = Self::new(store, segment, compression)?;
+        let store = &writer.store;
+        let other = |stored: String| PutError::OtherHistory {
+            place: store.archive.store().description().to_owned(),
+            name: WalFileName::Segment(segment),
+            stored,
+        };
+        if store.has(segment).await.map_err(ObjectError::from)? {
+            return Err(other("all".to_owned()));
+        }
+        let Some(mut part) = store.part(segment).await? else {
+            return Ok(writer);
+        };
+        let length = part.end().0 - writer.valid_through.0;
+        let stored = format!("{length} bytes");
+        if length > u64::from(to) {
+            return Err(other(stored));
+        }
+        let mut at = 0;
+        while at < length
+            && let Some(piece) = part.next().await?
+        {
+            let mut ours = vec![0; piece.len().min((length - at) as usize)];
+            source
+                .read_exact_at(&mut ours, at)
+                .map_err(|source| PutError::Read {
+                    name: WalFileName::Segment(segment),
+                    source,
+                })?;
+            if piece.get(..ours.len()) != Some(&*ours) {
+                return Err(other(stored));
+            }
+            at += piece.len() as u64;
+        }
+        Ok(writer)
+    }
+
+    pub(super) fn new(
         store: WalStore,
         segment: SegmentName,
         compression: Compression,
@@ -85,7 +134,9 @@ impl PartWriter {
             writer,
             compression,
             stored: nothing.clone(),
-            block: nothing,
+            block: nothing.clone(),
+            merged: nothing,
+            merges: 0,
             single: 0,
             merge: MERGE,
             last_commit: None,
@@ -130,6 +181,7 @@ impl PartWriter {
             let is_full = u64::from(self.stored.length - self.block.length) == CHUNK_BYTES;
             if is_full {
                 self.block = self.stored.clone();
+                (self.merged, self.merges) = (self.stored.clone(), 0);
                 self.single = 0;
             } else if self.single > self.merge {
                 self.merge(source).await?;
@@ -138,17 +190,21 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Writes one part that holds all since the block's beginning.
+    /// Writes one part that holds all single ones, and now and then all merged ones, too.
     async fn merge(&mut self, source: &Arc<File>) -> Result<(), PutError> {
-        let merged = self
-            .prepare(source, self.block.clone(), self.stored.length)
-            .await?;
+        let merges = (self.merges + 1) % self.merge;
+        let from = match merges {
+            0 => self.block.clone(),
+            _ => self.merged.clone(),
+        };
+        let merged = self.prepare(source, from, self.stored.length).await?;
         if merged.after.hasher.finalize() != self.stored.hasher.finalize() {
             return Err(PutError::Changed(WalFileName::Segment(self.segment)));
         }
         self.store
             .create_part(merged.name, merged.sums, merged.object)
             .await?;
+        (self.merged, self.merges) = (self.stored.clone(), merges);
         self.single = 0;
         Ok(())
     }
