@@ -15,7 +15,7 @@ mod written;
 pub use error::NotArchived;
 pub use progress::{ArchiveProgress, Streaming, Through, Written};
 pub use timeline::confirm_timeline;
-pub use written::Writers;
+pub use written::{Stored, Writers};
 
 use crate::budget::Budget;
 use crate::config::{Live, Mode, Place, Repository, Settings};
@@ -33,7 +33,6 @@ use judge::judge;
 use local::Local;
 use prometheus_client::metrics::histogram::Histogram;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use timeline::same_history;
@@ -68,8 +67,6 @@ pub struct Archiver {
     /// The memory that its files take.
     budget: Budget,
     ahead: Ahead,
-    /// What came before the timeline that the server writes may not all be stored.
-    left_behind: AtomicBool,
     /// By the repository's name; what was opened stays open until an error, or until other settings are in use.
     opened: Mutex<BTreeMap<String, Opened>>,
     /// Every archive that was written to. Where one was no other is made.
@@ -99,7 +96,6 @@ impl Archiver {
             patience: PATIENCE,
             budget: Budget::of(now.memory),
             ahead: Ahead::default(),
-            left_behind: AtomicBool::new(true),
             opened: Mutex::default(),
             known: Mutex::default(),
             progress: Mutex::default(),

@@ -6,7 +6,7 @@
 
 mod refused;
 
-use crate::archive::{Archiver, NotArchived, Streaming, Writers};
+use crate::archive::{Archiver, NotArchived, Stored, Streaming, Writers};
 use crate::config::{Live, SecretError, Settings};
 use crate::data_directory::{self, Recovery};
 use holdfast_postgres::replication::{Event, Position, Replication, ReplicationError, WalStream};
@@ -146,7 +146,8 @@ async fn follow(
     let mut writers = Writers::default();
     let interval_of = settings.streaming.unwrap_or(LOOK);
     let store = async {
-        let mut pause = Duration::ZERO;
+        let (mut pause, mut good) = (Duration::ZERO, Instant::now());
+        let patience = 3 * interval_of + AT_THE_END;
         let mut ticks = interval(interval_of);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while Arc::ptr_eq(settings, &live.get()) {
@@ -154,7 +155,17 @@ async fn follow(
             let (as_of, to) = (Timestamp::now(), *seen.borrow());
             let storing =
                 archiver.store_written(settings, &mut writers, (system.timeline, to), as_of);
-            let done = told_if_late(archiver, storing, 3 * interval_of + AT_THE_END).await;
+            let done = told_if_late(archiver, storing, patience).await;
+            // Between one segment and the next it waits for a moment.
+            if let Ok(Stored::Waits(before)) = done
+                && good.elapsed() < patience
+            {
+                tracing::debug!(?before, "waits");
+                continue;
+            }
+            if let Ok(Stored::All) = done {
+                good = Instant::now();
+            }
             pause = settle(archiver, done, pause);
             sleep(pause).await;
         }
@@ -191,23 +202,29 @@ async fn told_if_late<T>(
 }
 
 /// Tells how storing went, and for how long to leave it.
-fn settle(archiver: &Archiver, done: Result<(), NotArchived>, before: Duration) -> Duration {
-    match done {
-        Ok(()) => {
+fn settle(archiver: &Archiver, done: Result<Stored, NotArchived>, before: Duration) -> Duration {
+    let why = match done {
+        Ok(Stored::All) => {
             archiver.set_streaming(Streaming::Follows);
-            Duration::ZERO
+            return Duration::ZERO;
         }
-        Err(error) => {
-            let why = error.to_string();
-            if archiver.set_streaming(Streaming::Fails(why.clone())) {
-                tracing::warn!(
-                    error = why,
-                    "what is being written is not stored: tried again"
-                );
-            }
-            (before * 2).clamp(LOOK, LONGEST_PAUSE)
+        Ok(Stored::Waits(Some(before))) => {
+            let why = format!(
+                "it begins once {before} is archived: behind a segment that is not, nothing can be recovered"
+            );
+            archiver.set_streaming(Streaming::Fails(why));
+            return Duration::ZERO;
         }
+        Ok(Stored::Waits(None)) => "it can't be told which segment comes before".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    if archiver.set_streaming(Streaming::Fails(why.clone())) {
+        tracing::warn!(
+            error = why,
+            "what is being written is not stored: tried again"
+        );
     }
+    (before * 2).clamp(LOOK, LONGEST_PAUSE)
 }
 
 /// Takes in all that comes, whatever becomes of storing it: a server that shuts down waits until we have it.

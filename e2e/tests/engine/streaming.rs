@@ -1,6 +1,7 @@
 //! What is committed is stored within about a second, long before its segment is whole.
 
 use crate::sidecar::report;
+use crate::wal::restored_has_all;
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Holdfast, Ledger, Postgres, Shutdown, Target, World, eventually};
 use serde_json::Value;
@@ -24,26 +25,6 @@ async fn all_is_stored(world: &World, postgres: &Postgres, holdfast: &Holdfast) 
         Ok(report)
     })
     .await
-}
-
-/// Restores the newest there is, along that timeline, and finds exactly what the ledger has.
-async fn restored_has_all(
-    world: &World,
-    major: u32,
-    holdfast: &Holdfast,
-    ledger: &Ledger,
-    timeline: u32,
-) -> Result<()> {
-    let name = format!("restored-{timeline}");
-    let along = timeline.to_string();
-    let arguments = ["--timeline", along.as_str()];
-    let mut restored = world
-        .restored(&name, major, holdfast, &[], &arguments)
-        .await?;
-    restored.postgres.start().await?;
-    restored.postgres.wait_promoted().await?;
-    let all = ledger.expected(timeline, &Target::Latest, false)?;
-    Ledger::compare(&restored.postgres, &all).await
 }
 
 /// Postgres and its sidecar are killed, and the volume is gone.

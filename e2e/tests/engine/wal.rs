@@ -92,6 +92,26 @@ async fn stored_segments(holdfast: &Holdfast) -> Result<Vec<String>> {
         .collect())
 }
 
+/// Restores the newest there is, along that timeline, and finds exactly what the ledger has.
+pub async fn restored_has_all(
+    world: &World,
+    major: u32,
+    holdfast: &Holdfast,
+    ledger: &Ledger,
+    timeline: u32,
+) -> Result<()> {
+    let name = format!("restored-{timeline}");
+    let along = timeline.to_string();
+    let arguments = ["--timeline", along.as_str()];
+    let mut restored = world
+        .restored(&name, major, holdfast, &[], &arguments)
+        .await?;
+    restored.postgres.start().await?;
+    restored.postgres.wait_promoted().await?;
+    let all = ledger.expected(timeline, &Target::Latest, false)?;
+    Ledger::compare(&restored.postgres, &all).await
+}
+
 /// Restores to `NAME/data` for a sidecar that serves it as a copy, under its own socket.
 async fn restored_with_sidecar(
     world: &World,
@@ -393,16 +413,8 @@ async fn what_a_dead_primary_has_not_archived_its_standby_does() -> Result<()> {
         ensure_no_hole(&stored_segments(&holdfast).await?)?;
         holdfast.verify().await?.success()?;
         // Along the new timeline, and along the one that died, to the last commit in its unfinished segment.
-        for (timeline, number) in [("2", 2), ("1", 1)] {
-            let name = format!("restored-{timeline}");
-            let arguments = ["--timeline", timeline];
-            let mut restored = world
-                .restored(&name, 17, &holdfast, &[], &arguments)
-                .await?;
-            restored.postgres.start().await?;
-            restored.postgres.wait_promoted().await?;
-            let all = ledger.expected(number, &Target::Latest, false)?;
-            Ledger::compare(&restored.postgres, &all).await?;
+        for timeline in [2, 1] {
+            restored_has_all(world, 17, &holdfast, &ledger, timeline).await?;
         }
         second_sidecar.stop().await
     })
@@ -478,16 +490,8 @@ async fn a_half_filled_segment_from_a_timeline_switch_poisons_nothing() -> Resul
         ledger.read_wal(&middle).await?;
         compare_segments(&primary, &holdfast, 1, &[half]).await?;
         holdfast.verify().await?.success()?;
-        for (timeline, number) in [("1", 1), ("2", 2)] {
-            let name = format!("restored-{timeline}");
-            let arguments = ["--timeline", timeline];
-            let mut restored = world
-                .restored(&name, 17, &holdfast, &[], &arguments)
-                .await?;
-            restored.postgres.start().await?;
-            restored.postgres.wait_promoted().await?;
-            let all = ledger.expected(number, &Target::Latest, false)?;
-            Ledger::compare(&restored.postgres, &all).await?;
+        for timeline in [1, 2] {
+            restored_has_all(world, 17, &holdfast, &ledger, timeline).await?;
         }
         last_sidecar.stop().await?;
         middle_sidecar.stop().await?;

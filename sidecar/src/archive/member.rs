@@ -11,7 +11,6 @@ use holdfast_postgres::SegmentName;
 use holdfast_repository::{ObjectError, blocking};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -111,8 +110,6 @@ impl Archiver {
                 }
                 next = Instant::now() + LOOK;
             }
-            let is_left = role != Role::Primary;
-            self.left_behind.store(is_left, Ordering::Relaxed);
             sleep(TICK).await;
         }
     }

@@ -5,7 +5,6 @@ use holdfast_postgres::{Lsn, SystemIdentifier};
 use holdfast_repository::PutError;
 use holdfast_repository::wal::sample::{self, Fill};
 use std::fs;
-use std::sync::atomic::Ordering;
 
 const SHUT_DOWN: u32 = 1;
 const SHUTTING_DOWN: u32 = 3;
@@ -417,28 +416,14 @@ async fn what_is_being_written_is_stored_as_far_as_it_is_flushed() {
     };
     bench.segment(1, 5, Fill::Pages(3));
     // Behind a segment that is not stored a part would say that WAL goes on after a hole.
-    let status = bench.data().join("pg_wal/archive_status");
-    fs::create_dir(&status).unwrap();
-    let waits = status.join(format!("{}.ready", bench.name(1, 4)));
-    fs::write(&waits, "").unwrap();
-    for left_behind in [true, false] {
-        archiver.left_behind.store(left_behind, Ordering::Relaxed);
-        archiver
-            .store_written(&settings, &mut writers, at(3), now)
-            .await
-            .unwrap();
-        assert!(!bench.path("store/shop").exists() && archiver.progress().written.is_none());
-        if left_behind {
-            fs::rename(&waits, status.join("aside")).unwrap();
-            archiver
-                .store_written(&settings, &mut writers, at(3), now)
-                .await
-                .unwrap();
-            assert!(!bench.path("store/shop").exists());
-            fs::rename(status.join("aside"), &waits).unwrap();
-        }
-    }
-    fs::remove_file(&waits).unwrap();
+    let waits = archiver
+        .store_written(&settings, &mut writers, at(3), now)
+        .await;
+    assert_eq!(waits.unwrap(), Stored::Waits(Some(bench.name(1, 4))));
+    assert_eq!((stored().await, archiver.progress().written), (None, None));
+    archive(&archiver, bench.segment(1, 4, Fill::Whole))
+        .await
+        .unwrap();
     for pages in [3, 7] {
         bench.segment(1, 5, Fill::Pages(pages as usize));
         archiver

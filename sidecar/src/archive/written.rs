@@ -3,19 +3,20 @@
 use super::local::Local;
 use super::{Archiver, NotArchived, Written};
 use crate::config::Settings;
-use crate::data_directory::{self, DataDirectoryError};
-use crate::queue::{MOST_ENTRIES, Queue};
-use holdfast_postgres::{Lsn, SegmentName, TimelineId, WalFileName};
+use crate::data_directory;
+use holdfast_postgres::{
+    Lineage, Lsn, SegmentName, SegmentNumber, TimelineHistory, TimelineId, WalFileName,
+};
 use holdfast_repository::wal::PartWriter;
-use holdfast_repository::{ArchiveId, WalStore, blocking};
+use holdfast_repository::{ArchiveId, ObjectError, WalStore, blocking};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Of every cluster's WAL, by initdb (`BootStrapXLOG`).
+const FIRST: SegmentNumber = SegmentNumber(1);
 /// How long an archive that was there is taken to be there.
 const CONFIRMED: Duration = Duration::from_secs(60);
 
@@ -29,12 +30,21 @@ pub struct Writers {
     stored: Option<(TimelineId, Lsn)>,
 }
 
+/// What became of what was flushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It is stored, but for what the archive_command has still to hand over.
+    All,
+    /// The segment is not begun: this one before it is not stored yet; none where that can't be told.
+    Waits(Option<SegmentName>),
+}
+
 impl Archiver {
     /// Stores in every required repository what the server has flushed, up to `to`, of the segment that it is writing on
-    /// that timeline. What came before is the archive_command's: as long as some of it waits nothing is stored, for a part
-    /// behind a hole would say that the WAL goes on there. `as_of`: nothing more was flushed then.
+    /// that timeline. What came before is the archive_command's: a segment is begun only once the one before it is stored,
+    /// for a part behind a hole would say that the WAL goes on there. `as_of`: nothing more was flushed then.
     ///
-    /// Returns once all hold it, or where it waits. Safe to drop and to repeat.
+    /// Returns once all hold it, or where it waits for that. Safe to drop and to repeat.
     ///
     /// # Errors
     /// As for [`Archiver::archive`]; what is stored by then is not stored again.
@@ -44,12 +54,12 @@ impl Archiver {
         writers: &mut Writers,
         (timeline, to): (TimelineId, Lsn),
         as_of: Timestamp,
-    ) -> Result<(), NotArchived> {
+    ) -> Result<Stored, NotArchived> {
         if writers.stored == Some((timeline, to)) {
             if let Some(written) = &mut self.lock_progress().written {
                 written.as_of = as_of;
             }
-            return Ok(());
+            return Ok(Stored::All);
         }
         let size = {
             let settings = settings.clone();
@@ -61,14 +71,10 @@ impl Archiver {
         // The segment is whole, and the next not begun.
         if offset == 0 {
             writers.stored = Some((timeline, to));
-            return Ok(());
+            return Ok(Stored::All);
         }
         let segment = SegmentName::new(timeline, number, size);
         let name = WalFileName::Segment(segment);
-        let is_known = |(_, writer): &(ArchiveId, PartWriter)| writer.segment() == segment;
-        if !writers.by_repository.values().any(is_known) && self.something_waits(settings).await? {
-            return Ok(());
-        }
         let local = {
             let settings = settings.clone();
             blocking(move || Local::look(&settings, name, &format!("pg_wal/{name}"))).await?
@@ -87,6 +93,16 @@ impl Archiver {
             let (_, mut writer) = match known {
                 Some(known) => known,
                 None => {
+                    // All segments are stored in order: with this one all before it are.
+                    let before = before(segment, start, &local);
+                    let follows = match before {
+                        Some(before) => opened.wal.has(before).await.map_err(ObjectError::from)?,
+                        // A cluster's WAL begins with segment 1.
+                        None => number <= FIRST,
+                    };
+                    if !follows {
+                        return Ok(Stored::Waits(before));
+                    }
                     writers.confirmed = None;
                     let (wal, compression) = (opened.wal.clone(), settings.wal_compression);
                     let begun =
@@ -140,27 +156,53 @@ impl Archiver {
             writers.confirmed = Some(Instant::now());
         }
         self.lock_progress().written = written;
-        Ok(())
+        Ok(Stored::All)
     }
+}
 
-    /// Whether segments before the one that is being written may not be stored. Postgres marks a segment before it flushes
-    /// anything of the next (`XLogWrite`).
-    async fn something_waits(&self, settings: &Arc<Settings>) -> Result<bool, NotArchived> {
-        if self.left_behind.load(Ordering::Relaxed) {
-            return Ok(true);
+/// The segment before this one on the line of timelines that leads to it; none where that can't be told.
+fn before(segment: SegmentName, start: Lsn, local: &Local) -> Option<SegmentName> {
+    let size = local.control.segment_size;
+    if start.segment(size) <= FIRST {
+        return None;
+    }
+    let last = Lsn(start.0.checked_sub(1)?);
+    let lineage = match &local.history {
+        Some((_, content)) => {
+            Lineage::from(&TimelineHistory::parse(segment.timeline, content).ok()?)
         }
-        let directory = settings.postgres.data_directory.clone();
-        let look = move || match Queue::look(&directory, MOST_ENTRIES) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            other => other.map(|queue| queue.first_segment().is_some()),
-        };
-        let waits = blocking(look).await;
-        Ok(waits.map_err(|source| DataDirectoryError::Read {
-            file: settings
-                .postgres
-                .data_directory
-                .join("pg_wal/archive_status"),
-            source,
-        })?)
+        None => Lineage::single(segment.timeline),
+    };
+    let mut spans = lineage.spans().iter();
+    let span = spans.find(|span| span.begin <= last && span.end.is_none_or(|end| last < end))?;
+    Some(SegmentName::new(span.timeline, last.segment(size), size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal_bench::Bench;
+    use holdfast_repository::wal::sample::Fill;
+
+    #[test]
+    fn the_segment_before_is_found_along_the_line() {
+        let bench = Bench::new();
+        // Left within segment 5.
+        bench.history(2, "1\t0/580000\tx\n");
+        let size = bench.cluster.segment_size;
+        for (timeline, number, expected) in [
+            (1, 5, Some((1, 4))),
+            (2, 5, Some((1, 4))),
+            (2, 6, Some((2, 5))),
+            (1, 2, Some((1, 1))),
+            (1, 1, None),
+        ] {
+            let (name, path) = bench.segment(timeline, number, Fill::Pages(1));
+            let local = Local::look(&bench.settings(), name.parse().unwrap(), &path).unwrap();
+            let segment = bench.name(timeline, number);
+            let start = segment.number(size).unwrap().start(size);
+            let expected = expected.map(|(timeline, number)| bench.name(timeline, number));
+            assert_eq!(before(segment, start, &local), expected, "{segment}");
+        }
     }
 }
