@@ -179,10 +179,11 @@ fn list_folder(
 ) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        // A store's temporary file may be gone by now.
-        let Ok(meta) = entry.metadata() else {
+        // What is being written (`name#1`) is no object, and may be gone by now.
+        if entry.file_name().to_string_lossy().contains('#') {
             continue;
-        };
+        }
+        let meta = entry.metadata()?;
         if meta.is_dir() {
             list_folder(root, &entry.path(), all)?;
         } else {
