@@ -29,6 +29,8 @@ pub struct Orders {
     archiver: Arc<Archiver>,
     let_go: Mutex<Option<String>>,
     drain: Mutex<Option<Draining>>,
+    /// What the last drain ended with, until one ends well.
+    trouble: Mutex<Option<String>>,
 }
 
 /// A drain that is under way, or whose end nobody was told.
@@ -57,6 +59,7 @@ impl Orders {
             archiver,
             let_go: Mutex::default(),
             drain: Mutex::default(),
+            trouble: Mutex::default(),
         }
     }
 
@@ -98,7 +101,9 @@ impl Orders {
                 let ours = failure.filter(|(_, _, time)| *time >= draining.begun);
                 return Drain {
                     archived,
-                    retrying: ours.map(|(name, why, _)| format!("{name}: {why}")),
+                    retrying: ours
+                        .map(|(name, why, _)| format!("{name}: {why}"))
+                        .or_else(|| lock(&self.trouble).clone()),
                     ..Drain::default()
                 };
             }
@@ -107,7 +112,11 @@ impl Orders {
         let Some((work, archived)) = ended else {
             return Drain::default();
         };
-        match work.await {
+        let done = work.await;
+        if let Ok(done) = &done {
+            *lock(&self.trouble) = done.as_ref().err().cloned();
+        }
+        match done {
             Ok(Ok(through)) => Drain {
                 done: true,
                 archived,
@@ -239,6 +248,9 @@ mod tests {
         assert!(!drain.done);
         let why = drain.trouble.unwrap();
         assert!(why.contains("is damaged or missing"), "{why}");
+        // It is told while the next one is under way, too.
+        assert_eq!(first.drain().await.retrying, Some(why));
+        drained(&first).await;
         for number in 0..=2 {
             bench.segment(1, number, Fill::Whole);
         }
