@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 /// How our session is named in `pg_stat_replication`.
-pub const APPLICATION_NAME: &str = "holdfast";
+const APPLICATION_NAME: &str = "holdfast";
 /// How often is looked whether there is a primary.
 const LOOK: Duration = Duration::from_secs(1);
 /// After a session that failed; doubled, up to the longest, where the server refuses it.
@@ -56,7 +56,7 @@ impl NotFollowed {
         let Self::Replication(error, _) = self else {
             return false;
         };
-        error.code().is_some_and(|code| !code.starts_with("57"))
+        error.code().is_some() && !error.is_not_now()
     }
 }
 
@@ -67,8 +67,7 @@ pub async fn may_follow(settings: &Settings) -> Option<Result<(), String>> {
     match asked.await {
         Ok(_) => Some(Ok(())),
         Err(ReplicationError::Connection { .. } | ReplicationError::Silent { .. }) => None,
-        // It is starting or stopping.
-        Err(error) if error.code().is_some_and(|code| code.starts_with("57")) => None,
+        Err(error) if error.is_not_now() => None,
         Err(error) => Some(Err(refused::told(&error, settings))),
     }
 }

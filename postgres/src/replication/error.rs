@@ -44,6 +44,12 @@ pub enum ReplicationError {
 }
 
 impl ReplicationError {
+    /// Whether the server is starting or stopping ("operator intervention", class 57), and may let us in later.
+    #[must_use]
+    pub fn is_not_now(&self) -> bool {
+        self.code().is_some_and(|code| code.starts_with("57"))
+    }
+
     /// The five characters of the SQLSTATE, where the server gave one.
     #[must_use]
     pub fn code(&self) -> Option<&str> {

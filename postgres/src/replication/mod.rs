@@ -161,8 +161,8 @@ impl WalStream {
         }
     }
 
-    /// Tells the server how far we are, and asks it for an answer. Its shutdown waits until what it has sent is flushed, or where no flush is told,
-    /// written (`WalSndDone`).
+    /// Tells the server how far we are, and asks it for an answer. Its shutdown waits until what it has sent is flushed, or
+    /// where no flush is told, written (`WalSndDone`).
     ///
     /// # Errors
     /// The connection's.

@@ -2,7 +2,7 @@
 
 use super::ReplicationError;
 use super::wire::{self, Incoming};
-use crate::server::{ConnectOptions, SslMode, connector};
+use crate::server::{ConnectOptions, NOT_SO, SslMode, connector};
 use crate::{Lsn, PgTimestamp};
 use bytes::BytesMut;
 use postgres_protocol::authentication::md5_hash;
@@ -40,9 +40,6 @@ impl fmt::Debug for Session {
         write!(f, "Session({})", self.address)
     }
 }
-
-/// What Postgres calls "invalid authorization": for instance no entry of pg_hba.conf for encrypted sessions.
-const NOT_SO: &str = "28000";
 
 impl Session {
     pub(super) async fn connect(options: &ConnectOptions) -> Result<Self, ReplicationError> {

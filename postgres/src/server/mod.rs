@@ -15,7 +15,7 @@ pub use backup::{BackupStart, BackupStop, HeldBy, LockError};
 pub use error::{Reason, ServerError};
 pub use settings::{ARCHIVING, Recovery, Settings};
 pub use tls::SslMode;
-pub(crate) use tls::connector;
+pub(crate) use tls::{NOT_SO, connector};
 
 /// Where the server is and who asks.
 #[derive(Clone, PartialEq, Eq)]

@@ -26,7 +26,7 @@ pub enum SslMode {
 }
 
 /// What Postgres calls "invalid authorization": for instance no entry of pg_hba.conf for encrypted sessions.
-const NOT_SO: &str = "28000";
+pub(crate) const NOT_SO: &str = "28000";
 
 /// Opens a session and drives it. With [`SslMode::Prefer`] what can't be encrypted is tried again as it is.
 pub(super) async fn open(

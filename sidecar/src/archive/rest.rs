@@ -143,13 +143,13 @@ impl Archiver {
     ) -> Result<Option<(Lsn, bool)>, NotArchived> {
         let mut stored = None;
         for repository in settings.required_repositories() {
-            let local = {
-                let (settings, name) = (settings.clone(), WalFileName::Segment(name));
-                blocking(move || {
-                    super::local::Local::look(&settings, name, &format!("pg_wal/{name}"))
-                })
-            };
-            let local = local.await?;
+            let local = self
+                .local(
+                    settings,
+                    WalFileName::Segment(name),
+                    &format!("pg_wal/{name}"),
+                )
+                .await?;
             let opened: Opened = self.opened(settings, repository, control).await?;
             self.check_copy(&opened, &local)?;
             if let Some(timeline) = local.timeline {

@@ -75,10 +75,9 @@ impl Archiver {
         }
         let segment = SegmentName::new(timeline, number, size);
         let name = WalFileName::Segment(segment);
-        let local = {
-            let settings = settings.clone();
-            blocking(move || Local::look(&settings, name, &format!("pg_wal/{name}"))).await?
-        };
+        let local = self
+            .local(settings, name, &format!("pg_wal/{name}"))
+            .await?;
         let mut written: Option<Written> = None;
         for repository in settings.required_repositories() {
             let opened = self.opened(settings, repository, &local.control).await?;
