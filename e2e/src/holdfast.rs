@@ -373,16 +373,18 @@ impl Holdfast {
         self.json(&["backup", "--type", "full"]).await
     }
 
-    /// Starts a backup and holds it still (SIGSTOP) in the middle: a pack is stored, the manifest is not.
+    /// Starts a backup and holds it still (SIGSTOP) in the middle: a pack is begun, the manifest is not.
     ///
     /// # Errors
     /// If it was never seen so; with its log.
     pub async fn held_backup(&self, log: &str) -> Result<Daemon> {
         let objects = self.objects()?;
-        let count = async |part| Ok::<_, anyhow::Error>(objects.keys(part).await?.len());
-        let (packs, manifests) = (count("/packs/").await?, count("/manifest").await?);
-        let on_its_way =
-            async || Ok(count("/packs/").await? > packs && count("/manifest").await? == manifests);
+        let packs = objects.begun("/packs/").await?;
+        let manifests = objects.begun("/manifest").await?;
+        let on_its_way = async || {
+            Ok(objects.begun("/packs/").await? > packs
+                && objects.begun("/manifest").await? == manifests)
+        };
         let log = self.settings.world.path(&format!("log/{log}.log"));
         let command = || self.command(&["backup"]);
         Daemon::held("holdfast backup", &log, command, on_its_way).await

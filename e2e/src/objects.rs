@@ -86,6 +86,18 @@ impl Objects {
         Ok(keys)
     }
 
+    /// How many objects whose keys contain `part` are there or, in a folder, are being written: what shows earliest
+    /// that a process has come so far.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn begun(&self, part: &str) -> Result<usize> {
+        match &self.place {
+            Place::Folder(folder) => count_files(folder, part),
+            Place::Bucket { .. } => Ok(self.keys(part).await?.len()),
+        }
+    }
+
     /// The one key that contains `part`.
     ///
     /// # Errors
@@ -196,4 +208,18 @@ fn list_folder(
         }
     }
     Ok(())
+}
+
+fn count_files(folder: &Path, part: &str) -> Result<usize> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        // It may be gone by now, or have its final name: what is counted twice or not at all is looked at again.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            count += count_files(&entry.path(), part)?;
+        } else {
+            count += usize::from(entry.path().to_string_lossy().contains(part));
+        }
+    }
+    Ok(count)
 }
