@@ -209,8 +209,10 @@ pub struct ArchiveWal {
 }
 
 /// How the segment that is being written is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.synchronous || self.intervalSeconds > 0")
+    .message("synchronous needs streaming, which intervalSeconds: 0 turns off"))]
 pub struct Streaming {
     /// How often, in seconds, what was committed since the last time is stored, 60 at most. The role needs the attribute
     /// REPLICATION, and an entry for replication in pg_hba.conf; the condition Streaming says what is missing. 0: WAL is
@@ -218,12 +220,18 @@ pub struct Streaming {
     #[serde(default = "every_second")]
     #[schemars(range(min = 0, max = 60))]
     pub interval_seconds: u32,
+    /// Whether Postgres is told what is stored, at once, as by a synchronous standby. With synchronous_standby_names =
+    /// 'holdfast' a commit is then acknowledged only once every required repository holds it, and waits while one can't.
+    /// Default: false.
+    #[serde(default)]
+    pub synchronous: bool,
 }
 
 impl Default for Streaming {
     fn default() -> Self {
         Self {
             interval_seconds: every_second(),
+            synchronous: false,
         }
     }
 }

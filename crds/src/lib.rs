@@ -26,7 +26,7 @@ mod schema;
 pub use archive::{
     Archive, ArchiveAuth, ArchiveBackup, ArchiveBootstrap, ArchiveLastBackup, ArchivePostgres,
     ArchiveRepository, ArchiveSpec, ArchiveStatus, ArchiveWal, BackupSource, BootstrapRecovery,
-    Compression, CompressionAlgorithm, RepositoryMode, Retention, SslMode,
+    Compression, CompressionAlgorithm, RepositoryMode, Retention, SslMode, Streaming,
 };
 pub use backup::{Backup, BackupKeep, BackupSpec, DeletionPolicy};
 pub use period::{BadPeriod, Period};

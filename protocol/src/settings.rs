@@ -232,6 +232,8 @@ pub struct Wal {
 pub struct Streaming {
     /// Between two parts, 60 at most; 0: none are stored.
     pub interval_seconds: u32,
+    /// Whether the server is told what is stored, so that commits may wait for it.
+    pub synchronous: bool,
 }
 
 /// How backups are taken.

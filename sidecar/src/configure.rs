@@ -141,6 +141,7 @@ mod tests {
             system_identifier: SystemIdentifier(7),
             data_checksums: true,
             full_page_writes: true,
+            synchronous_standby_names: String::new(),
             pending_restart: Vec::new(),
         }
     }

@@ -3,14 +3,17 @@
 //! Only what is flushed counts, and only the server knows what is: the protocol tells it at once, and an idle server costs
 //! nothing. The bytes themselves are read from pg_wal, where they lie unchanged from then on; so nothing has to be kept in
 //! memory while a store is slow, and what comes over the connection is dropped. There is no slot: nothing here holds WAL back.
+//!
+//! In `synchronous` mode what is flushed is stored at once, and the server is told what every required repository holds: its
+//! commits may wait for that. Else it is told what was received, and nobody waits.
 
 mod refused;
 
 use crate::archive::{Archiver, NotArchived, Stored, Streaming, Writers};
-use crate::config::{Live, SecretError, Settings};
+use crate::config::{Live, SecretError, Settings, Streaming as Mode};
 use crate::data_directory::{self, Recovery};
 use holdfast_postgres::replication::{Event, Position, Replication, ReplicationError, WalStream};
-use holdfast_postgres::{ClusterState, ControlFile, Lsn, SystemIdentifier};
+use holdfast_postgres::{ClusterState, ControlFile, Lsn, SystemIdentifier, TimelineId};
 use holdfast_repository::blocking;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 /// How our session is named in `pg_stat_replication`.
-const APPLICATION_NAME: &str = "holdfast";
+pub(crate) const APPLICATION_NAME: &str = "holdfast";
 /// How often is looked whether there is a primary.
 const LOOK: Duration = Duration::from_secs(1);
 /// After a session that failed; doubled, up to the longest, where the server refuses it.
@@ -31,6 +34,10 @@ const AT_THE_END: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// So often the server hears of us even if it does not ask: it gives up by itself after `wal_sender_timeout`.
 const TELL: Duration = Duration::from_secs(10);
+/// A server's shutdown waits for what is not stored for so long at most (`WalSndDone`).
+const AT_A_SHUTDOWN: Duration = Duration::from_secs(10);
+/// In `synchronous` mode, how long is waited for a segment to be stored, at first: doubled, up to `LOOK`.
+const FIRST_WAIT: Duration = Duration::from_millis(10);
 /// A server that says nothing for so long is gone, for it is asked to answer.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -77,12 +84,12 @@ pub async fn run(live: Live, archiver: Arc<Archiver>) {
     let mut pause = PAUSE;
     loop {
         let settings = live.get();
-        let Some(control) = primary(&settings).await else {
+        let Some((mode, control)) = primary(&settings).await else {
             archiver.set_streaming(Streaming::Off);
             sleep(LOOK).await;
             continue;
         };
-        match follow(&live, &settings, &control, &archiver).await {
+        match follow(&live, &settings, mode, &control, &archiver).await {
             Ok(()) => {
                 pause = PAUSE;
                 sleep(LOOK).await;
@@ -106,15 +113,15 @@ pub async fn run(live: Live, archiver: Arc<Archiver>) {
 }
 
 /// What pg_control says, where a server that is to be followed may run.
-async fn primary(settings: &Arc<Settings>) -> Option<ControlFile> {
-    settings.streaming?;
+async fn primary(settings: &Arc<Settings>) -> Option<(Mode, ControlFile)> {
+    let mode = settings.streaming?;
     let settings = settings.clone();
     blocking(move || {
         let directory = &settings.postgres.data_directory;
         let control = data_directory::control_file(directory).ok()?;
         let is_primary = control.state == ClusterState::InProduction
             && data_directory::recovery(directory) == Recovery::None;
-        is_primary.then_some(control)
+        is_primary.then_some((mode, control))
     })
     .await
 }
@@ -123,6 +130,7 @@ async fn primary(settings: &Arc<Settings>) -> Option<ControlFile> {
 async fn follow(
     live: &Live,
     settings: &Arc<Settings>,
+    mode: Mode,
     control: &ControlFile,
     archiver: &Archiver,
 ) -> Result<(), NotFollowed> {
@@ -140,46 +148,172 @@ async fn follow(
         .start(system.flushed, system.timeline)
         .await
         .map_err(refused)?;
-    tracing::info!(from = %system.flushed, timeline = %system.timeline, "following what is written");
-    let (flushed, seen) = watch::channel(system.flushed);
-    let mut writers = Writers::default();
-    let interval_of = settings.streaming.unwrap_or(LOOK);
-    let store = async {
-        let (mut pause, mut good) = (Duration::ZERO, Instant::now());
-        let patience = 3 * interval_of + AT_THE_END;
-        let mut ticks = interval(interval_of);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while Arc::ptr_eq(settings, &live.get()) {
-            ticks.tick().await;
-            let (as_of, to) = (Timestamp::now(), *seen.borrow());
-            let storing =
-                archiver.store_written(settings, &mut writers, (system.timeline, to), as_of);
-            let done = told_if_late(archiver, storing, patience).await;
-            // Between one segment and the next it waits for a moment.
-            if let Ok(Stored::Waits(before)) = done
-                && good.elapsed() < patience
-            {
-                tracing::debug!(?before, "waits");
-                continue;
-            }
-            if let Ok(Stored::All) = done {
-                good = Instant::now();
-            }
-            pause = settle(archiver, done, pause);
-            sleep(pause).await;
-        }
+    tracing::info!(
+        from = %system.flushed, timeline = %system.timeline, synchronous = mode.synchronous,
+        "following what is written"
+    );
+    let follower = Follower {
+        settings,
+        mode,
+        archiver,
+        timeline: system.timeline,
+        flushed: watch::Sender::new(system.flushed),
+        stored: watch::Sender::new(Lsn::INVALID),
     };
+    let mut writers = Writers::default();
     let ended = tokio::select! {
-        ended = receive(stream, system.flushed, &flushed) => ended.map_err(refused),
-        () = store => return Ok(()),
+        ended = follower.receive(stream) => ended.map_err(refused),
+        () = follower.store(live, &mut writers) => return Ok(()),
     };
     // The server is gone, and waits for nobody: what it told last is still there.
-    let to = (system.timeline, *seen.borrow());
-    let last = archiver.store_written(settings, &mut writers, to, Timestamp::now());
+    let last = follower.store_once(&mut writers);
     if let Ok(Err(error)) = timeout(AT_THE_END, last).await {
         tracing::info!(%error, "what was written last is not stored");
     }
     ended
+}
+
+/// A session that streams.
+struct Follower<'a> {
+    settings: &'a Arc<Settings>,
+    mode: Mode,
+    archiver: &'a Archiver,
+    timeline: TimelineId,
+    /// By the server, as far as is known.
+    flushed: watch::Sender<Lsn>,
+    /// In every required repository; invalid before it is known.
+    stored: watch::Sender<Lsn>,
+}
+
+impl Follower<'_> {
+    /// Stores what the server has flushed, until other settings are in use.
+    async fn store(&self, live: &Live, writers: &mut Writers) {
+        let (mut pause, mut wait) = (Duration::ZERO, FIRST_WAIT);
+        let mut good = Instant::now();
+        let patience = 3 * self.mode.interval + AT_THE_END;
+        let mut ticks = interval(self.mode.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while Arc::ptr_eq(self.settings, &live.get()) {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.is_more(), if self.mode.synchronous => {}
+            }
+            let done = told_if_late(self.archiver, self.store_once(writers), patience).await;
+            match done {
+                // Between one segment and the next it waits for a moment.
+                Ok(Stored::Waits(before)) if good.elapsed() < patience => {
+                    tracing::debug!(?before, "waits");
+                    if self.mode.synchronous {
+                        sleep(wait).await;
+                        wait = (wait * 2).min(LOOK);
+                    }
+                    continue;
+                }
+                Ok(Stored::All) => (good, wait) = (Instant::now(), FIRST_WAIT),
+                _ => {}
+            }
+            pause = settle(self.archiver, done, pause);
+            sleep(pause).await;
+        }
+    }
+
+    async fn store_once(&self, writers: &mut Writers) -> Result<Stored, NotArchived> {
+        let (as_of, to) = (Timestamp::now(), *self.flushed.borrow());
+        let done = self
+            .archiver
+            .store_written(self.settings, writers, (self.timeline, to), as_of)
+            .await?;
+        if done == Stored::All {
+            self.stored.send_replace(to);
+        }
+        Ok(done)
+    }
+
+    /// Returns once the server has flushed more than is stored.
+    async fn is_more(&self) {
+        let mut flushed = self.flushed.subscribe();
+        let stored = *self.stored.borrow();
+        // Its sender is ours.
+        let _ = flushed.wait_for(|flushed| *flushed != stored).await;
+    }
+
+    /// Takes in all that comes, whatever becomes of storing it: a server that shuts down waits until we have it.
+    async fn receive(&self, mut stream: WalStream) -> Result<(), ReplicationError> {
+        let (mut told, mut heard) = (Instant::now(), Instant::now());
+        let mut stored = self.stored.subscribe();
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stopping: Option<Instant> = None;
+        loop {
+            let mut reply_now = false;
+            tokio::select! {
+                // Nothing is lost where it is dropped.
+                event = stream.next() => {
+                    heard = Instant::now();
+                    match event? {
+                        Event::Wal { start, bytes } => {
+                            let end = Lsn(start.0 + bytes.len() as u64);
+                            self.flushed.send_if_modified(|flushed| {
+                                let is_more = end > *flushed;
+                                *flushed = end.max(*flushed);
+                                is_more
+                            });
+                        }
+                        Event::Keepalive { reply_now: now, .. } => reply_now = now,
+                        Event::Ended => return Ok(()),
+                    }
+                }
+                // Its sender is ours.
+                _ = stored.changed() => reply_now = self.mode.synchronous,
+                _ = looks.tick() => {
+                    if heard.elapsed() >= SILENCE {
+                        return Err(stream.silent(SILENCE));
+                    }
+                    if !self.holds_up_a_shutdown().await {
+                        stopping = None;
+                    } else if stopping.get_or_insert_with(Instant::now).elapsed() >= AT_A_SHUTDOWN {
+                        tracing::warn!(
+                            flushed = %*self.flushed.borrow(), stored = %*self.stored.borrow(),
+                            "the server shuts down, and does not wait any longer for what is not stored"
+                        );
+                        return Ok(());
+                    }
+                }
+            }
+            if reply_now || told.elapsed() >= TELL {
+                stream.tell(self.position()).await?;
+                told = Instant::now();
+            }
+        }
+    }
+
+    /// What the server is told.
+    fn position(&self) -> Position {
+        match self.mode.synchronous {
+            // `remote_write` waits for what is written, and is to mean no less.
+            true => Position {
+                written: *self.stored.borrow(),
+                flushed: *self.stored.borrow(),
+            },
+            // Nobody's commit waits for us.
+            false => Position {
+                written: *self.flushed.borrow(),
+                flushed: Lsn::INVALID,
+            },
+        }
+    }
+
+    /// Whether a server that is shutting down waits for what is not stored yet.
+    async fn holds_up_a_shutdown(&self) -> bool {
+        if !self.mode.synchronous || *self.stored.borrow() == *self.flushed.borrow() {
+            return false;
+        }
+        let settings = self.settings.clone();
+        let control =
+            blocking(move || data_directory::control_file(&settings.postgres.data_directory)).await;
+        // A server whose state can't be read is not held up for it.
+        control.map_or(true, |control| control.state != ClusterState::InProduction)
+    }
 }
 
 /// Waits for it, and says meanwhile that it takes long.
@@ -224,42 +358,4 @@ fn settle(archiver: &Archiver, done: Result<Stored, NotArchived>, before: Durati
         );
     }
     (before * 2).clamp(LOOK, LONGEST_PAUSE)
-}
-
-/// Takes in all that comes, whatever becomes of storing it: a server that shuts down waits until we have it.
-async fn receive(
-    mut stream: WalStream,
-    from: Lsn,
-    flushed: &watch::Sender<Lsn>,
-) -> Result<(), ReplicationError> {
-    let (mut received, mut told) = (from, Instant::now());
-    let mut heard = Instant::now();
-    loop {
-        let mut reply_now = false;
-        // Nothing is lost where it is dropped.
-        match timeout(TELL, stream.next()).await {
-            Err(_) if heard.elapsed() >= SILENCE => return Err(stream.silent(SILENCE)),
-            Err(_) => {}
-            Ok(event) => {
-                heard = Instant::now();
-                match event? {
-                    Event::Wal { start, bytes } => {
-                        received = received.max(Lsn(start.0 + bytes.len() as u64));
-                        flushed.send_replace(received);
-                    }
-                    Event::Keepalive { reply_now: now, .. } => reply_now = now,
-                    Event::Ended => return Ok(()),
-                }
-            }
-        }
-        if reply_now || told.elapsed() >= TELL {
-            let position = Position {
-                written: received,
-                // Nobody's commit waits for us.
-                flushed: Lsn::INVALID,
-            };
-            stream.tell(position).await?;
-            told = Instant::now();
-        }
-    }
 }

@@ -15,5 +15,6 @@ mod restore_targets;
 mod sidecar;
 mod stores;
 mod streaming;
+mod synchronous;
 mod wal;
 mod waldump;

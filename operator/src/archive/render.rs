@@ -263,7 +263,8 @@ fn settings(
         wal: Some(Wal {
             compression: compression(wal),
             streaming: Streaming {
-                interval_seconds: *streaming,
+                interval_seconds: streaming.interval_seconds,
+                synchronous: streaming.synchronous,
             },
         }),
         backup: Some(Backup {

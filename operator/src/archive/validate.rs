@@ -4,7 +4,7 @@ use crate::repository::{Lack, Resolved, one_entry, resolve, secrets};
 use crate::secrets::Found;
 use holdfast_crds::{
     AccessMode, ArchiveSpec, BootstrapRecovery, Compression, CompressionAlgorithm, Repository,
-    RepositoryMode, SslMode,
+    RepositoryMode, SslMode, Streaming,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -93,8 +93,8 @@ pub struct Wanted {
     pub ssl_mode: SslMode,
     /// Of WAL: algorithm and level.
     pub wal: (String, Option<i32>),
-    /// Between two parts of the segment that is being written, in seconds; 0: none are stored.
-    pub streaming: u32,
+    /// How the segment that is being written is stored.
+    pub streaming: Streaming,
     /// Of backups.
     pub backup: (String, Option<i32>),
     /// Workers of a backup; none: the sidecar's default.
@@ -225,7 +225,7 @@ pub fn validate(
         password,
         ssl_mode: spec.postgres.auth.ssl_mode,
         wal: compression(&spec.wal.compression),
-        streaming: spec.wal.streaming.interval_seconds,
+        streaming: spec.wal.streaming.clone(),
         backup: compression(&spec.backup.compression),
         parallelism: spec.backup.parallelism,
         accepted: Some(spec.accept_system_identifier.clone()).filter(|id| !id.is_empty()),

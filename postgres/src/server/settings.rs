@@ -34,6 +34,8 @@ pub struct Settings {
     pub data_checksums: bool,
     /// `full_page_writes`: a backup from a standby needs it.
     pub full_page_writes: bool,
+    /// `synchronous_standby_names`.
+    pub synchronous_standby_names: String,
     /// Which of [`ARCHIVING`] have another value in the server's files, and take effect only at a restart; by name.
     pub pending_restart: Vec<String>,
 }
@@ -140,7 +142,7 @@ impl Server {
                  (SELECT system_identifier FROM pg_control_system()), \
                  current_setting('data_checksums') <> 'off', current_setting('full_page_writes') = 'on', \
                  (SELECT coalesce(array_agg(name::text ORDER BY name), '{}') FROM pg_settings \
-                 WHERE pending_restart AND name = ANY ($1))",
+                 WHERE pending_restart AND name = ANY ($1)), current_setting('synchronous_standby_names')",
                 &[&ARCHIVING.as_slice()],
                 WHAT,
             )
@@ -174,6 +176,7 @@ impl Server {
             data_checksums: self.column(&row, 9)?,
             full_page_writes: self.column(&row, 10)?,
             pending_restart: self.column(&row, 11)?,
+            synchronous_standby_names: self.column(&row, 12)?,
         })
     }
 }

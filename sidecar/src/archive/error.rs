@@ -4,6 +4,7 @@ use crate::data_directory::DataDirectoryError;
 use crate::open::ArchiveError;
 use crate::origin::OriginError;
 use holdfast_postgres::{Lsn, SegmentName, TimelineId, WalFileName, WalNameError};
+use holdfast_repository::catalogue::CatalogueError;
 use holdfast_repository::{ObjectError, OpenError, PutError};
 use std::path::PathBuf;
 
@@ -109,6 +110,22 @@ pub enum NotArchived {
         /// The first segment behind it.
         beyond: SegmentName,
     },
+    /// What is stored last can't be reached from a backup.
+    #[error(
+        "{missing} is missing in {place}, and with it what was written since the backup {backup} can't be recovered: no commit \
+         that waits for it is told to be safe before a new backup is complete"
+    )]
+    Broken {
+        /// The archive.
+        place: String,
+        /// The newest backup.
+        backup: String,
+        /// The first that is missing after it.
+        missing: SegmentName,
+    },
+    /// The archive's contents.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
     /// The store hangs, and somebody waits for the server's end.
     #[error(
         "the server is stopping, and the store has not taken it in time: it is archived once the server has stopped, or runs again"
@@ -131,6 +148,8 @@ impl NotArchived {
             | Self::Open(_)
             | Self::Object(_)
             | Self::Replaced(_)
+            | Self::Broken { .. }
+            | Self::Catalogue(_)
             | Self::HeldUp
             | Self::Left
             | Self::Ending => false,
@@ -145,7 +164,9 @@ impl NotArchived {
             Self::Local(DataDirectoryError::Read { .. } | DataDirectoryError::Control { .. }) => {
                 false
             }
-            Self::HeldUp => false,
+            // A new backup may mend it.
+            Self::HeldUp | Self::Broken { .. } => false,
+            Self::Catalogue(e) => e.is_permanent(),
             Self::Archive(e) => e.is_permanent(),
             Self::Open(e) => e.is_permanent(),
             Self::Object(ObjectError::Store(e)) => e.is_permanent(),

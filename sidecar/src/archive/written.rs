@@ -1,16 +1,17 @@
 //! What the server has flushed of the segment that it is writing.
 
-use super::local::Local;
-use super::{Archiver, NotArchived, Written};
-use crate::config::Settings;
+use super::local::{HistoryFile, Local, local_history};
+use super::{Archiver, NotArchived, Opened, Written};
+use crate::config::{Repository, Settings};
 use crate::data_directory;
 use holdfast_postgres::{
     Lineage, Lsn, SegmentName, SegmentNumber, TimelineHistory, TimelineId, WalFileName,
 };
+use holdfast_repository::catalogue::Catalogue;
 use holdfast_repository::wal::PartWriter;
 use holdfast_repository::{ArchiveId, ObjectError, WalStore, blocking};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ pub struct Writers {
     confirmed: Option<Instant>,
     /// All of them have stored this.
     stored: Option<(TimelineId, Lsn)>,
+    /// Where the WAL was seen to lead here from the newest backup without a hole. What follows is stored in order.
+    unbroken: BTreeSet<String>,
 }
 
 /// What became of what was flushed.
@@ -44,10 +47,11 @@ impl Archiver {
     /// that timeline. What came before is the archive_command's: a segment is begun only once the one before it is stored,
     /// for a part behind a hole would say that the WAL goes on there. `as_of`: nothing more was flushed then.
     ///
-    /// Returns once all hold it, or where it waits for that. Safe to drop and to repeat.
+    /// Returns once all hold it, or where it waits for that. Where a server is told so (`synchronous`), all before it is
+    /// stored, too, and nothing is missing since the newest backup. Safe to drop and to repeat.
     ///
     /// # Errors
-    /// As for [`Archiver::archive`]; what is stored by then is not stored again.
+    /// As for [`Archiver::archive`]; [`NotArchived::Broken`]. What is stored by then is not stored again.
     pub async fn store_written(
         &self,
         settings: &Arc<Settings>,
@@ -61,15 +65,33 @@ impl Archiver {
             }
             return Ok(Stored::All);
         }
-        let size = {
+        let control = {
             let settings = settings.clone();
             let control = move || data_directory::control_file(&settings.postgres.data_directory);
-            blocking(control).await?.segment_size
+            blocking(control).await?
         };
+        let size = control.segment_size;
         let number = to.segment(size);
         let (start, offset) = (number.start(size), to.segment_offset(size));
+        let synchronous = settings.streaming.is_some_and(|mode| mode.synchronous);
         // The segment is whole, and the next not begun.
         if offset == 0 {
+            if synchronous {
+                let last = SegmentName::new(timeline, to.segment_before(size), size);
+                for repository in settings.required_repositories() {
+                    let opened = self.opened(settings, repository, &control).await?;
+                    if !opened.wal.has(last).await.map_err(ObjectError::from)? {
+                        return Ok(Stored::Waits(Some(last)));
+                    }
+                    let history = self.history(settings, timeline).await?;
+                    let Some(lineage) = lineage(timeline, history.as_ref()) else {
+                        return Ok(Stored::Waits(None));
+                    };
+                    writers
+                        .see_unbroken(repository, &opened, &lineage, to)
+                        .await?;
+                }
+            }
             writers.stored = Some((timeline, to));
             return Ok(Stored::All);
         }
@@ -137,6 +159,14 @@ impl Archiver {
                 }
                 return Err(error);
             }
+            if synchronous {
+                let Some(lineage) = lineage(timeline, local.history.as_ref()) else {
+                    return Ok(Stored::Waits(None));
+                };
+                writers
+                    .see_unbroken(repository, &opened, &lineage, start)
+                    .await?;
+            }
             let reached = Written {
                 timeline,
                 start,
@@ -157,6 +187,65 @@ impl Archiver {
         self.lock_progress().written = written;
         Ok(Stored::All)
     }
+
+    async fn history(
+        &self,
+        settings: &Arc<Settings>,
+        timeline: TimelineId,
+    ) -> Result<Option<HistoryFile>, NotArchived> {
+        let settings = settings.clone();
+        blocking(move || local_history(&settings.postgres.data_directory, timeline)).await
+    }
+}
+
+impl Writers {
+    /// Finds, once for each repository, that no WAL up to `to` is missing in it since the newest backup along this line.
+    async fn see_unbroken(
+        &mut self,
+        repository: &Repository,
+        opened: &Opened,
+        lineage: &Lineage,
+        to: Lsn,
+    ) -> Result<(), NotArchived> {
+        if self.unbroken.contains(&repository.name) {
+            return Ok(());
+        }
+        let archive = opened.wal.archive();
+        let catalogue = Catalogue::load(archive, opened.wal.system()).await?;
+        if let Some((backup, missing)) = missing_since_backup(&catalogue, lineage, to) {
+            return Err(NotArchived::Broken {
+                place: archive.store().description().to_owned(),
+                backup,
+                missing,
+            });
+        }
+        self.unbroken.insert(repository.name.clone());
+        Ok(())
+    }
+}
+
+/// The newest backup along the line, and what is missing between it and `to`.
+fn missing_since_backup(
+    catalogue: &Catalogue,
+    lineage: &Lineage,
+    to: Lsn,
+) -> Option<(String, SegmentName)> {
+    let backups = catalogue.backups.iter().map(|backup| &backup.facts);
+    let newest = backups
+        .filter(|facts| catalogue.is_on(facts, lineage))
+        .max_by_key(|facts| facts.start)?;
+    let from = newest.start.segment(catalogue.segment_size);
+    let chain = catalogue.chain(lineage, from);
+    (chain.end < to).then(|| (newest.id.to_string(), chain.missing))
+}
+
+/// The line of timelines that leads to this one; none where that can't be told.
+fn lineage(timeline: TimelineId, history: Option<&HistoryFile>) -> Option<Lineage> {
+    let Some((_, content)) = history else {
+        return (timeline == TimelineId(1)).then(|| Lineage::single(timeline));
+    };
+    let history = TimelineHistory::parse(timeline, content).ok()?;
+    Some(Lineage::from(&history))
 }
 
 /// The segment before this one on the line of timelines that leads to it; none where that can't be told.
@@ -166,12 +255,7 @@ fn before(segment: SegmentName, start: Lsn, local: &Local) -> Option<SegmentName
         return None;
     }
     let last = Lsn(start.0.checked_sub(1)?);
-    let lineage = match &local.history {
-        Some((_, content)) => {
-            Lineage::from(&TimelineHistory::parse(segment.timeline, content).ok()?)
-        }
-        None => Lineage::single(segment.timeline),
-    };
+    let lineage = lineage(segment.timeline, local.history.as_ref())?;
     let mut spans = lineage.spans().iter();
     let span = spans.find(|span| span.begin <= last && span.end.is_none_or(|end| last < end))?;
     Some(SegmentName::new(span.timeline, last.segment(size), size))

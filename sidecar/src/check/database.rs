@@ -1,8 +1,9 @@
 //! The server: whether it answers, is the data directory's, and archives through holdfast-wal.
 
 use super::Finding;
-use crate::config::Settings;
+use crate::config::{Settings, Streaming};
 use crate::exit::{ExitClass, Failure};
+use crate::stream::APPLICATION_NAME;
 use crate::wal_command::{self, WalCommand};
 use holdfast_postgres::server::{Server, ServerError, Settings as ServerSettings};
 use holdfast_postgres::{ControlFile, WalLevel};
@@ -17,7 +18,11 @@ pub(super) async fn look(settings: &Settings, control: Option<&ControlFile>) -> 
         Err(error) => Err(error),
     };
     match asked {
-        Ok(server) => judge(&server, control, &WalCommand::of(&settings.socket)),
+        Ok(server) => {
+            let mut findings = judge(&server, control, &WalCommand::of(&settings.socket));
+            findings.extend(commits(&server, settings.streaming));
+            findings
+        }
         Err(error) => vec![unanswered(&error)],
     }
 }
@@ -134,6 +139,39 @@ pub(crate) fn archiving(server: &ServerSettings, command: &WalCommand) -> Vec<Fi
     findings
 }
 
+/// Whether commits wait for us as they are to. Pure.
+fn commits(server: &ServerSettings, streaming: Option<Streaming>) -> Option<Finding> {
+    let names = &server.synchronous_standby_names;
+    let waits = names_standby(names, APPLICATION_NAME);
+    let setting = "synchronous_standby_names";
+    match (streaming.is_some_and(|mode| mode.synchronous), waits) {
+        (true, true) => Some(Finding::good(setting, names)),
+        (true, false) => Some(Finding::problem(
+            setting,
+            format!(
+                "{names:?} does not name {APPLICATION_NAME}: no commit waits until it is stored"
+            ),
+            reloaded(setting, APPLICATION_NAME),
+        )),
+        (false, true) => Some(Finding::problem(
+            setting,
+            format!(
+                "{names:?} names {APPLICATION_NAME}, which tells what is stored only with wal.streaming.synchronous: commits wait for ever"
+            ),
+            "wal: {streaming: {synchronous: true}}  # or take it out of synchronous_standby_names",
+        )),
+        (false, false) => None,
+    }
+}
+
+/// Whether a list such as `FIRST 1 (a, "b")` names that standby: names are compared without regard to case (`pg_strcasecmp`
+/// in `SyncRepGetStandbyPriority`).
+fn names_standby(list: &str, name: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    list.split(|c| !is_part(c))
+        .any(|word| word.eq_ignore_ascii_case(name))
+}
+
 fn reloaded(setting: &str, value: &str) -> String {
     let quoted = value.replace('\'', "''");
     format!("ALTER SYSTEM SET {setting} = '{quoted}'; SELECT pg_reload_conf();")
@@ -153,6 +191,7 @@ mod tests {
     use super::*;
     use holdfast_postgres::{SystemIdentifier, TimelineId};
     use std::path::Path;
+    use std::time::Duration;
 
     fn good() -> ServerSettings {
         ServerSettings {
@@ -168,7 +207,41 @@ mod tests {
             system_identifier: SystemIdentifier(7),
             data_checksums: true,
             full_page_writes: true,
+            synchronous_standby_names: String::new(),
             pending_restart: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn commits_wait_for_us_where_we_tell_what_is_stored_and_nowhere_else() {
+        let mode = |synchronous| Streaming {
+            interval: Duration::from_secs(1),
+            synchronous,
+        };
+        for (names, streaming, expected) in [
+            ("", None, None),
+            ("other", Some(mode(false)), None),
+            ("holdfast", Some(mode(true)), Some(Verdict::Good)),
+            (
+                "FIRST 1 (s1, \"Holdfast\")",
+                Some(mode(true)),
+                Some(Verdict::Good),
+            ),
+            ("", Some(mode(true)), Some(Verdict::Problem)),
+            (
+                "ANY 1 (holdfast_2, s1)",
+                Some(mode(true)),
+                Some(Verdict::Problem),
+            ),
+            ("holdfast", Some(mode(false)), Some(Verdict::Problem)),
+            ("ANY 1 (holdfast, s1)", None, Some(Verdict::Problem)),
+        ] {
+            let server = ServerSettings {
+                synchronous_standby_names: names.into(),
+                ..good()
+            };
+            let found = commits(&server, streaming).map(|finding| finding.verdict);
+            assert_eq!(found, expected, "{names} {streaming:?}");
         }
     }
 

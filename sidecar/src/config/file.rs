@@ -182,6 +182,7 @@ pub(super) struct Wal {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Streaming {
     pub interval_seconds: Option<Spanned<u64>>,
+    pub synchronous: Option<Spanned<bool>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

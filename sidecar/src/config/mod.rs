@@ -31,6 +31,15 @@ use std::time::Duration;
 /// No settings file is larger, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
 
+/// How what the server has flushed of the segment that it is writing is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streaming {
+    /// How often.
+    pub interval: Duration,
+    /// At once, and the server is told what is stored: commits may wait for that.
+    pub synchronous: bool,
+}
+
 /// Checked settings. Relative paths have become relative to the settings file's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -50,8 +59,8 @@ pub struct Settings {
     pub sources: Vec<Repository>,
     /// How WAL objects are compressed.
     pub wal_compression: Compression,
-    /// How often what the server has flushed of the segment that it is writing is stored. Left out: never.
-    pub streaming: Option<Duration>,
+    /// How what the server has flushed of the segment that it is writing is stored. None: it is not.
+    pub streaming: Option<Streaming>,
     /// How backups are compressed.
     pub backup_compression: Compression,
     /// Workers of a backup or restore, 1 to 64.

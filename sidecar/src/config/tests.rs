@@ -47,7 +47,11 @@ fn the_documented_file_is_read() {
     );
     assert_eq!(settings.wal_compression, Compression::Zstd(1));
     assert_eq!(settings.backup_compression, Compression::Lz4);
-    assert_eq!(settings.streaming, Some(Duration::from_secs(5)));
+    let every = |seconds| Streaming {
+        interval: Duration::from_secs(seconds),
+        synchronous: false,
+    };
+    assert_eq!(settings.streaming, Some(every(5)));
     assert_eq!((settings.parallelism, settings.memory), (2, 256 << 20));
     assert_eq!(
         settings.accept_system_identifier,
@@ -75,7 +79,11 @@ fn all_else_has_a_default() {
     assert_eq!(settings.postgres.port, 5432);
     assert_eq!(settings.postgres.database, "postgres");
     assert_eq!(settings.wal_compression, Compression::Zstd(1));
-    assert_eq!(settings.streaming, Some(Duration::from_secs(1)));
+    let streaming = settings.streaming.unwrap();
+    assert_eq!(
+        (streaming.interval, streaming.synchronous),
+        (Duration::from_secs(1), false)
+    );
     assert_eq!(settings.backup_compression, Compression::Zstd(3));
     assert_eq!(settings.first_repository().unwrap().name, "r");
 }
@@ -392,7 +400,8 @@ fn what_the_protocol_writes_is_read() {
         wal: Some(written::Wal {
             compression: compression("zstd", Some(2)),
             streaming: written::Streaming {
-                interval_seconds: 0,
+                interval_seconds: 7,
+                synchronous: true,
             },
         }),
         backup: Some(written::Backup {
@@ -483,7 +492,11 @@ fn what_the_protocol_writes_is_read() {
         assert_eq!(control.key_file, folder.join("tls.key"));
         assert_eq!(settings.monitoring, "0.0.0.0:9644".parse().ok());
         assert_eq!(settings.wal_compression, Compression::Zstd(2));
-        assert_eq!(settings.streaming, None);
+        let streaming = settings.streaming.unwrap();
+        assert_eq!(
+            (streaming.interval, streaming.synchronous),
+            (Duration::from_secs(7), true)
+        );
         assert_eq!(settings.backup_compression, Compression::None);
         assert_eq!(settings.parallelism, 8);
         assert_eq!(

@@ -5,7 +5,7 @@ mod endpoints;
 mod repositories;
 
 use super::problem::Problem;
-use super::{Overrides, Settings, file};
+use super::{Overrides, Settings, Streaming, file};
 use holdfast_postgres::SystemIdentifier;
 use holdfast_protocol::memory::{self, LEAST_MEMORY};
 use holdfast_repository::Compression;
@@ -149,7 +149,7 @@ fn check_archive(archive: &str) -> Result<(), &'static str> {
 }
 
 /// 0 turns it off.
-fn check_streaming(problems: &mut Problems, streaming: file::Streaming) -> Option<Duration> {
+fn check_streaming(problems: &mut Problems, streaming: file::Streaming) -> Option<Streaming> {
     let seconds = streaming.interval_seconds.map_or(1, |seconds| {
         if seconds.value > LONGEST_INTERVAL {
             problems.at(
@@ -162,7 +162,19 @@ fn check_streaming(problems: &mut Problems, streaming: file::Streaming) -> Optio
         }
         seconds.value
     });
-    (seconds > 0).then(|| Duration::from_secs(seconds))
+    let synchronous = streaming
+        .synchronous
+        .filter(|synchronous| synchronous.value);
+    if let (0, Some(synchronous)) = (seconds, &synchronous) {
+        problems.at(
+            synchronous,
+            "synchronous needs streaming, which intervalSeconds: 0 turns off".to_owned(),
+        );
+    }
+    (seconds > 0).then(|| Streaming {
+        interval: Duration::from_secs(seconds),
+        synchronous: synchronous.is_some(),
+    })
 }
 
 fn check_compression(

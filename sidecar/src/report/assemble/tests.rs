@@ -28,6 +28,7 @@ fn answer() -> Answer {
             system_identifier: SystemIdentifier(7),
             data_checksums: true,
             full_page_writes: true,
+            synchronous_standby_names: String::new(),
             pending_restart: Vec::new(),
         },
         lsn: Lsn(0x50_0007),

@@ -1,0 +1,238 @@
+//! `wal.streaming.synchronous`: a commit that is acknowledged is in object storage.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use holdfast_e2e::ledger::Outcome;
+use holdfast_e2e::{Holdfast, Ledger, Minio, Postgres, Shutdown, Sidecar, World, eventually};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::sidecar::report;
+
+const LINE: &str = "wal: {streaming: {synchronous: true}}";
+/// What waits for ever waits for so long; what does not, is done by then on the busiest machine.
+const LONG: Duration = Duration::from_secs(5);
+
+/// A server whose commits wait until they are stored, with one backup.
+async fn waiting(world: &World, major: u32) -> Result<(Postgres, Holdfast, Sidecar, Ledger)> {
+    let primary = world
+        .postgres("primary", major)
+        .segment_mib(1)
+        .create()
+        .await?;
+    let holdfast = world
+        .holdfast("shop/orders", &primary)
+        .filesystem("backups")?
+        .line(LINE)
+        .build()?;
+    let sidecar = holdfast.sidecar().await?;
+    primary.archive_with(&holdfast).await?;
+    let ledger = Ledger::create(&primary).await?;
+    holdfast.backup().await?;
+    commits_wait(&primary).await?;
+    Ok((primary, holdfast, sidecar, ledger))
+}
+
+/// From now on, for a server that tells what is stored.
+async fn commits_wait(primary: &Postgres) -> Result<()> {
+    let names = [("synchronous_standby_names", "holdfast")];
+    primary.configure(&names).await?;
+    eventually("commits wait for the sidecar", async || {
+        let state = primary
+            .value("SELECT coalesce(max(sync_state), '') FROM pg_stat_replication WHERE application_name = 'holdfast'")
+            .await?;
+        ensure!(state == "sync", "{state:?}\n{}", primary.tail());
+        Ok(())
+    })
+    .await
+}
+
+/// The rows of transactions that their clients know to be committed.
+fn acknowledged(ledger: &Ledger) -> BTreeSet<i64> {
+    let is_known =
+        |outcome: &Outcome| matches!(outcome, Outcome::Committed { .. } | Outcome::Acknowledged);
+    let all = ledger.transactions().into_iter();
+    all.filter(|transaction| is_known(&transaction.outcome))
+        .flat_map(|transaction| transaction.rows)
+        .collect()
+}
+
+async fn rows(on: &Postgres) -> Result<BTreeSet<i64>> {
+    let rows = on
+        .value("SELECT coalesce(string_agg(id::text, ','), '') FROM ledger")
+        .await?;
+    let rows = rows.split(',').filter(|id| !id.is_empty());
+    Ok(rows.map(str::parse).collect::<Result<_, _>>()?)
+}
+
+/// All that was acknowledged is there after a restore, and nothing that nobody wrote.
+async fn restored_has_what_was_acknowledged(
+    world: &World,
+    major: u32,
+    holdfast: &Holdfast,
+    ledger: &Ledger,
+) -> Result<()> {
+    let mut restored = world
+        .restored("restored", major, holdfast, &[], &[])
+        .await?;
+    restored.postgres.start().await?;
+    restored.postgres.wait_promoted().await?;
+    let found = rows(&restored.postgres).await?;
+    let (known, all) = (acknowledged(ledger), ledger.transactions());
+    let lost: Vec<_> = known.difference(&found).collect();
+    ensure!(
+        lost.is_empty(),
+        "{} of {} acknowledged rows are lost: {lost:?}",
+        lost.len(),
+        known.len()
+    );
+    let written: BTreeSet<i64> = all.into_iter().flat_map(|one| one.rows).collect();
+    ensure!(found.is_subset(&written), "rows that nobody wrote");
+    Ok(())
+}
+
+/// Under load, at any moment, Postgres and the sidecar are killed and the volume is gone.
+async fn killed(major: u32) -> Result<()> {
+    World::scenario(&format!("acknowledged-{major}"), async |world| {
+        let (mut primary, holdfast, sidecar, ledger) = waiting(world, major).await?;
+        let load = ledger.start(&primary, 4).await?;
+        eventually("segments were closed under load", async || {
+            let known = acknowledged(&ledger).len();
+            let segments = primary
+                .value("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint >> 20")
+                .await?;
+            ensure!(known > 300, "{known} rows, {segments} segments");
+            Ok(())
+        })
+        .await?;
+        // In this order: it could store yet what the server had acknowledged too early.
+        sidecar.kill9().await?;
+        primary.kill9().await?;
+        std::fs::remove_dir_all(primary.dir())?;
+        load.stop().await?;
+        restored_has_what_was_acknowledged(world, major, &holdfast, &ledger).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_outlives_its_server_14() -> Result<()> {
+    killed(14).await
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_outlives_its_server_15() -> Result<()> {
+    killed(15).await
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_outlives_its_server_16() -> Result<()> {
+    killed(16).await
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_outlives_its_server_17() -> Result<()> {
+    killed(17).await
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_outlives_its_server_18() -> Result<()> {
+    killed(18).await
+}
+
+/// While the store hangs nothing is acknowledged, that is told, and a server that is shut down ends all the same.
+#[tokio::test]
+async fn a_store_that_hangs_holds_up_commits_and_no_shutdown() -> Result<()> {
+    World::scenario("hangs", async |world| {
+        let mut minio = Minio::start(world).await?;
+        let mut primary = world
+            .postgres("primary", 17)
+            .segment_mib(1)
+            .create()
+            .await?;
+        let holdfast = world
+            .holdfast("shop/orders", &primary)
+            .s3(&minio.bucket("backups")?)
+            .line(LINE)
+            .build()?;
+        let sidecar = holdfast.sidecar().await?;
+        primary.archive_with(&holdfast).await?;
+        let ledger = Ledger::create(&primary).await?;
+        holdfast.backup().await?;
+        commits_wait(&primary).await?;
+        ledger.write(&primary, 20).await?;
+        let check = holdfast.run(&["check"]).await?;
+        ensure!(
+            check.stdout.contains("ok       synchronous_standby_names"),
+            "{}",
+            check.stdout
+        );
+
+        minio.daemon()?.pause()?;
+        let held = timeout(LONG, primary.execute("CREATE TABLE held (n int)")).await;
+        ensure!(held.is_err(), "it was acknowledged, and is not stored");
+        eventually("that nothing is stored is told", async || {
+            let report = report(world, &holdfast).await?;
+            let streaming = &report["wal"]["streaming"];
+            ensure!(
+                streaming["active"] == false && streaming["trouble"].is_string(),
+                "{report:#}"
+            );
+            Ok(())
+        })
+        .await?;
+        primary.stop(Shutdown::Fast).await?;
+        minio.daemon()?.resume()?;
+
+        primary.start().await?;
+        ledger.write(&primary, 20).await?;
+        ensure!(rows(&primary).await?.is_superset(&acknowledged(&ledger)));
+        primary.kill9().await?;
+        sidecar.kill9().await?;
+        std::fs::remove_dir_all(primary.dir())?;
+        restored_has_what_was_acknowledged(world, 17, &holdfast, &ledger).await
+    })
+    .await
+}
+
+/// What can't be reached from the newest backup is not safe, though it is stored: commits wait for a new one.
+#[tokio::test]
+async fn a_hole_since_the_newest_backup_holds_commits_until_there_is_a_new_one() -> Result<()> {
+    World::scenario("hole", async |world| {
+        let (primary, holdfast, sidecar, ledger) = waiting(world, 17).await?;
+        let objects = holdfast.objects()?;
+        ledger.write(&primary, 10).await?;
+        let lost = primary
+            .value("SELECT pg_walfile_name(pg_switch_wal())")
+            .await?;
+        ledger.write(&primary, 10).await?;
+        primary.execute("SELECT pg_switch_wal()").await?;
+        ledger.write(&primary, 10).await?;
+        primary.archive_all().await?;
+        for of_it in objects.keys(&format!("/{lost}")).await? {
+            objects.take(&of_it).await?;
+        }
+        // It looks once for each session.
+        sidecar.kill9().await?;
+        let sidecar = holdfast.sidecar().await?;
+        let told = eventually("the hole is told", async || {
+            let report = report(world, &holdfast).await?;
+            let why = report["wal"]["streaming"]["trouble"].clone();
+            ensure!(why.is_string(), "{report:#}");
+            Ok(why)
+        })
+        .await?;
+        let Value::String(why) = told else {
+            unreachable!("it is a string")
+        };
+        ensure!(why.contains(&lost) && why.contains("backup"), "{why}");
+        let held = timeout(LONG, primary.execute("CREATE TABLE held (n int)")).await;
+        ensure!(held.is_err(), "it was acknowledged behind a hole");
+        holdfast.backup().await?;
+        ledger.write(&primary, 10).await?;
+        sidecar.stop().await
+    })
+    .await
+}
