@@ -40,11 +40,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// No attempt begins later than this after the first; Postgres asks again by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Once the server is stopping: it asks three times for each file and waits for the answer, and whoever stops it waits
-/// too.
+/// Once the server is stopping: it waits for the answer, and whoever stops it waits too. After an error it does not ask
+/// again (see holdfast-wal's exit codes).
 const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
 /// And no attempt holds it up for longer than this. What is left then is archived without it: see [`crate::drain`].
-const ATTEMPT_AT_THE_END: Duration = Duration::from_secs(15);
+const ATTEMPT_AT_THE_END: Duration = Duration::from_secs(8);
 /// How often an attempt that takes its time looks whether the server is stopping.
 const LOOK: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);

@@ -16,7 +16,8 @@ The socket is the sidecar's: --socket, else HOLDFAST_SOCKET, else /holdfast/run/
 HOLDFAST_WAL_SILENCE_SECONDS (20): a sidecar that says nothing for so long counts as hung.
 HOLDFAST_WAL_RETRY_SECONDS (30): how long restore waits for a sidecar that is down or restarting.
 
-archive exits with 0 when the file is durable in every required repository, else with 1.
+archive exits with 0 when the file is durable in every required repository, else with 1; and with 200 while the server is
+shutting down, after 10 seconds at most, which ends its archiver.
 restore exits with 0 when the file is restored, 1 when it is proven absent, else with 200, which stops the recovery.
 Where the data directory holds standby.signal, restore exits with 1 instead of 200, after 5 seconds at most.
 ";

@@ -11,19 +11,26 @@ mod arguments;
 mod connection;
 mod outcome;
 mod restored_file;
+mod shutdown;
 mod standby;
 
 use arguments::{Arguments, Command};
 use connection::{Answer, Connection, Trouble};
 use outcome::Outcome;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// No call takes longer than this, whatever the sidecar says.
 const OVERALL: Duration = Duration::from_secs(15 * 60);
 /// A standby must hear of trouble within this time: it asks again by itself.
 const STANDBY_PATIENCE: Duration = Duration::from_secs(5);
+/// A server that is shutting down waits no longer than this for its archiver.
+const AT_A_SHUTDOWN: Duration = Duration::from_secs(10);
+/// How often is looked whether it is.
+const LOOK: Duration = Duration::from_millis(500);
 /// Between two attempts to reach a sidecar that is restarting.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -52,19 +59,45 @@ fn main() -> ExitCode {
 /// Runs in a thread of its own, so that even a bug ends in a code that PostgreSQL reads as trouble.
 fn run(arguments: Arguments) -> (Outcome, Option<String>) {
     let standby = arguments.restores() && standby::is_standby(arguments.path());
-    let on_panic = arguments.trouble(standby);
-    std::thread::spawn(move || match &arguments {
-        Arguments::Archive { name, path, .. } => match archive(&arguments, name, path) {
+    let (on_panic, archives) = (arguments.trouble(standby), !arguments.restores());
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(call(&arguments, standby)));
+    let mut stopping: Option<Instant> = None;
+    loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(done) => return done,
+            Err(RecvTimeoutError::Disconnected) => return (on_panic, None),
+            Err(RecvTimeoutError::Timeout) if archives => {
+                stopping = match shutdown::is_under_way(Path::new(".")) {
+                    true => stopping.or(Some(Instant::now())),
+                    false => None,
+                };
+                if stopping.is_some_and(|since| since.elapsed() >= AT_A_SHUTDOWN) {
+                    let why = "the server is shutting down, and nothing is archived in time: the rest is archived once it has stopped, or runs again";
+                    return (Outcome::ArchiverEnds, Some(why.to_owned()));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+fn call(arguments: &Arguments, standby: bool) -> (Outcome, Option<String>) {
+    match arguments {
+        Arguments::Archive { name, path, .. } => match archive(arguments, name, path) {
             Ok(()) => (Outcome::Done, None),
-            Err(why) => (
-                Outcome::ArchiveTrouble,
-                Some(format!("{name} is not archived: {why}")),
-            ),
+            Err(why) => {
+                let outcome = match shutdown::is_under_way(Path::new(".")) {
+                    true => Outcome::ArchiverEnds,
+                    false => Outcome::ArchiveTrouble,
+                };
+                (outcome, Some(format!("{name} is not archived: {why}")))
+            }
         },
         Arguments::Restore { name, path, .. } if standby::is_absent_without_asking(name, path) => {
             (Outcome::Absent, None)
         }
-        Arguments::Restore { name, .. } => match restore(&arguments, name, standby) {
+        Arguments::Restore { name, .. } => match restore(arguments, name, standby) {
             Ok(true) => (Outcome::Done, None),
             Ok(false) => (Outcome::Absent, None),
             Err(why) => (
@@ -72,9 +105,7 @@ fn run(arguments: Arguments) -> (Outcome, Option<String>) {
                 Some(format!("{name} is not restored: {why}")),
             ),
         },
-    })
-    .join()
-    .unwrap_or((on_panic, None))
+    }
 }
 
 /// A sidecar that can't be reached is not waited for: PostgreSQL keeps the segment and asks again.

@@ -7,6 +7,9 @@ pub(crate) enum Outcome {
     Done,
     /// PostgreSQL keeps the segment and tries again (pgarch.c: any code up to 125 is a retry).
     ArchiveTrouble,
+    /// The server is shutting down, and its archiver is to end: it would ask three times more, and hold the shutdown up. A
+    /// code above 125 makes it (`shell_archive_file`); the files are archived without it, or when it runs again.
+    ArchiverEnds,
     /// Proven absent. Ends archive recovery; makes a standby look elsewhere.
     Absent,
     /// A standby is to look elsewhere and ask again. A code above 125 would bring it down
@@ -24,7 +27,7 @@ impl Outcome {
         match self {
             Self::Done => 0,
             Self::ArchiveTrouble | Self::Absent | Self::StandbyTrouble => 1,
-            Self::RecoveryTrouble => 200,
+            Self::RecoveryTrouble | Self::ArchiverEnds => 200,
             Self::Usage => 64,
         }
     }
@@ -49,6 +52,7 @@ mod tests {
         for (outcome, code) in [
             (Outcome::Done, 0),
             (Outcome::ArchiveTrouble, 1),
+            (Outcome::ArchiverEnds, 200),
             (Outcome::Absent, 1),
             (Outcome::StandbyTrouble, 1),
             (Outcome::RecoveryTrouble, 200),
