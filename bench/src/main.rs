@@ -1,10 +1,11 @@
 //! `peers`: Holdfast next to pgBackRest and next to what plain tools need, in one run. `wal`: WAL alone, call by call
-//! ([`wal`]). `operator`: the operator with many Archives ([`operator`]).
+//! ([`wal`]). `exposure`: how long WAL is on the server alone ([`exposure`]). `operator`: the operator with many Archives ([`operator`]).
 //!
 //! Rounds are interleaved, and who goes first alternates, so that what the machine does besides hits all alike. Nothing
 //! is asserted about time.
 
 mod database;
+mod exposure;
 mod holdfast;
 mod measure;
 mod operator;
@@ -68,8 +69,9 @@ async fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("peers") => peers().await,
         Some("wal") => wal::run().await,
+        Some("exposure") => exposure::run().await,
         Some("operator") => operator::run().await,
-        _ => bail!("usage: holdfast-bench peers|wal|operator; start it with bench/run"),
+        _ => bail!("usage: holdfast-bench peers|wal|exposure|operator; start it with bench/run"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The last of the WAL: what a server that has stopped could not hand over any more is archived by its sidecar.
 //!
-//! In a pod the sidecar ends after Postgres. A server that is shut down gives its archiver up after three failures, and
+//! In a pod the sidecar ends after Postgres. A server that is shut down gives its archiver up at the first failure, and
 //! one that is killed has none: what is marked `.ready` by then would wait for the server's next start, which may never
 //! come. Archiving it from here does no harm, whoever does it again: objects are created and never replaced. The marks
 //! stay, for the data directory is not ours to write.

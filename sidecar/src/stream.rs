@@ -30,6 +30,10 @@ const PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_REFUSED: Duration = Duration::from_secs(60);
 /// What was flushed last is stored for so long after a session's end, at most.
 const AT_THE_END: Duration = Duration::from_secs(10);
+/// A request that hangs is given up, for the next one may not.
+const LONGEST: Duration = Duration::from_secs(60);
+/// A server that is shutting down asks again as soon as it is answered: so often it is, where nothing has changed.
+const ANSWER: Duration = Duration::from_millis(100);
 /// After a store that failed, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// So often the server hears of us even if it does not ask: it gives up by itself after `wal_sender_timeout`.
@@ -163,7 +167,8 @@ async fn follow(
     let mut writers = Writers::default();
     let ended = tokio::select! {
         ended = follower.receive(stream) => ended.map_err(refused),
-        () = follower.store(live, &mut writers) => return Ok(()),
+        () = follower.store(&mut writers) => return Ok(()),
+        () = follower.is_replaced(live) => return Ok(()),
     };
     // The server is gone, and waits for nobody: what it told last is still there.
     let last = follower.store_once(&mut writers);
@@ -186,47 +191,58 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    /// Stores what the server has flushed, until other settings are in use.
-    async fn store(&self, live: &Live, writers: &mut Writers) {
+    /// Returns once other settings are in use.
+    async fn is_replaced(&self, live: &Live) {
+        while Arc::ptr_eq(self.settings, &live.get()) {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Stores what the server has flushed, for ever.
+    async fn store(&self, writers: &mut Writers) {
         let (mut pause, mut wait) = (Duration::ZERO, FIRST_WAIT);
         let mut good = Instant::now();
         let patience = 3 * self.mode.interval + AT_THE_END;
         let mut ticks = interval(self.mode.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while Arc::ptr_eq(self.settings, &live.get()) {
+        loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = self.is_more(), if self.mode.synchronous => {}
             }
+            let before = *self.stored.borrow();
             let done = told_if_late(self.archiver, self.store_once(writers), patience).await;
-            match done {
-                // Between one segment and the next it waits for a moment.
-                Ok(Stored::Waits(before)) if good.elapsed() < patience => {
-                    tracing::debug!(?before, "waits");
-                    if self.mode.synchronous {
-                        sleep(wait).await;
-                        wait = (wait * 2).min(LOOK);
-                    }
-                    continue;
-                }
-                Ok(Stored::All) => (good, wait) = (Instant::now(), FIRST_WAIT),
-                _ => {}
+            if matches!(done, Ok(Stored::All)) || *self.stored.borrow() > before {
+                (good, wait) = (Instant::now(), FIRST_WAIT);
             }
-            pause = settle(self.archiver, done, pause);
+            let waits = matches!(done, Ok(Stored::Waits(_)));
+            // Between one segment and the next it waits for a moment.
+            if !waits || good.elapsed() >= patience {
+                pause = settle(self.archiver, done, pause);
+            }
+            if waits && self.mode.synchronous {
+                pause = wait;
+                wait = (wait * 2).min(LOOK);
+            }
             sleep(pause).await;
         }
     }
 
     async fn store_once(&self, writers: &mut Writers) -> Result<Stored, NotArchived> {
         let (as_of, to) = (Timestamp::now(), *self.flushed.borrow());
-        let done = self
-            .archiver
-            .store_written(self.settings, writers, (self.timeline, to), as_of)
-            .await?;
-        if done == Stored::All {
-            self.stored.send_replace(to);
+        let storing =
+            self.archiver
+                .store_written(self.settings, writers, (self.timeline, to), as_of);
+        let done = timeout(LONGEST, storing).await;
+        // Also of what did not come to its end.
+        if let Some(through) = writers.through() {
+            self.stored.send_if_modified(|stored| {
+                let is_more = through > *stored;
+                *stored = through.max(*stored);
+                is_more
+            });
         }
-        Ok(done)
+        done.unwrap_or(Err(NotArchived::Late(LONGEST)))
     }
 
     /// Returns once the server has flushed more than is stored.
@@ -244,6 +260,7 @@ impl Follower<'_> {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stopping: Option<Instant> = None;
+        let (mut last, mut due) = (None, false);
         loop {
             let mut reply_now = false;
             tokio::select! {
@@ -280,9 +297,11 @@ impl Follower<'_> {
                     }
                 }
             }
-            if reply_now || told.elapsed() >= TELL {
-                stream.tell(self.position()).await?;
-                told = Instant::now();
+            due |= reply_now || told.elapsed() >= TELL;
+            let position = self.position();
+            if due && (last != Some(position) || told.elapsed() >= ANSWER) {
+                stream.tell(position).await?;
+                (told, last, due) = (Instant::now(), Some(position), false);
             }
         }
     }

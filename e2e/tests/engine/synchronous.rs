@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use holdfast_e2e::ledger::Outcome;
 use holdfast_e2e::{Holdfast, Ledger, Minio, Postgres, Shutdown, Sidecar, World, eventually};
-use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::sidecar::report;
@@ -33,6 +32,25 @@ async fn waiting(world: &World, major: u32) -> Result<(Postgres, Holdfast, Sidec
     holdfast.backup().await?;
     commits_wait(&primary).await?;
     Ok((primary, holdfast, sidecar, ledger))
+}
+
+/// A commit waits, and is told why.
+async fn is_held(
+    world: &World,
+    primary: &Postgres,
+    holdfast: &Holdfast,
+    words: &[&str],
+) -> Result<()> {
+    let held = timeout(LONG, primary.execute("CREATE TABLE held (n int)")).await;
+    ensure!(held.is_err(), "it was acknowledged: {words:?}");
+    eventually(&format!("{words:?} is told"), async || {
+        let report = report(world, holdfast).await?;
+        let why = &report["wal"]["streaming"]["trouble"];
+        let why = why.as_str().unwrap_or_default();
+        ensure!(words.iter().all(|word| why.contains(word)), "{report:#}");
+        Ok(())
+    })
+    .await
 }
 
 /// From now on, for a server that tells what is stored.
@@ -201,6 +219,91 @@ async fn a_store_that_hangs_holds_up_commits_and_no_shutdown() -> Result<()> {
     .await
 }
 
+/// Without a backup nothing can be recovered, however much is stored.
+#[tokio::test]
+async fn before_the_first_backup_commits_wait() -> Result<()> {
+    World::scenario("first", async |world| {
+        let primary = world
+            .postgres("primary", 17)
+            .segment_mib(1)
+            .create()
+            .await?;
+        let ledger = Ledger::create(&primary).await?;
+        let holdfast = world
+            .holdfast("shop/orders", &primary)
+            .filesystem("backups")?
+            .line(LINE)
+            .build()?;
+        let sidecar = holdfast.sidecar().await?;
+        primary.archive_with(&holdfast).await?;
+        primary
+            .configure(&[("synchronous_standby_names", "holdfast")])
+            .await?;
+        primary.execute("SELECT pg_switch_wal()").await?;
+        is_held(world, &primary, &holdfast, &["no complete backup"]).await?;
+        holdfast.backup().await?;
+        ledger.write(&primary, 10).await?;
+        sidecar.stop().await
+    })
+    .await
+}
+
+/// A segment that another history has stored under the same name says nothing of this server's.
+#[tokio::test]
+async fn a_server_that_was_set_back_is_told_nothing() -> Result<()> {
+    World::scenario("set-back", async |world| {
+        let (mut primary, holdfast, sidecar, ledger) = waiting(world, 17).await?;
+        primary.stop(Shutdown::Fast).await?;
+        let (data, before) = (primary.dir().to_owned(), world.path("before"));
+        let mut copy = world.command("cp");
+        copy.arg("-a").arg(&data).arg(&before);
+        world.run(copy).await?.success()?;
+        primary.start().await?;
+        for _ in 0..3 {
+            ledger.write(&primary, 5).await?;
+            primary.execute("SELECT pg_switch_wal()").await?;
+        }
+        primary.archive_all().await?;
+        primary.stop(Shutdown::Fast).await?;
+        std::fs::remove_dir_all(&data)?;
+        std::fs::rename(&before, &data)?;
+        primary.start().await?;
+        is_held(world, &primary, &holdfast, &["set back"]).await?;
+        // Now the segment is closed, and one of its name is stored.
+        primary.execute("SELECT pg_switch_wal()").await?;
+        is_held(world, &primary, &holdfast, &["set back"]).await?;
+        sidecar.kill9().await
+    })
+    .await
+}
+
+/// Whose standby was promoted without it is not on the line that is restored.
+#[tokio::test]
+async fn a_primary_that_was_replaced_is_told_nothing() -> Result<()> {
+    World::scenario("replaced", async |world| {
+        let (primary, holdfast, sidecar, ledger) = waiting(world, 17).await?;
+        let mut standby = primary.standby("standby").await?;
+        let second = holdfast.also_for(&standby).build()?;
+        let second_sidecar = second.sidecar().await?;
+        standby.archive_with(&second).await?;
+        standby
+            .configure(&[("synchronous_standby_names", "")])
+            .await?;
+        ledger.write(&primary, 5).await?;
+        standby.promote().await?;
+        standby.execute("CREATE TABLE taken_over (n int)").await?;
+        standby.archive_all().await?;
+        // It looks at each segment's beginning.
+        primary
+            .execute("SET synchronous_commit = local; CREATE TABLE late (n int); SELECT pg_switch_wal(); CREATE TABLE later (n int)")
+            .await?;
+        is_held(world, &primary, &holdfast, &["timeline 2", "promoted"]).await?;
+        second_sidecar.stop().await?;
+        sidecar.kill9().await
+    })
+    .await
+}
+
 /// What can't be reached from the newest backup is not safe, though it is stored: commits wait for a new one.
 #[tokio::test]
 async fn a_hole_since_the_newest_backup_holds_commits_until_there_is_a_new_one() -> Result<()> {
@@ -221,19 +324,7 @@ async fn a_hole_since_the_newest_backup_holds_commits_until_there_is_a_new_one()
         // It looks once for each session.
         sidecar.kill9().await?;
         let sidecar = holdfast.sidecar().await?;
-        let told = eventually("the hole is told", async || {
-            let report = report(world, &holdfast).await?;
-            let why = report["wal"]["streaming"]["trouble"].clone();
-            ensure!(why.is_string(), "{report:#}");
-            Ok(why)
-        })
-        .await?;
-        let Value::String(why) = told else {
-            unreachable!("it is a string")
-        };
-        ensure!(why.contains(&lost) && why.contains("backup"), "{why}");
-        let held = timeout(LONG, primary.execute("CREATE TABLE held (n int)")).await;
-        ensure!(held.is_err(), "it was acknowledged behind a hole");
+        is_held(world, &primary, &holdfast, &[&lost, "backup"]).await?;
         holdfast.backup().await?;
         ledger.write(&primary, 10).await?;
         sidecar.stop().await

@@ -405,6 +405,12 @@ impl WalStore {
         Ok(())
     }
 
+    /// Whether the whole segment is stored, and is what its file `source` holds. That it is stored and differs is an error.
+    pub async fn holds(&self, segment: SegmentName, source: &Arc<File>) -> Result<bool, PutError> {
+        let end = segment.number(self.segment_size)?.end(self.segment_size);
+        self.is_beginning_of_stored(segment, source, end).await
+    }
+
     /// Whether the whole segment is stored, and begins with the local file's bytes up to `valid_through`. That it is
     /// stored and differs is an error.
     pub(super) async fn is_beginning_of_stored(

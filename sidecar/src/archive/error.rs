@@ -7,6 +7,7 @@ use holdfast_postgres::{Lsn, SegmentName, TimelineId, WalFileName, WalNameError}
 use holdfast_repository::catalogue::CatalogueError;
 use holdfast_repository::{ObjectError, OpenError, PutError};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a file is not archived.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +124,28 @@ pub enum NotArchived {
         /// The first that is missing after it.
         missing: SegmentName,
     },
+    /// Nothing could be recovered.
+    #[error(
+        "there is no complete backup in {0} yet, so nothing that is stored can be recovered: no commit that waits for it is \
+         told to be safe before there is one"
+    )]
+    NoBackup(String),
+    /// Another server has taken over.
+    #[error(
+        "timeline {timeline} in {place} has left this server's at {at}: another server was promoted, and what this one has \
+         written since is not on the line that is restored. Stop this one, and clone it anew"
+    )]
+    Forked {
+        /// The archive.
+        place: String,
+        /// The other's.
+        timeline: TimelineId,
+        /// The switch point.
+        at: Lsn,
+    },
+    /// A request hangs.
+    #[error("the store has not answered within {0:?}")]
+    Late(Duration),
     /// The archive's contents.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
@@ -149,6 +172,9 @@ impl NotArchived {
             | Self::Object(_)
             | Self::Replaced(_)
             | Self::Broken { .. }
+            | Self::NoBackup(_)
+            | Self::Forked { .. }
+            | Self::Late(_)
             | Self::Catalogue(_)
             | Self::HeldUp
             | Self::Left
@@ -164,8 +190,9 @@ impl NotArchived {
             Self::Local(DataDirectoryError::Read { .. } | DataDirectoryError::Control { .. }) => {
                 false
             }
-            // A new backup may mend it.
-            Self::HeldUp | Self::Broken { .. } => false,
+            Self::HeldUp | Self::Late(_) => false,
+            // A new backup mends it.
+            Self::Broken { .. } | Self::NoBackup(_) => false,
             Self::Catalogue(e) => e.is_permanent(),
             Self::Archive(e) => e.is_permanent(),
             Self::Open(e) => e.is_permanent(),

@@ -1,9 +1,10 @@
 //! What the server has flushed of the segment that it is writing.
 
-use super::local::{HistoryFile, Local, local_history};
+use super::local::{HistoryFile, Local};
 use super::{Archiver, NotArchived, Opened, Written};
 use crate::config::{Repository, Settings};
 use crate::data_directory;
+use futures::future::join_all;
 use holdfast_postgres::{
     Lineage, Lsn, SegmentName, SegmentNumber, TimelineHistory, TimelineId, WalFileName,
 };
@@ -11,7 +12,7 @@ use holdfast_repository::catalogue::Catalogue;
 use holdfast_repository::wal::PartWriter;
 use holdfast_repository::{ArchiveId, ObjectError, WalStore, blocking};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,25 +22,52 @@ const FIRST: SegmentNumber = SegmentNumber(1);
 /// How long an archive that was there is taken to be there.
 const CONFIRMED: Duration = Duration::from_secs(60);
 
-/// Who stores the segment that is being written, in each required repository.
+/// How far each required repository holds what one server flushes on one timeline, in one session.
 #[derive(Debug, Default)]
 pub struct Writers {
-    by_repository: BTreeMap<String, (ArchiveId, PartWriter)>,
-    /// When it was last seen that the archives are there.
+    by_repository: BTreeMap<String, Holder>,
+}
+
+/// A required repository.
+#[derive(Debug)]
+struct Holder {
+    archive: ArchiveId,
+    /// It holds all up to here.
+    through: Lsn,
+    /// Who stores the segment that is being written.
+    writer: Option<PartWriter>,
+    /// When it was last seen that the archive is there, and nobody's line leaves ours.
     confirmed: Option<Instant>,
-    /// All of them have stored this.
-    stored: Option<(TimelineId, Lsn)>,
-    /// Where the WAL was seen to lead here from the newest backup without a hole. What follows is stored in order.
-    unbroken: BTreeSet<String>,
+}
+
+impl Writers {
+    /// All required repositories hold it without a break up to here; none before that is known.
+    pub fn through(&self) -> Option<Lsn> {
+        let each = self.by_repository.values();
+        each.map(|holder| holder.through).min()
+    }
 }
 
 /// What became of what was flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
-    /// It is stored, but for what the archive_command has still to hand over.
+    /// It is stored.
     All,
-    /// The segment is not begun: this one before it is not stored yet; none where that can't be told.
+    /// This segment is not stored yet, and nothing behind it is; none where it can't be told which that is.
     Waits(Option<SegmentName>),
+}
+
+/// What the data directory says of what was flushed.
+struct Flushed {
+    timeline: TimelineId,
+    to: Lsn,
+    /// The segment with the last byte, and that byte's place after its start, in bytes.
+    segment: SegmentName,
+    start: Lsn,
+    offset: u32,
+    local: Local,
+    /// As a server is told what is stored.
+    synchronous: bool,
 }
 
 impl Archiver {
@@ -47,11 +75,13 @@ impl Archiver {
     /// that timeline. What came before is the archive_command's: a segment is begun only once the one before it is stored,
     /// for a part behind a hole would say that the WAL goes on there. `as_of`: nothing more was flushed then.
     ///
-    /// Returns once all hold it, or where it waits for that. Where a server is told so (`synchronous`), all before it is
-    /// stored, too, and nothing is missing since the newest backup. Safe to drop and to repeat.
+    /// Returns once all hold it, or where it waits for that. Where a server is told so (`synchronous`) all before it is
+    /// held against the server's own files, nothing is missing since the newest backup, and no other timeline leaves this
+    /// one before it. `writers` is that of the session: the same settings, server and timeline. Safe to drop and to repeat.
     ///
     /// # Errors
-    /// As for [`Archiver::archive`]; [`NotArchived::Broken`]. What is stored by then is not stored again.
+    /// As for [`Archiver::archive`]; [`NotArchived::Broken`], [`NotArchived::NoBackup`], [`NotArchived::Forked`]. What is
+    /// stored by then is not stored again, and counts for [`Writers::through`].
     pub async fn store_written(
         &self,
         settings: &Arc<Settings>,
@@ -59,184 +89,294 @@ impl Archiver {
         (timeline, to): (TimelineId, Lsn),
         as_of: Timestamp,
     ) -> Result<Stored, NotArchived> {
-        if writers.stored == Some((timeline, to)) {
+        if writers.through() == Some(to) {
             if let Some(written) = &mut self.lock_progress().written {
                 written.as_of = as_of;
             }
             return Ok(Stored::All);
         }
-        let control = {
-            let settings = settings.clone();
-            let control = move || data_directory::control_file(&settings.postgres.data_directory);
-            blocking(control).await?
-        };
-        let size = control.segment_size;
-        let number = to.segment(size);
-        let (start, offset) = (number.start(size), to.segment_offset(size));
-        let synchronous = settings.streaming.is_some_and(|mode| mode.synchronous);
-        // The segment is whole, and the next not begun.
-        if offset == 0 {
-            if synchronous {
-                let last = SegmentName::new(timeline, to.segment_before(size), size);
-                for repository in settings.required_repositories() {
-                    let opened = self.opened(settings, repository, &control).await?;
-                    if !opened.wal.has(last).await.map_err(ObjectError::from)? {
-                        return Ok(Stored::Waits(Some(last)));
-                    }
-                    let history = self.history(settings, timeline).await?;
-                    let Some(lineage) = lineage(timeline, history.as_ref()) else {
-                        return Ok(Stored::Waits(None));
-                    };
-                    writers
-                        .see_unbroken(repository, &opened, &lineage, to)
-                        .await?;
-                }
+        let flushed = self.flushed(settings, timeline, to).await?;
+        if writers.by_repository.is_empty() {
+            match self.begin(settings, &flushed).await? {
+                Ok(holders) => writers.by_repository = holders,
+                Err(waits) => return Ok(waits),
             }
-            writers.stored = Some((timeline, to));
-            return Ok(Stored::All);
         }
-        let segment = SegmentName::new(timeline, number, size);
-        let name = WalFileName::Segment(segment);
-        let local = self
-            .local(settings, name, &format!("pg_wal/{name}"))
-            .await?;
-        let mut written: Option<Written> = None;
-        for repository in settings.required_repositories() {
-            let opened = self.opened(settings, repository, &local.control).await?;
-            self.check_copy(&opened, &local)?;
-            if let Some(timeline) = local.timeline {
-                self.check_history(repository, &opened, name, timeline, &local)
-                    .await?;
-            }
-            let archive = opened.wal.archive().id();
-            let known = writers.by_repository.remove(&repository.name);
-            let known = known.filter(|(of, writer)| *of == archive && writer.segment() == segment);
-            let (_, mut writer) = match known {
-                Some(known) => known,
-                None => {
-                    // All segments are stored in order: with this one all before it are.
-                    let before = before(segment, start, &local);
-                    let follows = match before {
-                        Some(before) => opened.wal.has(before).await.map_err(ObjectError::from)?,
-                        // A cluster's WAL begins with segment 1.
-                        None => number <= FIRST,
-                    };
-                    if !follows {
-                        return Ok(Stored::Waits(before));
-                    }
-                    writers.confirmed = None;
-                    let (wal, compression) = (opened.wal.clone(), settings.wal_compression);
-                    let begun =
-                        PartWriter::begin(wal, segment, compression, &local.file, offset).await;
-                    if begun.is_err() {
-                        self.lock().remove(&repository.name);
-                    }
-                    (archive, begun?)
-                }
-            };
-            let Some(_room) = self.budget.take(WalStore::PUT_MEMORY).await else {
-                return Err(NotArchived::Ending);
-            };
-            let is_old = |at: Instant| at.elapsed() >= CONFIRMED;
-            let appended = async {
-                writer.append(&local.file, offset).await?;
-                // As for whole segments: what answers is the archive, and not an empty folder in its place. A file system
-                // may be unmounted at any time; elsewhere a request for each part would be a second one.
-                if opened.wal.archive().store().is_filesystem()
-                    || writers.confirmed.is_none_or(is_old)
-                {
-                    opened.wal.archive().confirm().await?;
-                }
-                Ok::<_, NotArchived>(())
-            };
-            let appended = appended.await;
-            if let Err(error) = appended {
-                self.lock().remove(&repository.name);
-                if !error.is_permanent() {
-                    writers
-                        .by_repository
-                        .insert(repository.name.clone(), (archive, writer));
-                }
-                return Err(error);
-            }
-            if synchronous {
-                let Some(lineage) = lineage(timeline, local.history.as_ref()) else {
-                    return Ok(Stored::Waits(None));
+        let each = writers
+            .by_repository
+            .iter_mut()
+            .map(async |(name, holder)| {
+                let Some(repository) = settings.repository(name) else {
+                    return Ok(None);
                 };
-                writers
-                    .see_unbroken(repository, &opened, &lineage, start)
-                    .await?;
-            }
-            let reached = Written {
+                let done = self.advance(settings, repository, &flushed, holder).await;
+                // What is open may be stale after any error.
+                if done.is_err() {
+                    self.lock().remove(name);
+                }
+                done
+            });
+        // Each as far as it gets: one that fails does not keep what another holds from counting.
+        let done = join_all(each).await;
+        let first = settings.required_repositories().next();
+        let writer = first
+            .and_then(|first| writers.by_repository.get(&first.name))
+            .and_then(|holder| holder.writer.as_ref());
+        let mut waits = None;
+        for done in done {
+            waits = waits.or(done?);
+        }
+        if let Some(waits) = waits {
+            return Ok(Stored::Waits(Some(waits)));
+        }
+        if let Some(writer) = writer {
+            self.lock_progress().written = Some(Written {
                 timeline,
-                start,
+                start: flushed.start,
                 stored: to,
                 end: writer.valid_through(),
                 last_commit: writer.last_commit().map(|commit| commit.to_jiff()),
                 as_of,
-            };
-            written.get_or_insert(reached);
-            writers
-                .by_repository
-                .insert(repository.name.clone(), (archive, writer));
+            });
         }
-        writers.stored = Some((timeline, to));
-        if writers.confirmed.is_none_or(|at| at.elapsed() >= CONFIRMED) {
-            writers.confirmed = Some(Instant::now());
-        }
-        self.lock_progress().written = written;
         Ok(Stored::All)
     }
 
-    async fn history(
+    async fn flushed(
         &self,
         settings: &Arc<Settings>,
         timeline: TimelineId,
-    ) -> Result<Option<HistoryFile>, NotArchived> {
-        let settings = settings.clone();
-        blocking(move || local_history(&settings.postgres.data_directory, timeline)).await
-    }
-}
-
-impl Writers {
-    /// Finds, once for each repository, that no WAL up to `to` is missing in it since the newest backup along this line.
-    async fn see_unbroken(
-        &mut self,
-        repository: &Repository,
-        opened: &Opened,
-        lineage: &Lineage,
         to: Lsn,
-    ) -> Result<(), NotArchived> {
-        if self.unbroken.contains(&repository.name) {
-            return Ok(());
+    ) -> Result<Flushed, NotArchived> {
+        let size = {
+            let settings = settings.clone();
+            let control = move || data_directory::control_file(&settings.postgres.data_directory);
+            blocking(control).await?.segment_size
+        };
+        let number = to.segment_before(size);
+        let (segment, start) = (SegmentName::new(timeline, number, size), number.start(size));
+        let name = WalFileName::Segment(segment);
+        let local = self
+            .local(settings, name, &format!("pg_wal/{name}"))
+            .await?;
+        Ok(Flushed {
+            timeline,
+            to,
+            segment,
+            start,
+            offset: (to.0 - start.0) as u32,
+            local,
+            synchronous: settings.streaming.is_some_and(|mode| mode.synchronous),
+        })
+    }
+
+    /// Finds that all before the segment is stored, in every required repository; or for what it waits.
+    async fn begin(
+        &self,
+        settings: &Arc<Settings>,
+        flushed: &Flushed,
+    ) -> Result<Result<BTreeMap<String, Holder>, Stored>, NotArchived> {
+        let Flushed {
+            segment,
+            start,
+            local,
+            ..
+        } = flushed;
+        let before = before(*segment, *start, local);
+        let (mut holders, mut catalogues) = (BTreeMap::new(), Vec::new());
+        for repository in settings.required_repositories() {
+            let opened = self.opened(settings, repository, &local.control).await?;
+            let follows = match before {
+                Some(before) => self.holds(settings, &opened, before, flushed).await?,
+                // A cluster's WAL begins with segment 1.
+                None => start.segment(local.control.segment_size) <= FIRST,
+            };
+            if !follows {
+                return Ok(Err(Stored::Waits(before)));
+            }
+            let archive = opened.wal.archive();
+            if flushed.synchronous {
+                catalogues.push((
+                    archive.store().description().to_owned(),
+                    Catalogue::load(archive, opened.wal.system()).await?,
+                ));
+            }
+            let holder = Holder {
+                archive: archive.id(),
+                through: *start,
+                writer: None,
+                confirmed: None,
+            };
+            holders.insert(repository.name.clone(), holder);
         }
+        if flushed.synchronous {
+            let Some(lineage) = lineage(flushed.timeline, local.history.as_ref()) else {
+                return Ok(Err(Stored::Waits(None)));
+            };
+            unbroken(&catalogues, &lineage, *start)?;
+        }
+        Ok(Ok(holders))
+    }
+
+    /// Whether the whole segment is stored; where a server is told so, as its own file of it has it. A file that is not
+    /// there any more was stored: until then Postgres keeps it.
+    async fn holds(
+        &self,
+        settings: &Arc<Settings>,
+        opened: &Opened,
+        segment: SegmentName,
+        flushed: &Flushed,
+    ) -> Result<bool, NotArchived> {
+        let is_there = opened.wal.has(segment).await.map_err(ObjectError::from)?;
+        if !is_there || !flushed.synchronous {
+            return Ok(is_there);
+        }
+        let settings = settings.clone();
+        let file = blocking(move || {
+            let name = WalFileName::Segment(segment);
+            data_directory::find_wal_file(&settings.postgres.data_directory, &name)
+        });
+        match file.await? {
+            Some(file) => Ok(opened.wal.holds(segment, &Arc::new(file)).await?),
+            None => Ok(true),
+        }
+    }
+
+    /// Brings one repository as far as it gets; the segment for which it waits then.
+    async fn advance(
+        &self,
+        settings: &Arc<Settings>,
+        repository: &Repository,
+        flushed: &Flushed,
+        holder: &mut Holder,
+    ) -> Result<Option<SegmentName>, NotArchived> {
+        let local = &flushed.local;
+        let size = local.control.segment_size;
+        let name = WalFileName::Segment(flushed.segment);
+        let opened = self.opened(settings, repository, &local.control).await?;
         let archive = opened.wal.archive();
-        let catalogue = Catalogue::load(archive, opened.wal.system()).await?;
-        if let Some((backup, missing)) = missing_since_backup(&catalogue, lineage, to) {
-            return Err(NotArchived::Broken {
-                place: archive.store().description().to_owned(),
-                backup,
-                missing,
-            });
+        if archive.id() != holder.archive {
+            return Err(NotArchived::Replaced(archive.store().description().into()));
         }
-        self.unbroken.insert(repository.name.clone());
+        self.check_copy(&opened, local)?;
+        if let Some(timeline) = local.timeline {
+            self.check_history(repository, &opened, name, timeline, local)
+                .await?;
+        }
+        while holder.through < flushed.to {
+            let number = holder.through.segment(size);
+            let segment = SegmentName::new(flushed.timeline, number, size);
+            if flushed.to < number.end(size) {
+                self.append(settings, &opened, flushed, holder).await?;
+                holder.through = flushed.to;
+            } else if self.holds(settings, &opened, segment, flushed).await? {
+                holder.writer = None;
+                self.confirm(&opened, flushed, holder).await?;
+                holder.through = number.end(size);
+            } else {
+                return Ok(Some(segment));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Stores what there is of the segment that is being written.
+    async fn append(
+        &self,
+        settings: &Arc<Settings>,
+        opened: &Opened,
+        flushed: &Flushed,
+        holder: &mut Holder,
+    ) -> Result<(), NotArchived> {
+        let (file, offset) = (&flushed.local.file, flushed.offset);
+        let Some(_room) = self.budget.take(WalStore::PUT_MEMORY).await else {
+            return Err(NotArchived::Ending);
+        };
+        if holder.writer.is_none() {
+            holder.confirmed = None;
+            let (wal, compression) = (opened.wal.clone(), settings.wal_compression);
+            holder.writer =
+                PartWriter::begin(wal, flushed.segment, compression, file, offset).await?;
+        }
+        if let Some(writer) = &mut holder.writer
+            && let Err(error) = writer.append(file, offset).await
+        {
+            if error.is_permanent() {
+                holder.writer = None;
+            }
+            return Err(error.into());
+        }
+        self.confirm(opened, flushed, holder).await
+    }
+
+    /// As for whole segments: what answers is the archive, and not an empty folder in its place. A file system may be
+    /// unmounted at any time; elsewhere a request for each part would be a second one.
+    async fn confirm(
+        &self,
+        opened: &Opened,
+        flushed: &Flushed,
+        holder: &mut Holder,
+    ) -> Result<(), NotArchived> {
+        let archive = opened.wal.archive();
+        let is_due = holder.confirmed.is_none_or(|at| at.elapsed() >= CONFIRMED);
+        if is_due || archive.store().is_filesystem() {
+            archive.confirm().await?;
+        }
+        if is_due && flushed.synchronous {
+            see_no_fork(&opened.wal, flushed.timeline, flushed.to).await?;
+        }
+        if is_due {
+            holder.confirmed = Some(Instant::now());
+        }
         Ok(())
     }
 }
 
-/// The newest backup along the line, and what is missing between it and `to`.
-fn missing_since_backup(
-    catalogue: &Catalogue,
+/// That nobody has left this timeline before `to`: who restores the latest moment would follow them.
+async fn see_no_fork(wal: &WalStore, timeline: TimelineId, to: Lsn) -> Result<(), NotArchived> {
+    let timelines = wal.history_timelines().await.map_err(ObjectError::from)?;
+    for other in timelines.into_iter().filter(|other| *other > timeline) {
+        let line = Lineage::from(&wal.history(other).await?);
+        if let Some(at) = line.span(timeline).and_then(|span| span.end)
+            && at < to
+        {
+            return Err(NotArchived::Forked {
+                place: wal.archive().store().description().to_owned(),
+                timeline: other,
+                at,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// That in none of these any WAL up to `to` is missing since the newest backup that any of them has on this line. Pure.
+fn unbroken(
+    catalogues: &[(String, Catalogue)],
     lineage: &Lineage,
     to: Lsn,
-) -> Option<(String, SegmentName)> {
-    let backups = catalogue.backups.iter().map(|backup| &backup.facts);
-    let newest = backups
-        .filter(|facts| catalogue.is_on(facts, lineage))
-        .max_by_key(|facts| facts.start)?;
-    let from = newest.start.segment(catalogue.segment_size);
-    let chain = catalogue.chain(lineage, from);
-    (chain.end < to).then(|| (newest.id.to_string(), chain.missing))
+) -> Result<(), NotArchived> {
+    let newest = catalogues.iter().filter_map(|(_, catalogue)| {
+        let backups = catalogue.backups.iter().map(|backup| &backup.facts);
+        let ours = backups.filter(|facts| catalogue.is_on(facts, lineage));
+        ours.max_by_key(|facts| facts.start)
+    });
+    let Some(newest) = newest.max_by_key(|facts| facts.start) else {
+        let places = catalogues.iter().map(|(place, _)| place.as_str());
+        return Err(NotArchived::NoBackup(places.collect::<Vec<_>>().join(", ")));
+    };
+    for (place, catalogue) in catalogues {
+        let from = newest.start.segment(catalogue.segment_size);
+        let chain = catalogue.chain(lineage, from);
+        if chain.end < to {
+            return Err(NotArchived::Broken {
+                place: place.clone(),
+                backup: newest.id.to_string(),
+                missing: chain.missing,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The line of timelines that leads to this one; none where that can't be told.

@@ -153,14 +153,15 @@ fn commits(server: &ServerSettings, streaming: Option<Streaming>) -> Option<Find
             ),
             reloaded(setting, APPLICATION_NAME),
         )),
-        (false, true) => Some(Finding::problem(
+        // Others may stand in for us there.
+        (false, true) if !names.contains('*') => Some(Finding::problem(
             setting,
             format!(
                 "{names:?} names {APPLICATION_NAME}, which tells what is stored only with wal.streaming.synchronous: commits wait for ever"
             ),
             "wal: {streaming: {synchronous: true}}  # or take it out of synchronous_standby_names",
         )),
-        (false, false) => None,
+        (false, _) => None,
     }
 }
 
@@ -170,6 +171,7 @@ fn names_standby(list: &str, name: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     list.split(|c| !is_part(c))
         .any(|word| word.eq_ignore_ascii_case(name))
+        || list.contains('*')
 }
 
 fn reloaded(setting: &str, value: &str) -> String {
@@ -220,6 +222,8 @@ mod tests {
         };
         for (names, streaming, expected) in [
             ("", None, None),
+            ("*", None, None),
+            ("*", Some(mode(true)), Some(Verdict::Good)),
             ("other", Some(mode(false)), None),
             ("holdfast", Some(mode(true)), Some(Verdict::Good)),
             (

@@ -5,7 +5,6 @@ use super::name::PartName;
 use super::object::{self, Sums};
 use crate::blocking::blocking;
 use crate::compression::Compression;
-use crate::object::ObjectError;
 use bytes::Bytes;
 use holdfast_postgres::wal::{RecordKind, RecordReader};
 use holdfast_postgres::{Lsn, PgTimestamp, SegmentName, WalFileName};
@@ -63,17 +62,18 @@ struct Ready {
 
 impl PartWriter {
     /// Of that segment, whose file is `source` and of which the server has flushed `to` bytes. Nothing is stored yet; but
-    /// what others have stored of it is read, and must be the beginning of the same.
+    /// what others have stored of it is read, and must be the beginning of the same. None: the whole segment is stored, and
+    /// begins with these bytes; its server has gone on meanwhile.
     ///
     /// # Errors
-    /// [`PutError::OtherHistory`], or if it can't be told.
+    /// [`PutError::OtherHistory`], [`PutError::Differs`], or if it can't be told.
     pub async fn begin(
         store: WalStore,
         segment: SegmentName,
         compression: Compression,
         source: &Arc<File>,
         to: u32,
-    ) -> Result<Self, PutError> {
+    ) -> Result<Option<Self>, PutError> {
         let writer = Self::new(store, segment, compression)?;
         let store = &writer.store;
         let other = |stored: String| PutError::OtherHistory {
@@ -81,11 +81,12 @@ impl PartWriter {
             name: WalFileName::Segment(segment),
             stored,
         };
-        if store.has(segment).await.map_err(ObjectError::from)? {
-            return Err(other("all".to_owned()));
+        let end = Lsn(writer.valid_through.0 + u64::from(to));
+        if store.is_beginning_of_stored(segment, source, end).await? {
+            return Ok(None);
         }
         let Some(mut part) = store.part(segment).await? else {
-            return Ok(writer);
+            return Ok(Some(writer));
         };
         let length = part.end().0 - writer.valid_through.0;
         let stored = format!("{length} bytes");
@@ -108,7 +109,7 @@ impl PartWriter {
             }
             at += piece.len() as u64;
         }
-        Ok(writer)
+        Ok(Some(writer))
     }
 
     pub(super) fn new(
