@@ -1,5 +1,5 @@
 //! `holdfast info`: backups, the recovery window, WAL by timeline with its gaps, sizes and lag. The store is enough;
-//! where the server answers too, it tells how far the archive is behind.
+//! where the server answers too, or the sidecar beside it, they tell how far the archive is behind.
 
 mod report;
 mod table;
@@ -7,16 +7,19 @@ mod table;
 use crate::cli::InfoArgs;
 use crate::commands;
 use crate::config::Settings;
+use crate::control::client;
 use crate::exit::{ExitClass, Failure};
 use crate::open::{self, Create};
 use holdfast_postgres::server::{ConnectOptions, Server, ServerError, Settings as ServerSettings};
 use holdfast_postgres::{Lsn, SegmentName, TimelineId};
+use holdfast_protocol::control::InstanceReport;
 use holdfast_repository::catalogue::{Catalogue, CatalogueError, Timeline};
 use holdfast_repository::reach::Window;
 use holdfast_repository::wal::WalStore;
 use holdfast_repository::{Archive, ObjectError};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// A server that does not answer must not hold up what the store alone can tell.
 const SERVER_PATIENCE: Duration = Duration::from_secs(3);
@@ -26,6 +29,8 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(3);
 struct Found {
     incarnations: Vec<Incarnation>,
     server: Answer,
+    /// What the sidecar beside it says, if there is one.
+    sidecar: Option<InstanceReport>,
 }
 
 #[derive(Debug)]
@@ -68,10 +73,16 @@ pub async fn run(settings: &Settings, args: &InfoArgs) -> Result<(), Failure> {
             Err(error) => Answer::Silent(error.to_string()),
         }
     };
-    let (incarnations, server) = tokio::join!(incarnations(&archive), asked);
+    let socket = settings.control_socket();
+    let (incarnations, server, sidecar) = tokio::join!(
+        incarnations(&archive),
+        asked,
+        timeout(SERVER_PATIENCE, client::status(&socket))
+    );
     let found = Found {
         incarnations: incarnations?,
         server,
+        sidecar: sidecar.ok().and_then(Result::ok),
     };
     let status = report::status(&found, &repository);
     if args.json {

@@ -58,6 +58,11 @@ async fn lost(major: u32) -> Result<()> {
             .value("SELECT pg_walfile_name(pg_current_wal_lsn())")
             .await?;
         ensure!(archived != &Value::String(written), "{report:#}");
+        let info = holdfast.info().await?;
+        ensure!(
+            info["instances"][0]["streaming"] == true && info["lag"]["bytes"] == 0,
+            "{info:#}"
+        );
         sidecar.kill9().await?;
         primary.kill9().await?;
         std::fs::remove_dir_all(primary.dir())?;

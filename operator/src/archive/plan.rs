@@ -247,7 +247,7 @@ impl Observed<'_> {
         };
         if let Some(why) = &streaming.trouble {
             let message = format!(
-                "{name} is stored by whole segments alone: {}",
+                "what is committed on {name} is not stored at once: {}",
                 text::line(why)
             );
             return Finding::bad(STREAMING, "StreamingFails", message);

@@ -54,6 +54,13 @@ pub(super) fn status(found: &Found, repository: &str) -> ArchiveStatus {
     if let Answer::Told(settings, current) = &found.server {
         add_server(&mut status, newest, settings, *current);
     }
+    if let (Some(report), [instance]) = (&found.sidecar, status.instances.as_mut_slice()) {
+        let wal = &report.wal;
+        instance.streaming = wal.streaming.as_ref().is_some_and(|one| one.active);
+        instance.sidecar_version = Some(report.sidecar_version.clone());
+        // It knows what is stored of the segment that is being written.
+        status.lag = wal.lag.or(status.lag);
+    }
     status
 }
 
