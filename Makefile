@@ -7,6 +7,9 @@ CARGO ?= cargo
 TEST_THREADS ?= 4
 # make cluster CLUSTER=mine
 CLUSTER ?= dev
+# Of make soak: for how long, and which faults. The same seed gives the same ones.
+MINUTES ?= 15
+SEED ?= 1
 # cargo test's filter: make test TESTS=harness::
 TESTS ?=
 
@@ -65,9 +68,12 @@ test-cluster: parts-cluster ## Those on a real Kubernetes alone; KUBECONFIG=… 
 	@[ -n "$$KUBECONFIG" ] || HOLDFAST_PROFILE=debug e2e/images/holdfast
 	$(CARGO) test --workspace --test kubernetes $(TESTS) -- --test-threads=16
 
-soak: parts-cluster ## What takes long: each actor of a restore killed at each of its steps, by itself; KUBECONFIG=… IMAGE=… as above
-	@echo "== the long scenarios on Kubernetes"
+soak: parts-cluster ## What takes long: MINUTES=15 SEED=1 of random faults, 200 at least; then each actor of a restore killed at each step
+	@echo "== random faults for $(MINUTES) minutes and 200 faults at least, from seed $(SEED)"
 	$(CARGO) build --workspace --bins
+	HOLDFAST_BIN="$(CURDIR)/target/debug/holdfast" HOLDFAST_WAL_BIN="$$(sidecar/wal-client/build.sh)" MINUTES=$(MINUTES) SEED=$(SEED) \
+	$(CARGO) test --workspace --test engine $(TESTS) -- --ignored --nocapture
+	@echo "== the long scenarios on Kubernetes"
 	@[ -n "$$KUBECONFIG" ] || HOLDFAST_PROFILE=debug e2e/images/holdfast
 	$(CARGO) test --workspace --test kubernetes $(TESTS) -- --ignored
 

@@ -6,6 +6,7 @@
 //! - [`world`]: directory, user, guardian, running commands
 //! - [`postgres`]: throw-away servers, primary and standby
 //! - [`minio`]: a real S3
+//! - [`network`]: the way to it, which can be made bad
 //! - [`holdfast`]: configuration, commands, the sidecar
 //! - [`ledger`]: what was committed when, and whether it is there
 //! - [`restored`]: a restored directory, from the command to the rows
@@ -20,6 +21,7 @@ pub mod forwarded;
 pub mod holdfast;
 pub mod ledger;
 pub mod minio;
+pub mod network;
 pub mod objects;
 pub mod parts;
 pub mod postgres;
@@ -33,6 +35,7 @@ pub use forwarded::Forwarded;
 pub use holdfast::{Holdfast, Sidecar};
 pub use ledger::{Ledger, Target};
 pub use minio::{Bucket, Minio};
+pub use network::{FAULTS, Fault, Network};
 pub use objects::Objects;
 pub use postgres::{Postgres, Shutdown};
 pub use snapshot::Snapshot;

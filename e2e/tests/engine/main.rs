@@ -13,6 +13,7 @@ mod postgres_files;
 mod readers;
 mod restore_targets;
 mod sidecar;
+mod soak;
 mod stores;
 mod streaming;
 mod synchronous;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use holdfast_e2e::holdfast::Builder;
 use holdfast_e2e::ledger::Outcome;
 use holdfast_e2e::{Holdfast, Ledger, Minio, Postgres, Shutdown, Sidecar, World, eventually};
 use tokio::time::timeout;
@@ -14,18 +15,24 @@ const LINE: &str = "wal: {streaming: {synchronous: true}}";
 /// What waits for ever waits for so long; what does not, is done by then on the busiest machine.
 const LONG: Duration = Duration::from_secs(5);
 
-/// A server whose commits wait until they are stored, with one backup.
+/// A server whose commits wait until they are stored in a folder, with one backup.
 async fn waiting(world: &World, major: u32) -> Result<(Postgres, Holdfast, Sidecar, Ledger)> {
+    waiting_for(world, major, |settings| settings.filesystem("backups")).await
+}
+
+/// The same for another store.
+pub async fn waiting_for(
+    world: &World,
+    major: u32,
+    store: impl FnOnce(Builder) -> Result<Builder>,
+) -> Result<(Postgres, Holdfast, Sidecar, Ledger)> {
     let primary = world
         .postgres("primary", major)
         .segment_mib(1)
         .create()
         .await?;
-    let holdfast = world
-        .holdfast("shop/orders", &primary)
-        .filesystem("backups")?
-        .line(LINE)
-        .build()?;
+    let settings = store(world.holdfast("shop/orders", &primary))?;
+    let holdfast = settings.line(LINE).build()?;
     let sidecar = holdfast.sidecar().await?;
     primary.archive_with(&holdfast).await?;
     let ledger = Ledger::create(&primary).await?;
@@ -68,7 +75,7 @@ async fn commits_wait(primary: &Postgres) -> Result<()> {
 }
 
 /// The rows of transactions that their clients know to be committed.
-fn acknowledged(ledger: &Ledger) -> BTreeSet<i64> {
+pub fn acknowledged(ledger: &Ledger) -> BTreeSet<i64> {
     let is_known =
         |outcome: &Outcome| matches!(outcome, Outcome::Committed { .. } | Outcome::Acknowledged);
     let all = ledger.transactions().into_iter();
@@ -85,19 +92,21 @@ async fn rows(on: &Postgres) -> Result<BTreeSet<i64>> {
     Ok(rows.map(str::parse).collect::<Result<_, _>>()?)
 }
 
-/// All that was acknowledged is there after a restore, and nothing that nobody wrote.
 async fn restored_has_what_was_acknowledged(
     world: &World,
     major: u32,
     holdfast: &Holdfast,
     ledger: &Ledger,
 ) -> Result<()> {
-    let mut restored = world
-        .restored("restored", major, holdfast, &[], &[])
-        .await?;
-    restored.postgres.start().await?;
-    restored.postgres.wait_promoted().await?;
-    let found = rows(&restored.postgres).await?;
+    let restored = world.restored("restored", major, holdfast, &[], &[]);
+    has_what_was_acknowledged(restored.await?.postgres, ledger).await
+}
+
+/// All that was acknowledged is there after a recovery, and nothing that nobody wrote.
+pub async fn has_what_was_acknowledged(mut restored: Postgres, ledger: &Ledger) -> Result<()> {
+    restored.start().await?;
+    restored.wait_promoted().await?;
+    let found = rows(&restored).await?;
     let (known, all) = (acknowledged(ledger), ledger.transactions());
     let lost: Vec<_> = known.difference(&found).collect();
     ensure!(
@@ -165,21 +174,9 @@ async fn what_is_acknowledged_outlives_its_server_18() -> Result<()> {
 async fn a_store_that_hangs_holds_up_commits_and_no_shutdown() -> Result<()> {
     World::scenario("hangs", async |world| {
         let mut minio = Minio::start(world).await?;
-        let mut primary = world
-            .postgres("primary", 17)
-            .segment_mib(1)
-            .create()
-            .await?;
-        let holdfast = world
-            .holdfast("shop/orders", &primary)
-            .s3(&minio.bucket("backups")?)
-            .line(LINE)
-            .build()?;
-        let sidecar = holdfast.sidecar().await?;
-        primary.archive_with(&holdfast).await?;
-        let ledger = Ledger::create(&primary).await?;
-        holdfast.backup().await?;
-        commits_wait(&primary).await?;
+        let bucket = minio.bucket("backups")?;
+        let (mut primary, holdfast, sidecar, ledger) =
+            waiting_for(world, 17, |settings| Ok(settings.s3(&bucket))).await?;
         ledger.write(&primary, 20).await?;
         let check = holdfast.run(&["check"]).await?;
         ensure!(

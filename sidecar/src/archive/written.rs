@@ -236,6 +236,9 @@ impl Archiver {
             let name = WalFileName::Segment(segment);
             data_directory::find_wal_file(&settings.postgres.data_directory, &name)
         });
+        let Some(_room) = self.budget.take(WalStore::PUT_MEMORY).await else {
+            return Err(NotArchived::Ending);
+        };
         match file.await? {
             Some(file) => Ok(opened.wal.holds(segment, &Arc::new(file)).await?),
             None => Ok(true),

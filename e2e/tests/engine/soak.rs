@@ -1,0 +1,225 @@
+//! Everything fails at random, under load, again and again: what was acknowledged is there after a restore.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use holdfast_e2e::{
+    Bucket, FAULTS, Fault, Holdfast, Ledger, Minio, Network, Postgres, Sidecar, World, eventually,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::synchronous::{acknowledged, has_what_was_acknowledged, waiting_for};
+
+/// In one life of a database, until its volume is lost.
+const FAULTS_A_LIFE: usize = 20;
+
+/// What can happen.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Network(Fault),
+    SidecarKilled,
+    SidecarHangs,
+    PostgresKilled,
+    StoreKilled,
+    SegmentClosed,
+}
+
+/// SplitMix64: the same seed, the same faults.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % bound.max(1) as u64) as usize
+    }
+
+    fn event(&mut self) -> Event {
+        let others = [
+            Event::SidecarKilled,
+            Event::SidecarHangs,
+            Event::PostgresKilled,
+            Event::StoreKilled,
+            Event::SegmentClosed,
+        ];
+        let number = self.below(FAULTS.len() + others.len());
+        match (
+            FAULTS.get(number),
+            others.get(number.wrapping_sub(FAULTS.len())),
+        ) {
+            (Some(fault), _) => Event::Network(*fault),
+            (None, Some(other)) => *other,
+            (None, None) => Event::SegmentClosed,
+        }
+    }
+
+    fn pause(&mut self) -> Duration {
+        Duration::from_millis(50 + self.below(2000) as u64)
+    }
+}
+
+/// Everything that can fail, and who watches it.
+struct Life<'a> {
+    minio: Minio,
+    network: Network,
+    primary: Postgres,
+    holdfast: Holdfast,
+    /// None while it is down.
+    sidecar: Option<Sidecar>,
+    ledger: &'a Ledger,
+}
+
+impl Life<'_> {
+    async fn suffer(&mut self, event: Event, pause: Duration) -> Result<()> {
+        match event {
+            Event::Network(fault) => {
+                self.network.set(fault);
+                sleep(pause).await;
+                self.network.set(Fault::None);
+            }
+            Event::SidecarKilled => {
+                let sidecar = self.sidecar.take().context("it runs")?;
+                sidecar.kill9().await?;
+                sleep(pause).await;
+                self.sidecar = Some(self.holdfast.sidecar().await?);
+            }
+            Event::SidecarHangs => {
+                let sidecar = self.sidecar.as_mut().context("it runs")?;
+                sidecar.daemon.pause()?;
+                sleep(pause).await;
+                sidecar.daemon.resume()?;
+            }
+            Event::PostgresKilled => {
+                self.primary.kill9().await?;
+                self.primary.start().await?;
+            }
+            Event::StoreKilled => {
+                self.minio.daemon()?.kill9().await?;
+                sleep(pause).await;
+                self.minio.restart().await?;
+            }
+            Event::SegmentClosed => {
+                self.primary.execute("SELECT pg_switch_wal()").await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits are acknowledged again.
+    async fn goes_on(&self) -> Result<()> {
+        let before = acknowledged(self.ledger).len();
+        eventually("commits are acknowledged again", async || {
+            let now = acknowledged(self.ledger).len();
+            ensure!(now > before + 5, "{now} rows, {before} before");
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// One life: so many faults, then everything is killed and the volume is gone; it is restored while the network is bad.
+async fn life(major: u32, seed: u64, faults: usize) -> Result<()> {
+    World::scenario(&format!("soak-{major}"), async |world| {
+        let mut random = Random(seed);
+        let minio = Minio::start(world).await?;
+        let bucket = minio.bucket("backups")?;
+        let network = Network::before(&minio.endpoint()).await?;
+        let through = Bucket {
+            endpoint: network.endpoint().to_owned(),
+            ..bucket
+        };
+        let (primary, holdfast, sidecar, ledger) =
+            waiting_for(world, major, |settings| settings.s3(&through).encrypted()).await?;
+        let mut life = Life {
+            minio,
+            network,
+            primary,
+            holdfast,
+            sidecar: Some(sidecar),
+            ledger: &ledger,
+        };
+        let mut events = Vec::new();
+        for _ in 0..faults {
+            let load = ledger.start(&life.primary, 3).await?;
+            let (event, pause) = (random.event(), random.pause());
+            events.push(event);
+            let done = async {
+                life.suffer(event, pause).await?;
+                if matches!(event, Event::PostgresKilled) {
+                    return Ok(());
+                }
+                life.goes_on().await
+            };
+            done.await
+                .with_context(|| format!("seed {seed}, {events:?}"))?;
+            load.stop().await?;
+        }
+        let load = ledger.start(&life.primary, 3).await?;
+        life.goes_on().await?;
+        let sidecar = life.sidecar.take().context("it runs")?;
+        sidecar.kill9().await?;
+        life.primary.kill9().await?;
+        std::fs::remove_dir_all(life.primary.dir())?;
+        load.stop().await?;
+        let bad = async {
+            let bad = [
+                Fault::Reset,
+                Fault::Slow,
+                Fault::HalfAnswers,
+                Fault::Blackhole,
+            ];
+            for fault in bad.into_iter().cycle().take(12) {
+                life.network.set(fault);
+                sleep(random.pause() / 4).await;
+                life.network.set(Fault::None);
+                sleep(Duration::from_millis(300)).await;
+            }
+            std::future::pending::<()>().await
+        };
+        // What can't be read fails, and is repeated. What is taken for the end of the WAL would be one.
+        let restored = async {
+            let restored = eventually("it is restored", async || {
+                world
+                    .restored("restored", major, &life.holdfast, &[], &[])
+                    .await
+            });
+            has_what_was_acknowledged(restored.await?.postgres, &ledger).await
+        };
+        tokio::select! {
+            restored = restored => restored.with_context(|| format!("seed {seed}, {events:?}")),
+            () = bad => Ok(()),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_short_one() -> Result<()> {
+    life(17, 1, 12).await
+}
+
+/// `make soak MINUTES=… SEED=…`
+#[tokio::test]
+#[ignore = "takes as long as it is told to: make soak"]
+async fn as_long_as_is_asked_for() -> Result<()> {
+    let number = |name: &str, default: u64| match std::env::var(name) {
+        Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{name} is {text:?}")),
+        _ => Ok(default),
+    };
+    let minutes = number("MINUTES", 15)?;
+    let mut seed = number("SEED", 1)?;
+    let until = Instant::now() + Duration::from_secs(60 * minutes);
+    let mut faults = 0;
+    let mut majors = [17, 14, 18, 15, 16].into_iter().cycle();
+    // At least 200, however short it was to be.
+    while faults < 200 || Instant::now() < until {
+        let major = majors.next().context("there is always one")?;
+        life(major, seed, FAULTS_A_LIFE).await?;
+        faults += FAULTS_A_LIFE;
+        seed += 1;
+        println!("soak: {faults} faults, next seed {seed}");
+    }
+    Ok(())
+}
