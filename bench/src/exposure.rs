@@ -126,6 +126,7 @@ async fn measure(
     postgres.archive_with(&holdfast).await?;
     // The first segment is begun once the one before it is stored.
     postgres.archive_all().await?;
+    holdfast.backup().await?;
     postgres
         .execute("CREATE TABLE ticks (at timestamptz)")
         .await?;

@@ -27,15 +27,14 @@ pub(crate) const APPLICATION_NAME: &str = "holdfast";
 const LOOK: Duration = Duration::from_secs(1);
 /// After a session that failed; doubled, up to the longest, where the server refuses it.
 const PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_REFUSED: Duration = Duration::from_secs(60);
 /// What was flushed last is stored for so long after a session's end, at most.
 const AT_THE_END: Duration = Duration::from_secs(10);
-/// A request that hangs is given up, for the next one may not.
-const LONGEST: Duration = Duration::from_secs(60);
 /// A server that is shutting down asks again as soon as it is answered: so often it is, where nothing has changed.
 const ANSWER: Duration = Duration::from_millis(100);
 /// After a store that failed, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// After what somebody has to mend, at most.
+const LONGEST_REFUSED: Duration = Duration::from_secs(60);
 /// So often the server hears of us even if it does not ask: it gives up by itself after `wal_sender_timeout`.
 const TELL: Duration = Duration::from_secs(10);
 /// A server's shutdown waits for what is not stored for so long at most (`WalSndDone`).
@@ -217,8 +216,14 @@ impl Follower<'_> {
             }
             let waits = matches!(done, Ok(Stored::Waits(_)));
             // Between one segment and the next it waits for a moment.
-            if !waits || good.elapsed() >= patience {
+            if !waits {
                 pause = settle(self.archiver, done, pause);
+            } else if good.elapsed() >= patience {
+                pause = settle(self.archiver, done, pause);
+                // That one may never be stored, and a later one is begun where all since the newest backup is.
+                *writers = Writers::default();
+            } else {
+                pause = Duration::ZERO;
             }
             if waits && self.mode.synchronous {
                 pause = wait;
@@ -230,10 +235,10 @@ impl Follower<'_> {
 
     async fn store_once(&self, writers: &mut Writers) -> Result<Stored, NotArchived> {
         let (as_of, to) = (Timestamp::now(), *self.flushed.borrow());
-        let storing =
-            self.archiver
-                .store_written(self.settings, writers, (self.timeline, to), as_of);
-        let done = timeout(LONGEST, storing).await;
+        let done = self
+            .archiver
+            .store_written(self.settings, writers, (self.timeline, to), as_of)
+            .await;
         // Also of what did not come to its end.
         if let Some(through) = writers.through() {
             self.stored.send_if_modified(|stored| {
@@ -242,7 +247,7 @@ impl Follower<'_> {
                 is_more
             });
         }
-        done.unwrap_or(Err(NotArchived::Late(LONGEST)))
+        done
     }
 
     /// Returns once the server has flushed more than is stored.
@@ -355,6 +360,12 @@ async fn told_if_late<T>(
 
 /// Tells how storing went, and for how long to leave it.
 fn settle(archiver: &Archiver, done: Result<Stored, NotArchived>, before: Duration) -> Duration {
+    let longest = match &done {
+        // All of the archive is listed to see it.
+        Err(NotArchived::Broken { .. }) => LONGEST_REFUSED,
+        Err(error) if error.is_permanent() => LONGEST_REFUSED,
+        _ => LONGEST_PAUSE,
+    };
     let why = match done {
         Ok(Stored::All) => {
             archiver.set_streaming(Streaming::Follows);
@@ -376,5 +387,5 @@ fn settle(archiver: &Archiver, done: Result<Stored, NotArchived>, before: Durati
             "what is being written is not stored: tried again"
         );
     }
-    (before * 2).clamp(LOOK, LONGEST_PAUSE)
+    (before * 2).clamp(LOOK, longest)
 }

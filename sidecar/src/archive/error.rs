@@ -7,7 +7,6 @@ use holdfast_postgres::{Lsn, SegmentName, TimelineId, WalFileName, WalNameError}
 use holdfast_repository::catalogue::CatalogueError;
 use holdfast_repository::{ObjectError, OpenError, PutError};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Why a file is not archived.
 #[derive(Debug, thiserror::Error)]
@@ -143,9 +142,6 @@ pub enum NotArchived {
         /// The switch point.
         at: Lsn,
     },
-    /// A request hangs.
-    #[error("the store has not answered within {0:?}")]
-    Late(Duration),
     /// The archive's contents.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
@@ -174,7 +170,6 @@ impl NotArchived {
             | Self::Broken { .. }
             | Self::NoBackup(_)
             | Self::Forked { .. }
-            | Self::Late(_)
             | Self::Catalogue(_)
             | Self::HeldUp
             | Self::Left
@@ -190,7 +185,7 @@ impl NotArchived {
             Self::Local(DataDirectoryError::Read { .. } | DataDirectoryError::Control { .. }) => {
                 false
             }
-            Self::HeldUp | Self::Late(_) => false,
+            Self::HeldUp => false,
             // A new backup mends it.
             Self::Broken { .. } | Self::NoBackup(_) => false,
             Self::Catalogue(e) => e.is_permanent(),

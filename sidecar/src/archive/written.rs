@@ -25,13 +25,18 @@ const CONFIRMED: Duration = Duration::from_secs(60);
 /// How far each required repository holds what one server flushes on one timeline, in one session.
 #[derive(Debug, Default)]
 pub struct Writers {
-    by_repository: BTreeMap<String, Holder>,
+    /// None: it is not known yet that all before is stored there.
+    by_repository: BTreeMap<String, Option<Holder>>,
+    /// Where a server is told what is stored: nothing is missing since the newest backup, and what follows is in order.
+    is_unbroken: bool,
 }
 
 /// A required repository.
 #[derive(Debug)]
 struct Holder {
     archive: ArchiveId,
+    /// The first segment's start: all before is stored.
+    from: Lsn,
     /// It holds all up to here.
     through: Lsn,
     /// Who stores the segment that is being written.
@@ -41,10 +46,16 @@ struct Holder {
 }
 
 impl Writers {
-    /// All required repositories hold it without a break up to here; none before that is known.
-    pub fn through(&self) -> Option<Lsn> {
+    /// All required repositories hold it up to here; none before that is known.
+    fn held(&self) -> Option<Lsn> {
         let each = self.by_repository.values();
-        each.map(|holder| holder.through).min()
+        let each = each.map(|holder| Some(holder.as_ref()?.through));
+        each.collect::<Option<Vec<Lsn>>>()?.into_iter().min()
+    }
+
+    /// What a server may be told: they hold it without a break since the newest backup. Only where it is to be told.
+    pub fn through(&self) -> Option<Lsn> {
+        self.held().filter(|_| self.is_unbroken)
     }
 }
 
@@ -89,25 +100,23 @@ impl Archiver {
         (timeline, to): (TimelineId, Lsn),
         as_of: Timestamp,
     ) -> Result<Stored, NotArchived> {
-        if writers.through() == Some(to) {
+        if writers.held() == Some(to) && (writers.is_unbroken || !synchronous(settings)) {
             if let Some(written) = &mut self.lock_progress().written {
                 written.as_of = as_of;
             }
             return Ok(Stored::All);
         }
         let flushed = self.flushed(settings, timeline, to).await?;
-        if writers.by_repository.is_empty() {
-            match self.begin(settings, &flushed).await? {
-                Ok(holders) => writers.by_repository = holders,
-                Err(waits) => return Ok(waits),
-            }
+        for repository in settings.required_repositories() {
+            let known = writers.by_repository.entry(repository.name.clone());
+            known.or_default();
         }
         let each = writers
             .by_repository
             .iter_mut()
             .map(async |(name, holder)| {
                 let Some(repository) = settings.repository(name) else {
-                    return Ok(None);
+                    return Ok(Stored::Waits(None));
                 };
                 let done = self.advance(settings, repository, &flushed, holder).await;
                 // What is open may be stale after any error.
@@ -116,19 +125,18 @@ impl Archiver {
                 }
                 done
             });
-        // Each as far as it gets: one that fails does not keep what another holds from counting.
-        let done = join_all(each).await;
-        let first = settings.required_repositories().next();
-        let writer = first
-            .and_then(|first| writers.by_repository.get(&first.name))
-            .and_then(|holder| holder.writer.as_ref());
-        let mut waits = None;
-        for done in done {
-            waits = waits.or(done?);
+        // Each as far as it gets: one that fails does not hold up another.
+        let all: Result<Vec<Stored>, NotArchived> = join_all(each).await.into_iter().collect();
+        let waits = all?.into_iter().find(|done| *done != Stored::All);
+        if flushed.synchronous && !writers.is_unbroken {
+            writers.is_unbroken = self.see_unbroken(settings, writers, &flushed).await?;
         }
         if let Some(waits) = waits {
-            return Ok(Stored::Waits(Some(waits)));
+            return Ok(waits);
         }
+        let first = settings.required_repositories().next();
+        let first = first.and_then(|first| writers.by_repository.get(&first.name));
+        let writer = first.and_then(|holder| holder.as_ref()?.writer.as_ref());
         if let Some(writer) = writer {
             self.lock_progress().written = Some(Written {
                 timeline,
@@ -166,56 +174,65 @@ impl Archiver {
             start,
             offset: (to.0 - start.0) as u32,
             local,
-            synchronous: settings.streaming.is_some_and(|mode| mode.synchronous),
+            synchronous: synchronous(settings),
         })
     }
 
-    /// Finds that all before the segment is stored, in every required repository; or for what it waits.
+    /// Finds that all before the segment is stored there, and that the server may write there at all; or for what it waits.
     async fn begin(
         &self,
         settings: &Arc<Settings>,
+        opened: &Opened,
         flushed: &Flushed,
-    ) -> Result<Result<BTreeMap<String, Holder>, Stored>, NotArchived> {
-        let Flushed {
-            segment,
-            start,
-            local,
-            ..
-        } = flushed;
-        let before = before(*segment, *start, local);
-        let (mut holders, mut catalogues) = (BTreeMap::new(), Vec::new());
-        for repository in settings.required_repositories() {
-            let opened = self.opened(settings, repository, &local.control).await?;
-            let follows = match before {
-                Some(before) => self.holds(settings, &opened, before, flushed).await?,
-                // A cluster's WAL begins with segment 1.
-                None => start.segment(local.control.segment_size) <= FIRST,
-            };
-            if !follows {
-                return Ok(Err(Stored::Waits(before)));
-            }
-            let archive = opened.wal.archive();
-            if flushed.synchronous {
-                catalogues.push((
-                    archive.store().description().to_owned(),
-                    Catalogue::load(archive, opened.wal.system()).await?,
-                ));
-            }
-            let holder = Holder {
-                archive: archive.id(),
-                through: *start,
-                writer: None,
-                confirmed: None,
-            };
-            holders.insert(repository.name.clone(), holder);
+    ) -> Result<Result<Holder, Stored>, NotArchived> {
+        let (start, local) = (flushed.start, &flushed.local);
+        let before = before(flushed.segment, start, local);
+        let follows = match before {
+            Some(before) => self.holds(settings, opened, before, flushed).await?,
+            // A cluster's WAL begins with segment 1.
+            None => start.segment(local.control.segment_size) <= FIRST,
+        };
+        if !follows {
+            return Ok(Err(Stored::Waits(before)));
         }
         if flushed.synchronous {
-            let Some(lineage) = lineage(flushed.timeline, local.history.as_ref()) else {
-                return Ok(Err(Stored::Waits(None)));
-            };
-            unbroken(&catalogues, &lineage, *start)?;
+            see_no_fork(&opened.wal, flushed.timeline, start).await?;
         }
-        Ok(Ok(holders))
+        Ok(Ok(Holder {
+            archive: opened.wal.archive().id(),
+            from: start,
+            through: start,
+            writer: None,
+            confirmed: None,
+        }))
+    }
+
+    /// Whether no WAL is missing since the newest backup up to where each began. False: not all of them have begun.
+    async fn see_unbroken(
+        &self,
+        settings: &Arc<Settings>,
+        writers: &Writers,
+        flushed: &Flushed,
+    ) -> Result<bool, NotArchived> {
+        let local = &flushed.local;
+        let Some(lineage) = lineage(flushed.timeline, local.history.as_ref()) else {
+            return Ok(false);
+        };
+        let mut held = Vec::new();
+        for repository in settings.required_repositories() {
+            let Some(Some(holder)) = writers.by_repository.get(&repository.name) else {
+                return Ok(false);
+            };
+            let opened = self.opened(settings, repository, &local.control).await?;
+            let archive = opened.wal.archive();
+            held.push(Held {
+                place: archive.store().description().to_owned(),
+                catalogue: Catalogue::load(archive, opened.wal.system()).await?,
+                from: holder.from,
+            });
+        }
+        unbroken(&held, &lineage)?;
+        Ok(true)
     }
 
     /// Whether the whole segment is stored; where a server is told so, as its own file of it has it. A file that is not
@@ -245,26 +262,33 @@ impl Archiver {
         }
     }
 
-    /// Brings one repository as far as it gets; the segment for which it waits then.
+    /// Brings one repository as far as it gets, or tells for what it waits.
     async fn advance(
         &self,
         settings: &Arc<Settings>,
         repository: &Repository,
         flushed: &Flushed,
-        holder: &mut Holder,
-    ) -> Result<Option<SegmentName>, NotArchived> {
+        holder: &mut Option<Holder>,
+    ) -> Result<Stored, NotArchived> {
         let local = &flushed.local;
         let size = local.control.segment_size;
         let name = WalFileName::Segment(flushed.segment);
         let opened = self.opened(settings, repository, &local.control).await?;
-        let archive = opened.wal.archive();
-        if archive.id() != holder.archive {
-            return Err(NotArchived::Replaced(archive.store().description().into()));
-        }
         self.check_copy(&opened, local)?;
         if let Some(timeline) = local.timeline {
             self.check_history(repository, &opened, name, timeline, local)
                 .await?;
+        }
+        let holder = match holder {
+            Some(holder) => holder,
+            None => match self.begin(settings, &opened, flushed).await? {
+                Ok(begun) => holder.insert(begun),
+                Err(waits) => return Ok(waits),
+            },
+        };
+        let archive = opened.wal.archive();
+        if archive.id() != holder.archive {
+            return Err(NotArchived::Replaced(archive.store().description().into()));
         }
         while holder.through < flushed.to {
             let number = holder.through.segment(size);
@@ -277,10 +301,10 @@ impl Archiver {
                 self.confirm(&opened, flushed, holder).await?;
                 holder.through = number.end(size);
             } else {
-                return Ok(Some(segment));
+                return Ok(Stored::Waits(Some(segment)));
             }
         }
-        Ok(None)
+        Ok(Stored::All)
     }
 
     /// Stores what there is of the segment that is being written.
@@ -353,25 +377,32 @@ async fn see_no_fork(wal: &WalStore, timeline: TimelineId, to: Lsn) -> Result<()
     Ok(())
 }
 
-/// That in none of these any WAL up to `to` is missing since the newest backup that any of them has on this line. Pure.
-fn unbroken(
-    catalogues: &[(String, Catalogue)],
-    lineage: &Lineage,
-    to: Lsn,
-) -> Result<(), NotArchived> {
-    let newest = catalogues.iter().filter_map(|(_, catalogue)| {
-        let backups = catalogue.backups.iter().map(|backup| &backup.facts);
-        let ours = backups.filter(|facts| catalogue.is_on(facts, lineage));
-        ours.max_by_key(|facts| facts.start)
+/// What a required repository holds.
+struct Held {
+    place: String,
+    catalogue: Catalogue,
+    /// Of what is before this, nothing may be missing.
+    from: Lsn,
+}
+
+/// That nowhere any WAL is missing since the newest backup that can be restored from any of them on this line. Pure.
+fn unbroken(held: &[Held], lineage: &Lineage) -> Result<(), NotArchived> {
+    let newest = held.iter().filter_map(|one| {
+        let newest = one.catalogue.restorable(lineage);
+        newest.first().copied()
     });
     let Some(newest) = newest.max_by_key(|facts| facts.start) else {
-        let places = catalogues.iter().map(|(place, _)| place.as_str());
+        let places = held.iter().map(|one| one.place.as_str());
         return Err(NotArchived::NoBackup(places.collect::<Vec<_>>().join(", ")));
     };
-    for (place, catalogue) in catalogues {
-        let from = newest.start.segment(catalogue.segment_size);
-        let chain = catalogue.chain(lineage, from);
-        if chain.end < to {
+    for Held {
+        place,
+        catalogue,
+        from,
+    } in held
+    {
+        let chain = catalogue.chain(lineage, newest.start.segment(catalogue.segment_size));
+        if chain.end < *from {
             return Err(NotArchived::Broken {
                 place: place.clone(),
                 backup: newest.id.to_string(),
@@ -380,6 +411,10 @@ fn unbroken(
         }
     }
     Ok(())
+}
+
+fn synchronous(settings: &Settings) -> bool {
+    settings.streaming.is_some_and(|mode| mode.synchronous)
 }
 
 /// The line of timelines that leads to this one; none where that can't be told.
