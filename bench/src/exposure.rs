@@ -139,7 +139,7 @@ async fn measure(
         for clients in [1, 16] {
             commits.push(commit(&postgres, "not waiting", clients, seconds).await?);
         }
-        wait(&postgres).await?;
+        postgres.wait_for_sidecar().await?;
         for clients in [1, 16] {
             commits.push(commit(&postgres, "waiting", clients, seconds).await?);
         }
@@ -160,19 +160,6 @@ async fn measure(
     exposures.push(exposure(&postgres, &stored, (mode, "pgbench"), full).await?);
     sidecar.stop().await?;
     Ok((exposures, commits))
-}
-
-async fn wait(postgres: &Postgres) -> Result<()> {
-    let names = [("synchronous_standby_names", "holdfast")];
-    postgres.configure(&names).await?;
-    eventually("commits wait", async || {
-        let state = postgres
-            .value("SELECT coalesce(max(sync_state), '') FROM pg_stat_replication")
-            .await?;
-        ensure!(state == "sync", "{state:?}");
-        Ok(())
-    })
-    .await
 }
 
 /// pgbench's own figures.

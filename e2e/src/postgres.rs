@@ -280,6 +280,25 @@ impl Postgres {
         .await
     }
 
+    /// Has commits wait for the sidecar, which must tell what is stored (`wal.streaming.synchronous`).
+    ///
+    /// # Errors
+    /// If the server does not take it for a synchronous standby.
+    pub async fn wait_for_sidecar(&self) -> Result<()> {
+        let names = [("synchronous_standby_names", "holdfast")];
+        self.configure(&names).await?;
+        eventually("commits wait for the sidecar", async || {
+            let state = self
+                .value("SELECT coalesce(max(sync_state), '') FROM pg_stat_replication WHERE application_name = 'holdfast'")
+                .await?;
+            if state != "sync" {
+                bail!("{state:?}\n{}", self.tail());
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Starts the server without waiting for anything.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::archive::{Archiver, NotArchived, Stored, Streaming, Writers};
 use crate::config::{Live, SecretError, Settings, Streaming as Mode};
 use crate::data_directory::{self, Recovery};
 use holdfast_postgres::replication::{Event, Position, Replication, ReplicationError, WalStream};
-use holdfast_postgres::{ClusterState, ControlFile, Lsn, SystemIdentifier, TimelineId};
+use holdfast_postgres::{ClusterState, ControlFile, Lsn, SystemIdentifier};
 use holdfast_repository::blocking;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -159,11 +159,10 @@ async fn follow(
         settings,
         mode,
         archiver,
-        timeline: system.timeline,
         flushed: watch::Sender::new(system.flushed),
         stored: watch::Sender::new(Lsn::INVALID),
     };
-    let mut writers = Writers::default();
+    let mut writers = Writers::new(system.timeline, control.segment_size);
     let ended = tokio::select! {
         ended = follower.receive(stream) => ended.map_err(refused),
         () = follower.store(&mut writers) => return Ok(()),
@@ -182,7 +181,6 @@ struct Follower<'a> {
     settings: &'a Arc<Settings>,
     mode: Mode,
     archiver: &'a Archiver,
-    timeline: TimelineId,
     /// By the server, as far as is known.
     flushed: watch::Sender<Lsn>,
     /// In every required repository; invalid before it is known.
@@ -221,7 +219,7 @@ impl Follower<'_> {
             } else if good.elapsed() >= patience {
                 pause = settle(self.archiver, done, pause);
                 // That one may never be stored, and a later one is begun where all since the newest backup is.
-                *writers = Writers::default();
+                writers.begin_anew();
             } else {
                 pause = Duration::ZERO;
             }
@@ -237,15 +235,11 @@ impl Follower<'_> {
         let (as_of, to) = (Timestamp::now(), *self.flushed.borrow());
         let done = self
             .archiver
-            .store_written(self.settings, writers, (self.timeline, to), as_of)
+            .store_written(self.settings, writers, to, as_of)
             .await;
         // Also of what did not come to its end.
         if let Some(through) = writers.through() {
-            self.stored.send_if_modified(|stored| {
-                let is_more = through > *stored;
-                *stored = through.max(*stored);
-                is_more
-            });
+            raise(&self.stored, through);
         }
         done
     }
@@ -274,12 +268,7 @@ impl Follower<'_> {
                     heard = Instant::now();
                     match event? {
                         Event::Wal { start, bytes } => {
-                            let end = Lsn(start.0 + bytes.len() as u64);
-                            self.flushed.send_if_modified(|flushed| {
-                                let is_more = end > *flushed;
-                                *flushed = end.max(*flushed);
-                                is_more
-                            });
+                            raise(&self.flushed, Lsn(start.0 + bytes.len() as u64));
                         }
                         Event::Keepalive { reply_now: now, .. } => reply_now = now,
                         Event::Ended => return Ok(()),
@@ -338,6 +327,15 @@ impl Follower<'_> {
         // A server whose state can't be read is not held up for it.
         control.map_or(true, |control| control.state != ClusterState::InProduction)
     }
+}
+
+/// Tells it where it is more than was known.
+fn raise(known: &watch::Sender<Lsn>, to: Lsn) {
+    known.send_if_modified(|known| {
+        let is_more = to > *known;
+        *known = to.max(*known);
+        is_more
+    });
 }
 
 /// Waits for it, and says meanwhile that it takes long.

@@ -589,6 +589,17 @@ async fn long_work_shows_lines_where_there_is_no_terminal() -> Result<()> {
     .await
 }
 
+/// A client whose backup has begun its first pack, if it was not complete before that was seen.
+async fn begun_backup(holdfast: &Holdfast, log: &Path) -> Result<Daemon> {
+    let objects = holdfast.objects()?;
+    let packs = objects.begun("/packs/").await?;
+    let mut client = Daemon::spawn("holdfast backup", holdfast.command(&["backup"])?, log)?;
+    while objects.begun("/packs/").await? == packs && client.is_running()? {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(client)
+}
+
 #[tokio::test]
 async fn a_sidecar_killed_in_the_middle_leaves_no_backup_and_its_client_is_told() -> Result<()> {
     World::scenario("killed", async |world| {
@@ -601,15 +612,11 @@ async fn a_sidecar_killed_in_the_middle_leaves_no_backup_and_its_client_is_told(
         let (mut killed, mut late) = (0, 0);
         while killed < 3 {
             ensure!(late < 10, "always complete before it could be killed");
-            let packs = objects.begun("/packs/").await?;
-            let mut client = Daemon::spawn(
-                "holdfast backup",
-                holdfast.command(&["backup"])?,
+            let mut client = begun_backup(
+                &holdfast,
                 &world.path(&format!("log/client-{killed}-{late}.log")),
-            )?;
-            while objects.begun("/packs/").await? == packs && client.is_running()? {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            )
+            .await?;
             sidecar.kill9().await?;
             sidecar = holdfast.sidecar().await?;
             let status = client.wait(Duration::from_secs(120)).await?;
@@ -644,15 +651,8 @@ async fn a_sidecar_that_ends_stops_its_backup_and_finishes_its_wal() -> Result<(
         let mut late = 0;
         let mut client = loop {
             ensure!(late < 10, "always complete before it could be ended");
-            let packs = objects.begun("/packs/").await?;
-            let mut client = Daemon::spawn(
-                "holdfast backup",
-                holdfast.command(&["backup"])?,
-                &world.path(&format!("log/client-{late}.log")),
-            )?;
-            while objects.begun("/packs/").await? == packs && client.is_running()? {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            let mut client =
+                begun_backup(&holdfast, &world.path(&format!("log/client-{late}.log"))).await?;
             sidecar.daemon.pause()?;
             if objects.begun("/manifest").await? == late {
                 break client;

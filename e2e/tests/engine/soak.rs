@@ -1,5 +1,6 @@
 //! Everything fails at random, under load, again and again: what was acknowledged is there after a restore.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -176,7 +177,7 @@ async fn life(major: u32, seed: u64, faults: usize) -> Result<()> {
                 life.network.set(Fault::None);
                 sleep(Duration::from_millis(300)).await;
             }
-            std::future::pending::<()>().await
+            std::future::pending::<Infallible>().await
         };
         // What can't be read fails, and is repeated. What is taken for the end of the WAL would be one.
         let restored = async {
@@ -189,7 +190,7 @@ async fn life(major: u32, seed: u64, faults: usize) -> Result<()> {
         };
         tokio::select! {
             restored = restored => restored.with_context(|| format!("seed {seed}, {events:?}")),
-            () = bad => Ok(()),
+            never = bad => match never {},
         }
     })
     .await

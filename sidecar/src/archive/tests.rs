@@ -398,9 +398,9 @@ async fn what_is_being_written_is_stored_as_far_as_it_is_flushed() {
     let size = bench.cluster.segment_size;
     let number = bench.name(1, 5).number(size).unwrap();
     let start = number.start(size);
-    let mut writers = Writers::default();
+    let mut writers = Writers::new(TimelineId(1), size);
     let now = Timestamp::now();
-    let at = |pages: u64| (TimelineId(1), Lsn(start.0 + pages * 8192));
+    let at = |pages: u64| Lsn(start.0 + pages * 8192);
     let stored = async || {
         let control = data_directory::control_file(&bench.data()).unwrap();
         let opened = archiver
@@ -430,11 +430,11 @@ async fn what_is_being_written_is_stored_as_far_as_it_is_flushed() {
             .store_written(&settings, &mut writers, at(pages), now)
             .await
             .unwrap();
-        assert_eq!(stored().await, Some(at(pages).1));
+        assert_eq!(stored().await, Some(at(pages)));
         let written = archiver.progress().written.unwrap();
         assert_eq!(
             (written.start, written.end, written.as_of),
-            (start, at(pages).1, now)
+            (start, at(pages), now)
         );
     }
     // Nothing new: only the time goes on.
@@ -452,24 +452,25 @@ async fn what_is_being_written_is_stored_as_far_as_it_is_flushed() {
         .store_written(&settings, &mut writers, at(20), now)
         .await
         .unwrap_err();
-    assert_eq!(archiver.progress().written.unwrap().stored, at(7).1);
+    assert_eq!(archiver.progress().written.unwrap().stored, at(7));
     fs::remove_file(bench.path("store")).unwrap();
     fs::rename(bench.path("away"), bench.path("store")).unwrap();
     archiver
         .store_written(&settings, &mut writers, at(20), now)
         .await
         .unwrap();
-    assert_eq!(stored().await, Some(at(20).1));
+    assert_eq!(stored().await, Some(at(20)));
     // What is whole is the archive_command's.
-    let whole = (TimelineId(1), number.end(size));
+    let whole = number.end(size);
     archiver
         .store_written(&settings, &mut writers, whole, now)
         .await
         .unwrap();
-    assert_eq!(archiver.progress().written.unwrap().stored, at(20).1);
+    assert_eq!(archiver.progress().written.unwrap().stored, at(20));
     // A timeline that cannot be told for the archived one is refused, as with whole segments.
     bench.segment(2, 6, Fill::Pages(3));
-    let other = (TimelineId(2), Lsn(number.end(size).0 + 8192));
+    let mut writers = Writers::new(TimelineId(2), size);
+    let other = Lsn(number.end(size).0 + 8192);
     let error = archiver
         .store_written(&settings, &mut writers, other, now)
         .await

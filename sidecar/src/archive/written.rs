@@ -6,7 +6,7 @@ use crate::config::{Repository, Settings};
 use crate::data_directory;
 use futures::future::join_all;
 use holdfast_postgres::{
-    Lineage, Lsn, SegmentName, SegmentNumber, TimelineHistory, TimelineId, WalFileName,
+    Lineage, Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId, WalFileName,
 };
 use holdfast_repository::catalogue::Catalogue;
 use holdfast_repository::wal::PartWriter;
@@ -23,8 +23,10 @@ const FIRST: SegmentNumber = SegmentNumber(1);
 const CONFIRMED: Duration = Duration::from_secs(60);
 
 /// How far each required repository holds what one server flushes on one timeline, in one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Writers {
+    timeline: TimelineId,
+    segment_size: SegmentSize,
     /// None: it is not known yet that all before is stored there.
     by_repository: BTreeMap<String, Option<Holder>>,
     /// Where a server is told what is stored: nothing is missing since the newest backup, and what follows is in order.
@@ -46,6 +48,21 @@ struct Holder {
 }
 
 impl Writers {
+    /// Of a session that follows this timeline, with the segment size of pg_control.
+    pub fn new(timeline: TimelineId, segment_size: SegmentSize) -> Self {
+        Self {
+            timeline,
+            segment_size,
+            by_repository: BTreeMap::new(),
+            is_unbroken: false,
+        }
+    }
+
+    /// Nothing is known, as at the session's beginning.
+    pub fn begin_anew(&mut self) {
+        *self = Self::new(self.timeline, self.segment_size);
+    }
+
     /// All required repositories hold it up to here; none before that is known.
     fn held(&self) -> Option<Lsn> {
         let each = self.by_repository.values();
@@ -70,7 +87,6 @@ pub enum Stored {
 
 /// What the data directory says of what was flushed.
 struct Flushed {
-    timeline: TimelineId,
     to: Lsn,
     /// The segment with the last byte, and that byte's place after its start, in bytes.
     segment: SegmentName,
@@ -83,12 +99,12 @@ struct Flushed {
 
 impl Archiver {
     /// Stores in every required repository what the server has flushed, up to `to`, of the segment that it is writing on
-    /// that timeline. What came before is the archive_command's: a segment is begun only once the one before it is stored,
+    /// the session's timeline. What came before is the archive_command's: a segment is begun only once the one before it is stored,
     /// for a part behind a hole would say that the WAL goes on there. `as_of`: nothing more was flushed then.
     ///
     /// Returns once all hold it, or where it waits for that. Where a server is told so (`synchronous`) all before it is
     /// held against the server's own files, nothing is missing since the newest backup, and no other timeline leaves this
-    /// one before it. `writers` is that of the session: the same settings, server and timeline. Safe to drop and to repeat.
+    /// one before it. `writers` is that of the session: the same settings and server. Safe to drop and to repeat.
     ///
     /// # Errors
     /// As for [`Archiver::archive`]; [`NotArchived::Broken`], [`NotArchived::NoBackup`], [`NotArchived::Forked`]. What is
@@ -97,7 +113,7 @@ impl Archiver {
         &self,
         settings: &Arc<Settings>,
         writers: &mut Writers,
-        (timeline, to): (TimelineId, Lsn),
+        to: Lsn,
         as_of: Timestamp,
     ) -> Result<Stored, NotArchived> {
         if writers.held() == Some(to) && (writers.is_unbroken || !synchronous(settings)) {
@@ -106,7 +122,7 @@ impl Archiver {
             }
             return Ok(Stored::All);
         }
-        let flushed = self.flushed(settings, timeline, to).await?;
+        let flushed = self.flushed(settings, writers, to).await?;
         for repository in settings.required_repositories() {
             let known = writers.by_repository.entry(repository.name.clone());
             known.or_default();
@@ -139,7 +155,7 @@ impl Archiver {
         let writer = first.and_then(|holder| holder.as_ref()?.writer.as_ref());
         if let Some(writer) = writer {
             self.lock_progress().written = Some(Written {
-                timeline,
+                timeline: writers.timeline,
                 start: flushed.start,
                 stored: to,
                 end: writer.valid_through(),
@@ -153,22 +169,18 @@ impl Archiver {
     async fn flushed(
         &self,
         settings: &Arc<Settings>,
-        timeline: TimelineId,
+        writers: &Writers,
         to: Lsn,
     ) -> Result<Flushed, NotArchived> {
-        let size = {
-            let settings = settings.clone();
-            let control = move || data_directory::control_file(&settings.postgres.data_directory);
-            blocking(control).await?.segment_size
-        };
+        let size = writers.segment_size;
         let number = to.segment_before(size);
-        let (segment, start) = (SegmentName::new(timeline, number, size), number.start(size));
+        let segment = SegmentName::new(writers.timeline, number, size);
+        let start = number.start(size);
         let name = WalFileName::Segment(segment);
         let local = self
             .local(settings, name, &format!("pg_wal/{name}"))
             .await?;
         Ok(Flushed {
-            timeline,
             to,
             segment,
             start,
@@ -196,7 +208,7 @@ impl Archiver {
             return Ok(Err(Stored::Waits(before)));
         }
         if flushed.synchronous {
-            see_no_fork(&opened.wal, flushed.timeline, start).await?;
+            see_no_fork(&opened.wal, flushed.segment.timeline, start).await?;
         }
         Ok(Ok(Holder {
             archive: opened.wal.archive().id(),
@@ -215,7 +227,7 @@ impl Archiver {
         flushed: &Flushed,
     ) -> Result<bool, NotArchived> {
         let local = &flushed.local;
-        let Some(lineage) = lineage(flushed.timeline, local.history.as_ref()) else {
+        let Some(lineage) = lineage(writers.timeline, local.history.as_ref()) else {
             return Ok(false);
         };
         let mut held = Vec::new();
@@ -292,7 +304,7 @@ impl Archiver {
         }
         while holder.through < flushed.to {
             let number = holder.through.segment(size);
-            let segment = SegmentName::new(flushed.timeline, number, size);
+            let segment = SegmentName::new(flushed.segment.timeline, number, size);
             if flushed.to < number.end(size) {
                 self.append(settings, &opened, flushed, holder).await?;
                 holder.through = flushed.to;
@@ -350,7 +362,7 @@ impl Archiver {
             archive.confirm().await?;
         }
         if is_due && flushed.synchronous {
-            see_no_fork(&opened.wal, flushed.timeline, flushed.to).await?;
+            see_no_fork(&opened.wal, flushed.segment.timeline, flushed.to).await?;
         }
         if is_due {
             holder.confirmed = Some(Instant::now());
