@@ -17,5 +17,6 @@ mod soak;
 mod stores;
 mod streaming;
 mod synchronous;
+mod timelines;
 mod wal;
 mod waldump;
