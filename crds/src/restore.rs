@@ -63,8 +63,10 @@ use serde::{Deserialize, Serialize};
 #[x_kube(
     validation = Rule::new("self.source == oldSelf.source && self.target == oldSelf.target && self.action == oldSelf.action && self.destination == oldSelf.destination && has(self.postgres) == has(oldSelf.postgres) && (!has(self.postgres) || self.postgres == oldSelf.postgres) && self.force == oldSelf.force")
         .message("only suspend of a Restore can change: make another Restore"),
-    validation = Rule::new("!has(self.destination.persistentVolumeClaim) || self.action == 'Promote'")
-        .message("on a claim the database is promoted and shut down: leave action out"),
+    validation = Rule::new("!has(self.destination.persistentVolumeClaim) || self.action != 'Pause'")
+        .message("on a claim nobody reads what stands still: leave action out, or take Shutdown"),
+    validation = Rule::new("!has(self.destination.statefulSet) || self.action != 'Shutdown'")
+        .message("in place a server that shuts down is started again and again: leave action out, or take Pause"),
     validation = Rule::new("!has(self.destination.persistentVolumeClaim) || !self.force")
         .message("force means something only in place: a claim has to be empty"),
     validation = Rule::new("!has(self.destination.persistentVolumeClaim) || !has(self.source.repositoryRef) || has(self.postgres)")
@@ -77,8 +79,9 @@ pub struct RestoreSpec {
     pub source: RestoreSource,
     /// To which moment. Can't change.
     pub target: RecoveryTarget,
-    /// What Postgres does at the target. Promote: it takes writes, on a new timeline. Pause: it stands still and can be
-    /// read, until pg_wal_replay_resume(). Default: Promote. Can't change.
+    /// What Postgres does at the target. Promote: it takes writes, on a new timeline; on a claim it is shut down after that.
+    /// Pause, only in place: it stands still and can be read, until pg_wal_replay_resume(). Shutdown, only for a claim: it
+    /// shuts down in its recovery, and can be promoted later. Default: Promote. Can't change.
     #[serde(default)]
     pub action: RestoreAction,
     /// Where it is restored to. Can't change.
@@ -130,6 +133,8 @@ pub enum RestoreAction {
     Promote,
     /// Stands still.
     Pause,
+    /// Shuts down in its recovery.
+    Shutdown,
 }
 
 impl RestoreAction {
@@ -138,6 +143,7 @@ impl RestoreAction {
         match self {
             Self::Promote => "Promote",
             Self::Pause => "Pause",
+            Self::Shutdown => "Shutdown",
         }
     }
 }
@@ -155,7 +161,7 @@ pub struct RestoreDestination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stateful_set: Option<InPlace>,
     /// Into a claim, beside the database: a Job restores it there and runs Postgres up to the target, with archiving
-    /// off. What it leaves is promoted and shut down, unless verify is false. Default: none.
+    /// off. What it leaves is promoted and shut down, unless action or verify says otherwise. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<IntoClaim>,
 }

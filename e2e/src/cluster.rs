@@ -374,13 +374,25 @@ impl Space {
         result
     }
 
+    /// Goes on in another namespace, in the middle of a scenario. When it fails, what happened there is printed as well.
+    ///
+    /// # Errors
+    /// The scenario's.
+    pub async fn beside<F>(&self, name: &str, scenario: F) -> Result<()>
+    where
+        F: AsyncFnOnce(&Space) -> Result<()>,
+    {
+        Self::run(self.cluster, name, scenario).await
+    }
+
     async fn run<F>(cluster: &'static Cluster, name: &str, scenario: F) -> Result<()>
     where
         F: AsyncFnOnce(&Space) -> Result<()>,
     {
         let space = cluster.space(name).await?;
         let result = scenario(&space).await;
-        if result.is_err() {
+        if let Err(error) = &result {
+            eprintln!("--- {}: {error:?}", space.namespace);
             space.print().await;
         }
         result
@@ -555,12 +567,17 @@ impl Space {
             SYSTEM,
             "logs",
             "--prefix",
-            "--tail=60",
+            "--tail=5000",
             "-l",
             "app.kubernetes.io/name=holdfast",
         ];
         if let Ok(said) = self.cluster.kubectl(&words).await {
-            eprintln!("--- operator\n{}{}", said.out, said.err);
+            eprintln!("--- operator, of {}\n{}", self.namespace, said.err);
+            let ours = said.out.lines();
+            let ours: Vec<&str> = ours.filter(|line| line.contains(&self.namespace)).collect();
+            for line in ours.iter().skip(ours.len().saturating_sub(60)) {
+                eprintln!("{line}");
+            }
         }
     }
 }

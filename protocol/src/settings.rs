@@ -92,6 +92,9 @@ pub struct Recovery {
     pub archive: String,
     /// To which moment.
     pub target: RecoveryTarget,
+    /// `Promote`, `Pause` or `Shutdown`; default `Promote`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
 }
 
 /// A moment: exactly one of the first six.

@@ -2,10 +2,10 @@
 
 use crate::chart::root;
 use crate::fixtures::{Database, archive, backed_up, event, repository, shop, told};
-use crate::incarnations::{is_sign_of_life, stored};
-use anyhow::{Result, ensure};
+use crate::incarnations::{kept, stored};
+use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Space, eventually};
-use std::collections::BTreeMap;
+use holdfast_postgres::Lsn;
 
 /// The example, with these lines in place of its own.
 fn example(changes: &[(&str, &str)]) -> Result<String> {
@@ -72,14 +72,6 @@ async fn copied(space: &Space, restore: &str, claim: &str) -> Result<String> {
         .await
 }
 
-/// All that is stored but what readers write, and the archive's own upkeep, which comes when it comes.
-fn kept(stored: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut kept = stored;
-    let upkeep = |key: &str| key.contains("/tombstones/") || key.contains("/owner/");
-    kept.retain(|key, _| !is_sign_of_life(key) && !upkeep(key));
-    kept
-}
-
 #[tokio::test]
 async fn a_copy_beside_the_database_and_one_where_nobody_knows_it() -> Result<()> {
     Space::scenario("copied", async |space| {
@@ -117,7 +109,7 @@ async fn a_copy_beside_the_database_and_one_where_nobody_knows_it() -> Result<()
             .success()?;
         let before = kept(stored(space, "list-before").await?);
 
-        let fresh = space.cluster().space("fresh").await?;
+        space.beside("fresh", async |fresh| {
         let place = repository(space).replace("metadata: {name: s3}", "metadata: {name: old}");
         fresh.apply(&format!("{place}  accessMode: ReadOnly\n")).await?;
         let source = format!(
@@ -129,7 +121,7 @@ async fn a_copy_beside_the_database_and_one_where_nobody_knows_it() -> Result<()
             ("target: {latest: {}}", before_it.as_str()),
         ];
         fresh.apply(&example(&elsewhere)?).await?;
-        let rows = copied(&fresh, "orders-copy", "orders-copy").await?;
+        let rows = copied(fresh, "orders-copy", "orders-copy").await?;
         ensure!(rows == "2000|f", "{rows}");
         let after = kept(stored(space, "list-after").await?);
         ensure!(after == before, "{before:#?}\n{after:#?}");
@@ -149,6 +141,8 @@ async fn a_copy_beside_the_database_and_one_where_nobody_knows_it() -> Result<()
         .await?;
         fresh.get("persistentvolumeclaim/orders-copy").await?;
         Ok(())
+        })
+        .await
     })
     .await
 }
@@ -219,7 +213,10 @@ async fn one_that_is_not_verified_recovers_in_the_pod_that_starts_on_it() -> Res
         database.archive_rows(space, 0).await?;
         backed_up(space, "base", "orders", "").await?;
         database.archive_rows(space, 0).await?;
-        let unverified = [("template: {size: 1Gi}", "verify: false\n      template: {size: 1Gi}")];
+        let unverified = [(
+            "template: {size: 1Gi}",
+            "verify: false\n      template: {size: 1Gi}",
+        )];
         space.apply(&example(&unverified)?).await?;
         space
             .wait_for("restore/orders-copy", "condition=Complete", 240)
@@ -229,26 +226,69 @@ async fn one_that_is_not_verified_recovers_in_the_pod_that_starts_on_it() -> Res
         let says = ["ClaimFilled", "recovers when Postgres is started"];
         event(space, "restore/orders-copy", &says).await?;
 
-        let own = format!(
-            "{}  bootstrap: {{recovery: {{source: {{repositoryRef: {{name: s3}}, namespace: {}, archive: orders}}, target: {{latest: {{}}}}}}}}\n",
-            archive("copy"),
-            space.namespace
+        recovers(space, "[]", "2000|f").await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_that_shuts_down_at_its_target_is_promoted_later() -> Result<()> {
+    Space::scenario("stepped", async |space| {
+        let database = Database::new("orders", 17);
+        shop(space, &database).await?;
+        database.archive_rows(space, 0).await?;
+        backed_up(space, "base", "orders", "").await?;
+        database.archive_rows(space, 0).await?;
+        let at = "SELECT pg_current_wal_insert_lsn()";
+        let at = space.sql("orders-0", at).await?;
+        database.archive_rows(space, 0).await?;
+        let target = format!("target: {{lsn: {at}}}\n  action: Shutdown");
+        let stepped = example(&[("target: {latest: {}}", &target)])?;
+        space.apply(&stepped).await?;
+        space
+            .wait_for("restore/orders-copy", "condition=Complete", 240)
+            .await?;
+        let reached = &space.get("restore/orders-copy").await?["status"]["recoveredTo"];
+        let lsn: Lsn = reached["lsn"].as_str().context("an LSN")?.parse()?;
+        ensure!(
+            reached["timeline"] == 1 && lsn >= at.parse()?,
+            "{reached:#}: {at}"
         );
-        space.apply(&own).await?;
-        let labelled = reader("orders-copy")
-            .replace(
-                "metadata: {name: orders-copy}",
-                "metadata: {name: orders-copy, labels: {holdfast.dev/archive: copy}}",
-            )
-            .replace("    args: [-c, archive_mode=off]\n", "");
-        space.apply(&labelled).await?;
-        eventually("the copy takes writes", async || {
-            let rows = "SELECT count(*), pg_is_in_recovery() FROM rows";
-            let rows = space.sql("orders-copy", rows).await?;
-            ensure!(rows == "2000|f", "{rows}");
-            Ok(())
-        })
-        .await
+        let says = ["ClaimFilled", "at its target, and not promoted"];
+        event(space, "restore/orders-copy", &says).await?;
+
+        let stands = "[-c, recovery_target_action=pause]";
+        recovers(space, stands, "2000|t").await?;
+        space
+            .kubectl(&["delete", "pod/orders-copy"])
+            .await?
+            .success()?;
+        let goes_on = "[-c, recovery_target_action=promote]";
+        recovers(space, goes_on, "2000|f").await
+    })
+    .await
+}
+
+/// Postgres on the claim of the example, with these arguments, under an Archive of its own with the same source.
+async fn recovers(space: &Space, arguments: &str, expected: &str) -> Result<()> {
+    let own = format!(
+        "{}  bootstrap: {{recovery: {{source: {{repositoryRef: {{name: s3}}, namespace: {}, archive: orders}}, target: {{latest: {{}}}}}}}}\n",
+        archive("copy"),
+        space.namespace
+    );
+    space.apply(&own).await?;
+    let labelled = reader("orders-copy")
+        .replace(
+            "metadata: {name: orders-copy}",
+            "metadata: {name: orders-copy, labels: {holdfast.dev/archive: copy}}",
+        )
+        .replace("[-c, archive_mode=off]", arguments);
+    space.apply(&labelled).await?;
+    eventually("the copy can be read", async || {
+        let rows = "SELECT count(*), pg_is_in_recovery() FROM rows";
+        let rows = space.sql("orders-copy", rows).await?;
+        ensure!(rows == expected, "{rows}");
+        Ok(())
     })
     .await
 }

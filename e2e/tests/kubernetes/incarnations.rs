@@ -18,6 +18,14 @@ pub fn is_sign_of_life(key: &str) -> bool {
     key.contains("/markers/") || key.contains("/alive/")
 }
 
+/// All of it but what readers write, and the archive's own upkeep, which comes when it comes.
+pub fn kept(stored: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut kept = stored;
+    let upkeep = |key: &str| key.contains("/tombstones/") || key.contains("/owner/");
+    kept.retain(|key, _| !is_sign_of_life(key) && !upkeep(key));
+    kept
+}
+
 /// All that is stored below the namespace's name, with what changes when an object does: its tag and its time. `pod` is a
 /// name for who asks.
 pub async fn stored(space: &Space, pod: &str) -> Result<BTreeMap<String, String>> {

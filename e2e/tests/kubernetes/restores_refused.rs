@@ -188,7 +188,7 @@ async fn another_key_is_told_and_with_the_right_one_it_goes_on() -> Result<()> {
         eventually("it tells of the key", async || {
             let (status, reason, message) = space.condition("restore/back", "Checked").await?;
             ensure!(
-                status != "True" && says.iter().all(|words| message.contains(words)),
+                status == "False" && says.iter().all(|words| message.contains(words)),
                 "Checked is {status}, {reason}: {message}"
             );
             Ok(())

@@ -291,6 +291,7 @@ fn settings(
                 )
                 .to_string(),
                 target: target(&recovery.target),
+                action: None,
             }),
             order: order.cloned(),
         }),

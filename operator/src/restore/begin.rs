@@ -47,20 +47,22 @@ impl Restores {
         if suspend && was_planned(&look.status(), generation) {
             return Ok(Outcome::Done);
         }
+        let source = spec.source.repository_ref.as_ref();
+        let repository = source.map(|repository| repository.name.as_str());
+        let first = || found.archive.as_deref().and_then(first_repository);
+        let Some(repository) = repository.or_else(first) else {
+            let message = "the Archive names no Repository: correct its spec.repositories";
+            let state = State::bad("RepositoryNotFound", message);
+            return self.stay(look, &state).await;
+        };
+        if let Err(state) = self.can_read(look, &look.archive, repository).await {
+            return self.stay(look, &state).await;
+        }
         if let Err(state) = self.drain(look, &found.members, spec.force).await {
             self.write(look, look.status(), &state).await?;
             return Ok(Outcome::Again(POLL));
         }
-        let source = spec.source.repository_ref.as_ref();
-        let repository = source.map(|repository| repository.name.as_str());
-        let first = || found.archive.as_deref().and_then(first_repository);
-        let planned = match repository.or_else(first) {
-            Some(repository) => self.preflight(look, &look.archive, repository).await,
-            None => Err(State::bad(
-                "RepositoryNotFound",
-                "the Archive names no Repository: correct its spec.repositories",
-            )),
-        };
+        let planned = self.preflight(look, &look.archive, repository).await;
         self.drained(look);
         let Planned {
             plan,

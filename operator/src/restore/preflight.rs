@@ -9,7 +9,6 @@ use crate::text;
 use holdfast_crds::{RecoveryTarget, RestoreAction};
 use holdfast_postgres::SystemIdentifier;
 use holdfast_protocol::status::RestorePlan;
-use holdfast_repository::OpenError;
 use holdfast_repository::catalogue::{Catalogue, CatalogueError};
 use holdfast_repository::expiry;
 use holdfast_repository::facts::BackupFacts;
@@ -17,6 +16,7 @@ use holdfast_repository::reach::text::{parse_name, parse_time, parse_timeline, p
 use holdfast_repository::reach::{self, Plan, Request, Target, TimelineChoice};
 use holdfast_repository::retention::Doomed;
 use holdfast_repository::wal::WalStore;
+use holdfast_repository::{Archive, OpenError};
 use std::time::Duration;
 
 /// For one archive: that of years has many pages of listings.
@@ -101,18 +101,31 @@ impl Restores {
         repository: &str,
     ) -> Result<Planned, State> {
         let planning = self.plan(look, archive, repository);
-        let late = || {
-            State::unknown(
-                "StoreUnreachable",
-                format!(
-                    "the repository {repository} could not be read within {} s",
-                    PATIENCE.as_secs()
-                ),
-            )
-        };
-        tokio::time::timeout(PATIENCE, planning)
-            .await
-            .unwrap_or_else(|_| Err(late()))
+        let planned = tokio::time::timeout(PATIENCE, planning).await;
+        planned.unwrap_or_else(|_| Err(late(repository)))
+    }
+
+    /// Whether the archive can be read at all: what would hold up everything is told before anything is waited for.
+    pub(super) async fn can_read(
+        &self,
+        look: &Look<'_>,
+        archive: &Key,
+        repository: &str,
+    ) -> Result<(), State> {
+        let opening = self.opened(look, archive, repository);
+        let opened = tokio::time::timeout(PATIENCE, opening).await;
+        opened.unwrap_or_else(|_| Err(late(repository))).map(drop)
+    }
+
+    async fn opened(
+        &self,
+        look: &Look<'_>,
+        archive: &Key,
+        repository: &str,
+    ) -> Result<Archive, State> {
+        let repository = look.key.beside(repository);
+        let opened = open_archive_of(&self.context, &repository, archive, Access::Read).await;
+        opened.map_err(|failure| not_opened(&failure))
     }
 
     async fn plan(
@@ -124,14 +137,7 @@ impl Restores {
         let spec = &look.restore.spec;
         let request =
             request(&spec.target).map_err(|message| State::refused("Unreachable", message))?;
-        let opened = open_archive_of(
-            &self.context,
-            &look.key.beside(repository),
-            archive,
-            Access::Read,
-        )
-        .await;
-        let archive = opened.map_err(|failure| not_opened(&failure))?;
+        let archive = self.opened(look, archive, repository).await?;
         let incarnations = archive.incarnations().await;
         let newest = incarnations.map_err(|e| unreadable(&e.into()))?.pop();
         let Some((system, identity)) = newest else {
@@ -174,6 +180,12 @@ fn going(request: &Request, announced: &Doomed) -> Option<String> {
     Some(format!(
         "backup {id} is about to be deleted ({why}): choose another, or have it kept and make the Restore again once it is no longer announced"
     ))
+}
+
+fn late(repository: &str) -> State {
+    let seconds = PATIENCE.as_secs();
+    let message = format!("the repository {repository} could not be read within {seconds} s");
+    State::unknown("StoreUnreachable", message)
 }
 
 fn nothing_stored() -> State {

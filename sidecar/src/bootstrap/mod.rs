@@ -24,7 +24,6 @@ use crate::origin::Origin;
 use crate::progress::Counters;
 use crate::restore::destination::{self, State};
 use crate::restore::prepare::{Wanted, prepare};
-use crate::restore::recovery::Action;
 use crate::socket;
 use decide::{Decision, Found, Held, Place, Seen, decide};
 use holdfast_postgres::TimelineId;
@@ -294,7 +293,7 @@ async fn restore(settings: &Settings, recovery: &Recovery, to: &Path) -> Result<
         repository: repository(settings, &recovery.repository)?,
         archive: &recovery.archive,
         request: recovery.request.clone(),
-        action: Action::Promote,
+        action: recovery.action,
         to,
         parents: true,
         tablespaces: &[],

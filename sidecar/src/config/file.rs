@@ -1,6 +1,7 @@
 //! The file's shape: every field that it can have, nothing checked but types.
 
 use super::problem::{Problem, suggestion};
+use crate::restore::recovery::Action;
 use serde::Deserialize;
 use serde_saphyr::{Error, Spanned};
 use std::collections::BTreeMap;
@@ -50,18 +51,14 @@ pub(super) struct RestoreOrder {
     pub force: bool,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub(super) enum Action {
-    Promote,
-    Pause,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Recovery {
     pub repository: Spanned<String>,
     pub archive: Spanned<String>,
     pub target: Spanned<Target>,
+    #[serde(default)]
+    pub action: Action,
 }
 
 #[derive(Debug, Deserialize)]

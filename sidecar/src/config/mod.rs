@@ -90,6 +90,8 @@ pub struct Recovery {
     pub archive: String,
     /// Where it stops.
     pub request: Request,
+    /// What Postgres does there.
+    pub action: Action,
 }
 
 /// A restore in place: of the settings' own archive, into the data directories of its own pods.

@@ -318,6 +318,10 @@ fn a_recovery_has_one_target_and_a_repository_that_is_there() {
         ),
         ("{repository: r, archive: a/b, target: {}}", "0 targets"),
         (
+            "{repository: r, archive: a/b, target: {latest: {}}, action: Stop}",
+            "Shutdown",
+        ),
+        (
             "{repository: r, archive: a/b, target: {latest: {}, name: x}}",
             "2 targets",
         ),
@@ -430,6 +434,7 @@ fn what_the_protocol_writes_is_read() {
                     backup: text("b"),
                     ..written::RecoveryTarget::default()
                 },
+                action: text("Shutdown"),
             }),
             order: Some(written::RestoreOrder {
                 id: "5f0c".into(),
@@ -459,7 +464,10 @@ fn what_the_protocol_writes_is_read() {
             settings.repository(&recovery.repository),
             settings.sources.first()
         );
-        assert_eq!(recovery.archive, "shop/old");
+        assert_eq!(
+            (recovery.archive.as_str(), recovery.action),
+            ("shop/old", Action::Shutdown)
+        );
         let order = settings.order.as_ref().unwrap();
         assert_eq!(
             (order.id.as_str(), order.pod.as_str()),

@@ -5,14 +5,16 @@
 
 use holdfast_postgres::auto_conf;
 use holdfast_repository::facts::RecoverySettings;
+use serde::Deserialize;
 
 /// What postgresql.auto.conf becomes when recovery ends.
 pub const AFTERWARDS: &str = "holdfast.auto.conf";
 
 /// What Postgres does at the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub enum Action {
     /// Opens for writing on a new timeline.
+    #[default]
     Promote,
     /// Waits, readable, for `pg_wal_replay_resume()`.
     Pause,

@@ -132,7 +132,7 @@ impl Making<'_> {
             "terminationGracePeriodSeconds": 120,
             "securityContext": security,
             "initContainers": [self.prepare(restore), self.sidecar(), self.bootstrap()],
-            "containers": [self.postgres()],
+            "containers": [self.postgres(restore)],
             "volumes": volumes,
         });
         put(&mut pod, "nodeSelector", node_selector);
@@ -171,12 +171,13 @@ impl Making<'_> {
         container
     }
 
-    fn postgres(&self) -> Value {
+    fn postgres(&self, restore: &Restore) -> Value {
         let shape = self.shape;
         let script = if self.verify { RECOVER } else { LEAVE };
         let mut container = of_image(POSTGRES_CONTAINER, script, shape);
         container["env"] = json!([
             {"name": "PGDATA", "value": shape.data_directory()},
+            {"name": "ACTION", "value": restore.spec.action.name()},
             {"name": "RUN", "value": RUN_DIRECTORY},
             {"name": "TOLD", "value": TOLD},
         ]);

@@ -22,7 +22,7 @@ use crate::controller::{Outcome, ReconcileError};
 use crate::names::{FIELD_MANAGER, Key};
 use crate::objects::Watched;
 use crate::repository::{OpenFailure, resolved};
-use holdfast_crds::{ClaimTemplate, IntoClaim};
+use holdfast_crds::{ClaimTemplate, IntoClaim, RestoreAction};
 use holdfast_protocol::status::{RestoreStatus, is_true};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
@@ -333,9 +333,10 @@ impl Restores {
             return Ok(Outcome::Again(POLL));
         }
         if is_true(&known.conditions, COMPLETE) {
-            let left = match into.verify {
-                true => "promoted and shut down",
-                false => "and recovers when Postgres is started on it",
+            let left = match (into.verify, look.restore.spec.action) {
+                (false, _) => "and recovers when Postgres is started on it",
+                (true, RestoreAction::Shutdown) => "at its target, and not promoted",
+                (true, _) => "promoted and shut down",
             };
             let note = format!(
                 "the database is in {place}, {left}; the claim stays when this Restore is deleted"

@@ -1,5 +1,6 @@
-# Runs Postgres on a restored directory until it has recovered and promoted, shuts it down, and says where it ended.
-# PGDATA: the data directory. RUN: a directory of this pod alone. TOLD: where the answer goes.
+# Runs Postgres on a restored directory until it has recovered, and says where that ended. It leaves it promoted and shut
+# down, or shut down in its recovery.
+# PGDATA: the data directory. ACTION: Promote or Shutdown. RUN: a directory of this pod alone. TOLD: where the answer goes.
 # Ends with 3 where trying again is of no use: Postgres did not come as far as to look at its data.
 set -u
 export LC_ALL=C
@@ -46,17 +47,34 @@ trap 'kill -INT "$server" 2>/dev/null' TERM INT
 tail -f "$log" &
 follower=$!
 
-until grep -q 'database system is ready to accept connections' "$log"; do
+case $ACTION in
+  Promote) reached='database system is ready to accept connections' ;;
+  Shutdown) reached='shutdown at recovery target' ;;
+  *) failed 3 "the action $ACTION is not known" ;;
+esac
+until grep -q "$reached" "$log"; do
   if ! kill -0 "$server" 2>/dev/null; then
+    # In its last moment.
+    grep -q "$reached" "$log" && break
     # It says this once its configuration and its libraries are in order.
     grep -q 'database system was ' "$log" || failed 3 "Postgres does not start"
     failed 1 "Postgres stopped in its recovery"
   fi
   sleep 1
 done
-kill -INT "$server"
+[ "$ACTION" = Shutdown ] || kill -INT "$server"
 wait "$server" || failed 1 "Postgres did not shut down cleanly"
 kill "$follower" 2>/dev/null
+
+if [ "$ACTION" = Shutdown ]; then
+  # Of a server that has shut down in its recovery that is the end of the last record that it replayed.
+  control=$("$bin/pg_controldata" -D "$PGDATA") || failed 1 "pg_controldata does not read $PGDATA"
+  lsn=$(printf '%s' "$control" | sed -n 's/^Minimum recovery ending location: *//p')
+  timeline=$(printf '%s' "$control" | sed -n "s/^Min recovery ending loc's timeline: *//p")
+  time=$(sed -n 's/.*recovery stopping after .*, time \([^ ]*\) \([^ ]*\)+00$/"\1T\2Z"/p' "$log" | tail -n 1)
+  printf '{"lsn":"%s","time":%s,"timeline":%s}' "$lsn" "${time:-null}" "$timeline" >"$TOLD"
+  exit
+fi
 
 # The new timeline has the highest number, and where it begins recovery has ended: true also where Postgres was killed
 # after that and started once more.

@@ -59,6 +59,7 @@ pub fn entries(restore: &Restore, source: &Source<'_>) -> Result<Entries, Render
                     backup: Some(source.backup.to_owned()),
                     ..source.target.clone()
                 }),
+                action: Some(restore.spec.action.name().to_owned()),
             }),
             order: None,
         }),
@@ -136,7 +137,7 @@ mod tests {
         assert_eq!(
             config["bootstrap"],
             json!({"recovery": {"repository": "s3", "archive": "shop/orders",
-                "target": {"lsn": "0/5000000", "backup": "b1"}}})
+                "target": {"lsn": "0/5000000", "backup": "b1"}, "action": "Promote"}})
         );
         assert!(config.get("control").is_none());
         let secret = secret(&restore, entries);

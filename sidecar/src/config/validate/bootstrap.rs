@@ -2,7 +2,6 @@
 
 use super::{Problems, check_archive};
 use crate::config::{Recovery, RestoreOrder, file};
-use crate::restore::recovery::Action;
 use holdfast_postgres::Lsn;
 use holdfast_repository::reach::text::{
     may_be_exclusive, parse_name, parse_time, parse_timeline, parse_xid,
@@ -20,6 +19,7 @@ pub(super) fn check_recovery(
         repository,
         archive,
         target,
+        action,
     } = recovery.value;
     if !named(&repository.value) {
         problems.at(
@@ -37,6 +37,7 @@ pub(super) fn check_recovery(
         repository: repository.value,
         archive: archive.value,
         request: check_target(problems, target)?,
+        action,
     })
 }
 
@@ -82,10 +83,7 @@ pub(super) fn check_order(
         system_identifier: system.ok()?,
         repository: repository.value,
         request: check_target(problems, target)?,
-        action: match action {
-            file::Action::Promote => Action::Promote,
-            file::Action::Pause => Action::Pause,
-        },
+        action,
         force,
     })
 }
