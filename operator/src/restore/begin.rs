@@ -55,10 +55,14 @@ impl Restores {
             let state = State::bad("RepositoryNotFound", message);
             return self.stay(look, &state).await;
         };
-        if let Err(state) = self.can_read(look, &look.archive, repository).await {
+        let (unusable, drained) = tokio::join!(
+            self.unusable(look, &look.archive, repository),
+            self.drain(look, &found.members, spec.force)
+        );
+        if let Some(state) = unusable {
             return self.stay(look, &state).await;
         }
-        if let Err(state) = self.drain(look, &found.members, spec.force).await {
+        if let Err(state) = drained {
             self.write(look, look.status(), &state).await?;
             return Ok(Outcome::Again(POLL));
         }

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// For one archive: that of years has many pages of listings.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// For a look that everything waits for.
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// What will be done.
 pub struct Planned {
@@ -102,19 +104,25 @@ impl Restores {
     ) -> Result<Planned, State> {
         let planning = self.plan(look, archive, repository);
         let planned = tokio::time::timeout(PATIENCE, planning).await;
-        planned.unwrap_or_else(|_| Err(late(repository)))
+        planned.unwrap_or_else(|_| {
+            let seconds = PATIENCE.as_secs();
+            let message =
+                format!("the repository {repository} could not be read within {seconds} s");
+            Err(State::unknown("StoreUnreachable", message))
+        })
     }
 
-    /// Whether the archive can be read at all: what would hold up everything is told before anything is waited for.
-    pub(super) async fn can_read(
+    /// What somebody has to mend before the archive can be read. It would hold up every sidecar, too, in words that are
+    /// a sidecar's. Of a store that does not answer at once nothing is told.
+    pub(super) async fn unusable(
         &self,
         look: &Look<'_>,
         archive: &Key,
         repository: &str,
-    ) -> Result<(), State> {
+    ) -> Option<State> {
         let opening = self.opened(look, archive, repository);
-        let opened = tokio::time::timeout(PATIENCE, opening).await;
-        opened.unwrap_or_else(|_| Err(late(repository))).map(drop)
+        let opened = tokio::time::timeout(AT_ONCE, opening).await.ok()?;
+        opened.err().filter(State::is_for_somebody)
     }
 
     async fn opened(
@@ -180,12 +188,6 @@ fn going(request: &Request, announced: &Doomed) -> Option<String> {
     Some(format!(
         "backup {id} is about to be deleted ({why}): choose another, or have it kept and make the Restore again once it is no longer announced"
     ))
-}
-
-fn late(repository: &str) -> State {
-    let seconds = PATIENCE.as_secs();
-    let message = format!("the repository {repository} could not be read within {seconds} s");
-    State::unknown("StoreUnreachable", message)
 }
 
 fn nothing_stored() -> State {

@@ -77,6 +77,18 @@ impl State {
         Self::waiting(reason, message, Waits::Bad)
     }
 
+    /// Whether it goes on only once somebody has done something.
+    pub fn is_for_somebody(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. }
+                | Self::Waiting {
+                    tone: Waits::Bad,
+                    ..
+                }
+        )
+    }
+
     /// Waits for what can't be told yet.
     pub fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
         Self::waiting(reason, message, Waits::Unknown)
