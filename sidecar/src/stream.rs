@@ -36,7 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// After what somebody has to mend, at most.
 const LONGEST_REFUSED: Duration = Duration::from_secs(60);
 /// So often the server hears of us even if it does not ask: it gives up by itself after `wal_sender_timeout`.
-const TELL: Duration = Duration::from_secs(10);
+const TELL: Duration = Duration::from_secs(4);
 /// A server's shutdown waits for what is not stored for so long at most (`WalSndDone`).
 const AT_A_SHUTDOWN: Duration = Duration::from_secs(10);
 /// In `synchronous` mode, how long is waited for a segment to be stored, at first: doubled, up to `LOOK`.

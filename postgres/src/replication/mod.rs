@@ -64,7 +64,8 @@ pub enum Event {
 }
 
 impl Replication {
-    /// Opens a session: over a Unix socket as it is, over TCP encrypted as `ssl_mode` says. The database is not used.
+    /// Opens a session: over a Unix socket as it is, over TCP encrypted as `ssl_mode` says. The database is not used. The
+    /// server ends it where it hears nothing for ten seconds (its `wal_sender_timeout`, which a session may set).
     ///
     /// # Errors
     /// [`ReplicationError::Refused`] in the server's own words; it also takes the role's attribute REPLICATION and an

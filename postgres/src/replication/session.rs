@@ -74,6 +74,8 @@ impl Session {
             ("replication", "true"),
             ("application_name", options.application_name.as_str()),
             ("client_encoding", "UTF8"),
+            // The server's own is a minute, and a client that hangs holds its shutdown up for so long.
+            ("wal_sender_timeout", "10s"),
         ];
         self.send(|out| frontend::startup_message(parameters, out))
             .await?;
