@@ -29,10 +29,11 @@ parts-cluster: parts ## And those of a local Kubernetes (fifteen minutes more, o
 	@e2e/parts/cluster
 
 build: ## Builds the programs (release)
-	@echo "== building holdfast, holdfast-operator and holdfast-wal"
+	@echo "== building holdfast, holdfast-operator, holdfast-wal and the archive module"
 	$(CARGO) build --release -p holdfast -p holdfast-operator
 	@mkdir -p target/release
 	cp "$$(sidecar/wal-client/build.sh)" target/release/holdfast-wal
+	cp "$$(sidecar/archive-module/build.sh)" target/release/holdfast_archive.so
 
 image: build ## Builds the image of operator and sidecar, from the Containerfile that users get
 	@e2e/images/holdfast
@@ -48,6 +49,7 @@ check: ## Quick: format, clippy with warnings as errors, unit tests
 	$(CARGO) fmt --all --check
 	@echo "== clippy"
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --package holdfast-archive-module --features shared-object -- -D warnings
 	@echo "== unit tests"
 	$(CARGO) test --workspace $(UNITS)
 
@@ -59,6 +61,7 @@ test: parts-cluster check ## All tests: check, then every scenario on real Postg
 	@echo "== scenarios of the engine ($(TEST_THREADS) at a time)"
 	$(CARGO) build --workspace --bins
 	HOLDFAST_BIN="$(CURDIR)/target/debug/holdfast" HOLDFAST_WAL_BIN="$$(sidecar/wal-client/build.sh)" \
+	HOLDFAST_ARCHIVE_MODULE="$$(sidecar/archive-module/build.sh)" \
 	$(CARGO) test --workspace --test engine $(TESTS) -- --test-threads=$(TEST_THREADS); engine=$$?; \
 	$(MAKE) --no-print-directory test-cluster && exit $$engine
 
@@ -71,7 +74,8 @@ test-cluster: parts-cluster ## Those on a real Kubernetes alone; KUBECONFIG=… 
 soak: parts-cluster ## What takes long: MINUTES=15 SEED=1 of random faults, 200 at least; then each actor of a restore killed at each step
 	@echo "== random faults for $(MINUTES) minutes and 200 faults at least, from seed $(SEED)"
 	$(CARGO) build --workspace --bins
-	HOLDFAST_BIN="$(CURDIR)/target/debug/holdfast" HOLDFAST_WAL_BIN="$$(sidecar/wal-client/build.sh)" MINUTES=$(MINUTES) SEED=$(SEED) \
+	HOLDFAST_BIN="$(CURDIR)/target/debug/holdfast" HOLDFAST_WAL_BIN="$$(sidecar/wal-client/build.sh)" \
+	HOLDFAST_ARCHIVE_MODULE="$$(sidecar/archive-module/build.sh)" MINUTES=$(MINUTES) SEED=$(SEED) \
 	$(CARGO) test --workspace --test engine $(TESTS) -- --ignored --nocapture
 	@echo "== the long scenarios on Kubernetes"
 	@[ -n "$$KUBECONFIG" ] || HOLDFAST_PROFILE=debug e2e/images/holdfast

@@ -28,6 +28,14 @@ pub fn postgres(major: u32) -> Result<PathBuf> {
     part(&format!("pg{major}"))
 }
 
+/// The tree of a server of Postgres 17 that is built for musl.
+///
+/// # Errors
+/// If `make parts` has not fetched it.
+pub fn postgres_on_musl() -> Result<PathBuf> {
+    part("pg17-musl")
+}
+
 /// MinIO's program.
 ///
 /// # Errors
@@ -82,6 +90,14 @@ pub fn holdfast() -> Result<PathBuf> {
 /// If it has not been built.
 pub fn holdfast_wal() -> Result<PathBuf> {
     product("HOLDFAST_WAL_BIN", "holdfast-wal")
+}
+
+/// The archive module under test: `HOLDFAST_ARCHIVE_MODULE`, else the release build.
+///
+/// # Errors
+/// If it has not been built.
+pub fn archive_module() -> Result<PathBuf> {
+    product("HOLDFAST_ARCHIVE_MODULE", "holdfast_archive.so")
 }
 
 fn product(variable: &str, name: &str) -> Result<PathBuf> {

@@ -208,6 +208,15 @@ impl Postgres {
         self.port
     }
 
+    /// From the next start on a server runs it that is built for musl, of major 17.
+    ///
+    /// # Errors
+    /// If the part is missing.
+    pub fn use_musl(&mut self) -> Result<()> {
+        self.tree = self.world.reachable(&parts::postgres_on_musl()?)?;
+        Ok(())
+    }
+
     /// The server's program tree (`bin`, `lib`, `share`).
     pub fn tree(&self) -> &Path {
         &self.tree
@@ -275,6 +284,22 @@ impl Postgres {
     pub async fn archive_with(&self, holdfast: &Holdfast) -> Result<()> {
         self.configure(&[
             ("archive_command", &holdfast.archive_command()?),
+            ("restore_command", &holdfast.restore_command()?),
+        ])
+        .await
+    }
+
+    /// Has the archive module ask a sidecar; restore_command as ever.
+    ///
+    /// # Errors
+    /// If the module is not there, or the server does not run.
+    pub async fn archive_by_module(&self, holdfast: &Holdfast) -> Result<()> {
+        let module = self.world.reachable(&parts::archive_module()?)?;
+        // 16 and later refuse to have both.
+        self.configure(&[
+            ("archive_command", ""),
+            ("archive_library", &module.display().to_string()),
+            ("holdfast.socket", &holdfast.socket().display().to_string()),
             ("restore_command", &holdfast.restore_command()?),
         ])
         .await

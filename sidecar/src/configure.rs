@@ -2,6 +2,7 @@
 //!
 //! What somebody else has set is never overwritten, and what only a restart can change stays visible in the report.
 
+use crate::check::database::refuses_both;
 use crate::config::Live;
 use crate::control::TakeBackup;
 use crate::report::{Reporter, on_the_server};
@@ -87,11 +88,13 @@ fn plan(server: &ServerSettings, command: &WalCommand) -> Plan {
             "{name} is {value:?}, which somebody else has set: it is not overwritten"
         ))
     };
-    if let Some(library) = &server.archive_library {
+    let module = server.archive_library.as_deref();
+    if let Some(library) = module.filter(|library| !wal_command::is_module(library)) {
         return others("archive_library", library);
     }
     let archive = &server.archive_command;
-    if !archive.is_empty() && !wal_command::archives(archive) {
+    let counts = module.is_none() || refuses_both(server);
+    if counts && !archive.is_empty() && !wal_command::archives(archive) {
         return others("archive_command", archive);
     }
     let mut changes = Vec::new();
@@ -105,7 +108,10 @@ fn plan(server: &ServerSettings, command: &WalCommand) -> Plan {
         }
         changes.push(("archive_mode", "on".to_owned()));
     }
-    if archive.is_empty() {
+    if module.is_some() && refuses_both(server) {
+        changes.push(("archive_command", String::new()));
+    }
+    if archive.is_empty() && module.is_none() {
         changes.push(("archive_command", command.archive()));
     }
     if server.restore_command.is_empty() {
@@ -190,6 +196,18 @@ mod tests {
                     s.archive_library = Some("basic_archive".into());
                 }),
                 None,
+            ),
+            (
+                with(server("on", "", RESTORE), |s| {
+                    s.archive_library = Some("/holdfast/lib/holdfast_archive.so".into());
+                }),
+                set(&[]),
+            ),
+            (
+                with(server("on", ARCHIVE, RESTORE), |s| {
+                    s.archive_library = Some("/holdfast/lib/holdfast_archive.so".into());
+                }),
+                Some(vec![("archive_command", String::new())]),
             ),
             (
                 with(server("off", "", ""), |s| s.wal_level = WalLevel::Minimal),

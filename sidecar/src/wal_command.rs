@@ -1,11 +1,11 @@
 //! The commands by which Postgres speaks to this sidecar.
 
+use holdfast_wal_socket::DEFAULT_SOCKET;
 use std::path::{Path, PathBuf};
 
-/// What `holdfast-wal` takes for its socket where nothing else is said.
-const DEFAULT_SOCKET: &str = "/holdfast/run/wal.sock";
 /// What stands for another tool than ours.
 const PROGRAM: &str = "holdfast-wal";
+const MODULE: &str = "holdfast_archive";
 
 /// `holdfast-wal`, as Postgres is told to run it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,12 @@ impl WalCommand {
 /// Whether an `archive_command` is ours.
 pub fn archives(command: &str) -> bool {
     is_ours(command, "archive")
+}
+
+/// Whether an `archive_library` is ours, which asks a sidecar's socket as the command does.
+pub fn is_module(library: &str) -> bool {
+    let name = Path::new(library.strip_suffix(".so").unwrap_or(library)).file_name();
+    name.is_some_and(|name| name == MODULE)
 }
 
 /// Whether a `restore_command` is ours.
@@ -106,6 +112,20 @@ mod tests {
             ("not-holdfast-wal archive %f %p", false),
         ] {
             assert_eq!(archives(command), ours, "{command}");
+        }
+    }
+
+    #[test]
+    fn our_module_and_others() {
+        for (library, ours) in [
+            ("holdfast_archive", true),
+            ("/holdfast/lib/holdfast_archive.so", true),
+            ("$libdir/holdfast_archive", true),
+            ("basic_archive", false),
+            ("/holdfast_archive/basic_archive", false),
+            ("", false),
+        ] {
+            assert_eq!(is_module(library), ours, "{library}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Holdfast's programs on real Postgres and a real S3, without Kubernetes.
 
+mod archive_library;
 mod backup;
 mod bad_input;
 mod bootstrap;

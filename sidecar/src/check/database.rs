@@ -93,6 +93,14 @@ fn judge(
     findings
 }
 
+/// Whether the server has both an archive_library and an archive_command, and is one that then archives nothing (16 and
+/// later; on 15 the library archives). Pure.
+pub(crate) fn refuses_both(server: &ServerSettings) -> bool {
+    server.server_version_num >= 160_000
+        && server.archive_library.is_some()
+        && !server.archive_command.is_empty()
+}
+
 /// What a server's settings mean for its WAL: archiving is on only where none of this is a problem. Pure.
 pub(crate) fn archiving(server: &ServerSettings, command: &WalCommand) -> Vec<Finding> {
     let waits = |name: &str| server.pending_restart.iter().any(|waits| waits == name);
@@ -109,6 +117,17 @@ pub(crate) fn archiving(server: &ServerSettings, command: &WalCommand) -> Vec<Fi
         on => Finding::good("archive_mode", on),
     }];
     findings.push(match &server.archive_library {
+        // From 16 on the archiver ends at once, each time, and tells only its log.
+        Some(library) if wal_command::is_module(library) && refuses_both(server) => {
+            Finding::problem(
+                "archive_library",
+                format!("{library} archives nothing: archive_command is set, too"),
+                reloaded("archive_command", ""),
+            )
+        }
+        Some(library) if wal_command::is_module(library) => {
+            Finding::good("archive_library", library)
+        }
         Some(library) => Finding::problem(
             "archive_library",
             format!("{library} archives instead of archive_command"),
@@ -259,6 +278,16 @@ mod tests {
             all_good.iter().all(|f| f.verdict == Verdict::Good),
             "{all_good:?}"
         );
+        let by_module = ServerSettings {
+            archive_library: Some("/holdfast/lib/holdfast_archive.so".into()),
+            archive_command: String::new(),
+            ..good()
+        };
+        let by_module = judge(&by_module, "/holdfast/run/wal.sock");
+        assert!(
+            by_module.iter().all(|f| f.verdict == Verdict::Good),
+            "{by_module:?}"
+        );
         for (server, line) in [
             (
                 ServerSettings {
@@ -288,6 +317,13 @@ mod tests {
                     ..good()
                 },
                 "archive_library = ''",
+            ),
+            (
+                ServerSettings {
+                    archive_library: Some("holdfast_archive".into()),
+                    ..good()
+                },
+                "archive_command = ''",
             ),
             (
                 ServerSettings {

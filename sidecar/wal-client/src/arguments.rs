@@ -1,11 +1,10 @@
 //! The command line and the environment.
 
 use crate::outcome::Outcome;
+use holdfast_wal_socket::{DEFAULT_SOCKET, SILENCE};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-const DEFAULT_SOCKET: &str = "/holdfast/run/wal.sock";
 
 /// `--help`
 pub(crate) const USAGE: &str = "\
@@ -140,7 +139,7 @@ fn arguments(
             .or_else(|| setting("HOLDFAST_SOCKET").filter(|s| !s.is_empty()))
             .unwrap_or_else(|| DEFAULT_SOCKET.into())
             .into(),
-        silence: seconds(setting, "HOLDFAST_WAL_SILENCE_SECONDS", 20)?,
+        silence: seconds(setting, "HOLDFAST_WAL_SILENCE_SECONDS", SILENCE.as_secs())?,
         retry: seconds(setting, "HOLDFAST_WAL_RETRY_SECONDS", 30)?,
     };
     let name = plain(name, "the name", |c| c.is_whitespace() || c.is_control())?;

@@ -1,7 +1,7 @@
 //! `holdfast-wal`: PostgreSQL's `archive_command` and `restore_command`.
 //!
 //! It hands the file's name to the sidecar's socket and turns the answer into the exit code that PostgreSQL acts on.
-//! It links nothing but the standard library, so that one static file runs in any image.
+//! It links next to nothing, so that one static file runs in any image.
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, reason = "a test that cannot go on fails")
@@ -11,26 +11,20 @@ mod arguments;
 mod connection;
 mod outcome;
 mod restored_file;
-mod shutdown;
 mod standby;
 
 use arguments::{Arguments, Command};
 use connection::{Answer, Connection, Trouble};
+use holdfast_wal_socket::{AT_A_SHUTDOWN, LOOK, NOT_IN_TIME, OVERALL, is_under_way, now};
 use outcome::Outcome;
 use std::io::Write;
-use std::path::Path;
+use std::mem::MaybeUninit;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// No call takes longer than this, whatever the sidecar says.
-const OVERALL: Duration = Duration::from_secs(15 * 60);
 /// A standby must hear of trouble within this time: it asks again by itself.
 const STANDBY_PATIENCE: Duration = Duration::from_secs(5);
-/// A server that is shutting down waits no longer than this for its archiver.
-const AT_A_SHUTDOWN: Duration = Duration::from_secs(10);
-/// How often is looked whether it is.
-const LOOK: Duration = Duration::from_millis(500);
 /// Between two attempts to reach a sidecar that is restarting.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -62,19 +56,18 @@ fn run(arguments: Arguments) -> (Outcome, Option<String>) {
     let (on_panic, archives) = (arguments.trouble(standby), !arguments.restores());
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(call(&arguments, standby)));
-    let mut stopping: Option<Instant> = None;
+    let mut stopping = None;
     loop {
         match receiver.recv_timeout(LOOK) {
             Ok(done) => return done,
             Err(RecvTimeoutError::Disconnected) => return (on_panic, None),
             Err(RecvTimeoutError::Timeout) if archives => {
-                stopping = match shutdown::is_under_way(Path::new(".")) {
-                    true => stopping.or(Some(Instant::now())),
+                stopping = match is_under_way() {
+                    true => stopping.or(Some(now())),
                     false => None,
                 };
-                if stopping.is_some_and(|since| since.elapsed() >= AT_A_SHUTDOWN) {
-                    let why = "the server is shutting down, and nothing is archived in time: the rest is archived once it has stopped, or runs again";
-                    return (Outcome::ArchiverEnds, Some(why.to_owned()));
+                if stopping.is_some_and(|since| now() >= since + AT_A_SHUTDOWN) {
+                    return (Outcome::ArchiverEnds, Some(NOT_IN_TIME.to_owned()));
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -87,7 +80,7 @@ fn call(arguments: &Arguments, standby: bool) -> (Outcome, Option<String>) {
         Arguments::Archive { name, path, .. } => match archive(arguments, name, path) {
             Ok(()) => (Outcome::Done, None),
             Err(why) => {
-                let outcome = match shutdown::is_under_way(Path::new(".")) {
+                let outcome = match is_under_way() {
                     true => Outcome::ArchiverEnds,
                     false => Outcome::ArchiveTrouble,
                 };
@@ -111,9 +104,9 @@ fn call(arguments: &Arguments, standby: bool) -> (Outcome, Option<String>) {
 /// A sidecar that can't be reached is not waited for: PostgreSQL keeps the segment and asks again.
 fn archive(arguments: &Arguments, name: &str, path: &str) -> Result<(), Trouble> {
     let limits = arguments.limits();
-    let overall = Instant::now() + OVERALL;
+    let overall = now() + OVERALL;
     let mut connection = Connection::open(&limits.socket, limits.silence, overall)?;
-    connection.send(&format!("ARCHIVE {name} {}\n", whole(path)))?;
+    connection.send(&format!("ARCHIVE {name} {}\n", whole(path)), overall)?;
     match connection.answer(overall)? {
         Answer::Ok(_) => Ok(()),
         Answer::Error(why) => Err(Trouble::Refused(why)),
@@ -124,12 +117,9 @@ fn archive(arguments: &Arguments, name: &str, path: &str) -> Result<(), Trouble>
 /// The path from the root on: PostgreSQL gives it relative to its data directory, where it runs us. So a sidecar that
 /// serves another directory sees that the file is not its own, where it would take its own of the same name.
 fn whole(path: &str) -> String {
-    let joined = std::env::current_dir()
-        .ok()
-        .map(|directory| directory.join(path));
-    let text = joined.as_deref().and_then(std::path::Path::to_str);
-    match text {
-        Some(text) if !text.chars().any(char::is_control) => text.to_owned(),
+    let mut buffer = [const { MaybeUninit::uninit() }; 4096];
+    match holdfast_wal_socket::working_directory(&mut buffer) {
+        Some(directory) if !path.starts_with('/') => format!("{directory}/{path}"),
         _ => path.to_owned(),
     }
 }
@@ -137,7 +127,7 @@ fn whole(path: &str) -> String {
 /// True: the file is there, whole and durable. False: proven absent. A restarting sidecar is waited for.
 fn restore(arguments: &Arguments, name: &str, standby: bool) -> Result<bool, Trouble> {
     let limits = arguments.limits();
-    let begun = Instant::now();
+    let begun = now();
     let overall = begun + OVERALL;
     let (give_up, silence) = if standby {
         (
@@ -152,7 +142,7 @@ fn restore(arguments: &Arguments, name: &str, standby: bool) -> Result<bool, Tro
         let answer_due = if standby { give_up } else { overall };
         let attempt = restore_once(arguments, name, silence, answer_due, overall);
         match attempt {
-            Err(trouble) if trouble.is_restart() && Instant::now() + PAUSE < give_up => {
+            Err(trouble) if trouble.is_restart() && now() + PAUSE < give_up => {
                 std::thread::sleep(PAUSE);
             }
             decided => return decided,
@@ -164,12 +154,12 @@ fn restore_once(
     arguments: &Arguments,
     name: &str,
     silence: Duration,
-    answer_due: Instant,
-    overall: Instant,
+    answer_due: Duration,
+    overall: Duration,
 ) -> Result<bool, Trouble> {
     let socket = &arguments.limits().socket;
     let mut connection = Connection::open(socket, silence, answer_due)?;
-    connection.send(&format!("RESTORE {name}\n"))?;
+    connection.send(&format!("RESTORE {name}\n"), answer_due)?;
     match connection.answer(answer_due)? {
         Answer::Absent => Ok(false),
         Answer::Error(why) => Err(Trouble::Refused(why)),

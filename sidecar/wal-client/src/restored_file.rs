@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::Duration;
 
 /// The largest segment that initdb makes, in bytes. No other WAL file is larger.
 const LARGEST: u64 = 1 << 30;
@@ -29,7 +29,7 @@ pub(crate) fn receive(
     connection: &mut Connection,
     length: u64,
     target: &Path,
-    deadline: Instant,
+    deadline: Duration,
 ) -> Result<(), Trouble> {
     if length > LARGEST {
         return Err(Trouble::Protocol(format!(
@@ -52,7 +52,7 @@ pub(crate) fn receive(
         let most = usize::try_from(left).unwrap_or(usize::MAX);
         let bytes = connection.bytes(most, deadline)?;
         if bytes.is_empty() {
-            return Err(Trouble::Broken(format!(
+            return Err(Trouble::Short(format!(
                 "it sent {} of {length} bytes",
                 length - left
             )));

@@ -9,11 +9,11 @@ use super::{Overrides, Settings, Streaming, file};
 use holdfast_postgres::SystemIdentifier;
 use holdfast_protocol::memory::{self, LEAST_MEMORY};
 use holdfast_repository::Compression;
+use holdfast_wal_socket::DEFAULT_SOCKET;
 use serde_saphyr::{Location, Spanned};
 use std::path::Path;
 use std::time::Duration;
 
-const DEFAULT_SOCKET: &str = "/holdfast/run/wal.sock";
 /// Of `wal.streaming`, in seconds.
 const LONGEST_INTERVAL: u64 = 60;
 const DEFAULT_MEMORY: u64 = 256 << 20;
