@@ -5,9 +5,8 @@ use crate::text::Line as Text;
 use core::ffi::CStr;
 use core::fmt::Write;
 use core::mem::MaybeUninit;
-use core::time::Duration;
 use holdfast_wal_socket as wal;
-use holdfast_wal_socket::{AT_A_SHUTDOWN, Connection, Failed, LONGEST_LINE, Line};
+use holdfast_wal_socket::{Connection, Failed, LONGEST_LINE, Line, Patience};
 
 /// The longest name and the longest path that PostgreSQL makes (MAXPGPATH), with what stands around them.
 const LONGEST_REQUEST: usize = 4096;
@@ -69,13 +68,9 @@ pub fn is_configured() -> bool {
 /// within seconds of a SIGTERM, and ends the archiver where the server is shutting down and nothing comes of it: the file
 /// is archived once the server runs again, or without it.
 pub fn archive(file: &CStr, path: &CStr) -> bool {
-    let mut stopping: Option<Duration> = None;
+    let mut patience = Patience::default();
     let mut words = Words::new();
-    let stop = || {
-        stopping = wal::is_under_way().then(|| stopping.unwrap_or_else(wal::now));
-        let late = stopping.is_some_and(|since| wal::now() >= since + AT_A_SHUTDOWN);
-        late || postgres::is_to_end()
-    };
+    let stop = || patience.is_over() || postgres::is_to_end();
     let Err(trouble) = ask(file, path, stop, &mut words) else {
         return true;
     };

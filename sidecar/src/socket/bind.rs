@@ -1,5 +1,6 @@
 //! A listening Unix socket: its file's life and its mode.
 
+use holdfast_wal_socket::LONGEST_SOCKET_PATH;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
 use std::io;
@@ -8,8 +9,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
-/// `sun_path` holds 108 bytes, the last of them zero.
-const LONGEST_PATH: usize = 107;
 const BACKLOG: u32 = 128;
 
 /// Why a socket can't be served.
@@ -17,7 +16,7 @@ const BACKLOG: u32 = 128;
 pub enum SocketError {
     /// The kernel's limit.
     #[error(
-        "the socket's path {} has {} bytes; a Unix socket's can have {LONGEST_PATH}: set a shorter `socket`",
+        "the socket's path {} has {} bytes; a Unix socket's can have {LONGEST_SOCKET_PATH}: set a shorter `socket`",
         path.display(),
         path.as_os_str().len()
     )]
@@ -78,7 +77,7 @@ impl Drop for SocketFile {
 
 /// Listens at `path` with this mode. The file that a dead process has left is replaced; a served one is refused.
 pub async fn bind(path: &Path, mode: u32) -> Result<BoundSocket, SocketError> {
-    if path.as_os_str().as_bytes().len() > LONGEST_PATH {
+    if path.as_os_str().as_bytes().len() > LONGEST_SOCKET_PATH {
         return Err(SocketError::TooLong {
             path: path.to_owned(),
         });

@@ -15,7 +15,7 @@ mod standby;
 
 use arguments::{Arguments, Command};
 use connection::{Answer, Connection, Trouble};
-use holdfast_wal_socket::{AT_A_SHUTDOWN, LOOK, NOT_IN_TIME, OVERALL, is_under_way, now};
+use holdfast_wal_socket::{LOOK, NOT_IN_TIME, OVERALL, Patience, is_under_way, now};
 use outcome::Outcome;
 use std::io::Write;
 use std::mem::MaybeUninit;
@@ -56,19 +56,13 @@ fn run(arguments: Arguments) -> (Outcome, Option<String>) {
     let (on_panic, archives) = (arguments.trouble(standby), !arguments.restores());
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(call(&arguments, standby)));
-    let mut stopping = None;
+    let mut patience = Patience::default();
     loop {
         match receiver.recv_timeout(LOOK) {
             Ok(done) => return done,
             Err(RecvTimeoutError::Disconnected) => return (on_panic, None),
-            Err(RecvTimeoutError::Timeout) if archives => {
-                stopping = match is_under_way() {
-                    true => stopping.or(Some(now())),
-                    false => None,
-                };
-                if stopping.is_some_and(|since| now() >= since + AT_A_SHUTDOWN) {
-                    return (Outcome::ArchiverEnds, Some(NOT_IN_TIME.to_owned()));
-                }
+            Err(RecvTimeoutError::Timeout) if archives && patience.is_over() => {
+                return (Outcome::ArchiverEnds, Some(NOT_IN_TIME.to_owned()));
             }
             Err(RecvTimeoutError::Timeout) => {}
         }

@@ -19,7 +19,7 @@ mod shutdown;
 pub use connection::{Connection, Failed, now};
 pub use directory::working_directory;
 pub use line::{LONGEST_LINE, Line};
-pub use shutdown::is_under_way;
+pub use shutdown::{Patience, is_under_way};
 
 use core::time::Duration;
 

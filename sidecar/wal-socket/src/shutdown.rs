@@ -1,5 +1,7 @@
 //! Whether the server is shutting down: then it waits for its archiver, and whoever stops it waits too.
 
+use crate::{AT_A_SHUTDOWN, now};
+use core::time::Duration;
 use rustix::fd::BorrowedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::pread;
@@ -14,6 +16,25 @@ const STOPPING: [u32; 3] = [1, 2, 3];
 /// Of the server whose data directory is the working directory, as PostgreSQL has it. Where it can't be told it is not.
 pub fn is_under_way() -> bool {
     is_under_way_in(CWD)
+}
+
+/// For how long a server that is shutting down is still asked for.
+#[derive(Debug, Default)]
+pub struct Patience {
+    /// When it was seen first, by the clock of [`now`].
+    since: Option<Duration>,
+}
+
+impl Patience {
+    /// Looks whether the server has been shutting down for [`AT_A_SHUTDOWN`]; seen first now, it has just begun to.
+    pub fn is_over(&mut self) -> bool {
+        if !is_under_way() {
+            self.since = None;
+            return false;
+        }
+        let time = now();
+        time >= *self.since.get_or_insert(time) + AT_A_SHUTDOWN
+    }
 }
 
 fn is_under_way_in(directory: BorrowedFd<'_>) -> bool {
