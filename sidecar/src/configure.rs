@@ -108,7 +108,7 @@ fn plan(server: &ServerSettings, command: &WalCommand) -> Plan {
         }
         changes.push(("archive_mode", "on".to_owned()));
     }
-    if module.is_some() && refuses_both(server) {
+    if refuses_both(server) {
         changes.push(("archive_command", String::new()));
     }
     if archive.is_empty() && module.is_none() {

@@ -26,6 +26,12 @@ async fn logs(postgres: &Postgres, from: usize, words: &str) -> Result<()> {
     .await
 }
 
+/// Its process.
+async fn archiver(postgres: &Postgres) -> Result<String> {
+    let question = "SELECT pid::text FROM pg_stat_activity WHERE backend_type = 'archiver'";
+    postgres.value(question).await
+}
+
 async fn failures(postgres: &Postgres) -> Result<String> {
     let question = "SELECT failed_count FROM pg_stat_archiver";
     postgres.value(question).await
@@ -102,10 +108,7 @@ async fn archives(major: u32, musl: bool) -> Result<()> {
         ensure!(said.contains("database system is shut down"), "{said}");
         primary.start().await?;
         let from = primary.log().len();
-        let question = "SELECT pid::text FROM pg_stat_activity WHERE backend_type = 'archiver'";
-        let archiver = eventually("there is an archiver", async || {
-            primary.value(question).await
-        });
+        let archiver = eventually("there is an archiver", async || archiver(&primary).await);
         let archiver = archiver.await?;
         // Nor what all processes have to take note of.
         primary.execute("CREATE DATABASE fleeting").await?;
@@ -206,8 +209,7 @@ async fn a_hundred_thousand_files_take_no_memory() -> Result<()> {
             while answered.load(Ordering::Relaxed) < files {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
-            let question = "SELECT pid::text FROM pg_stat_activity WHERE backend_type = 'archiver'";
-            primary.value(question).await
+            archiver(&primary).await
         };
         let archiver = until(FILES / 100).await?;
         let before = own_memory(&archiver)?;

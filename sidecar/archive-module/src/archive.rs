@@ -13,22 +13,6 @@ const LONGEST_REQUEST: usize = 4096;
 /// What a line of the log takes from the sidecar.
 const LONGEST_MESSAGE: usize = 1024;
 
-const DEFAULT: [u8; wal::DEFAULT_SOCKET.len() + 1] = {
-    let mut bytes = [0; wal::DEFAULT_SOCKET.len() + 1];
-    let text = wal::DEFAULT_SOCKET.as_bytes();
-    let mut at = 0;
-    while at < text.len() {
-        bytes[at] = text[at];
-        at += 1;
-    }
-    bytes
-};
-/// Of `holdfast.socket`.
-pub const DEFAULT_SOCKET: &CStr = match CStr::from_bytes_with_nul(&DEFAULT) {
-    Ok(text) => text,
-    Err(_) => panic!("the default socket's path has a zero"),
-};
-
 /// The sidecar's words.
 type Words = Text<LONGEST_MESSAGE>;
 
@@ -74,14 +58,13 @@ pub fn archive(file: &CStr, path: &CStr) -> bool {
     let Err(trouble) = ask(file, path, stop, &mut words) else {
         return true;
     };
+    let stopping = wal::is_under_way();
     let mut message = Text::<{ LONGEST_MESSAGE + 256 }>::new();
     let name = file.to_str().unwrap_or_default();
     let words = core::str::from_utf8(words.as_bytes()).unwrap_or_default();
     let _ = write!(message, "{name} is not archived: ");
     let _ = match trouble {
-        Trouble::Connection(Failed::Stopped) if wal::is_under_way() => {
-            message.write_str(wal::NOT_IN_TIME)
-        }
+        Trouble::Connection(Failed::Stopped) if stopping => message.write_str(wal::NOT_IN_TIME),
         Trouble::Connection(failed) if words.is_empty() => write!(message, "{failed}"),
         Trouble::Connection(failed) => write!(message, "{failed}; it last said: {words}"),
         Trouble::Refused => message.write_str(words),
@@ -91,7 +74,7 @@ pub fn archive(file: &CStr, path: &CStr) -> bool {
         ),
         Trouble::RequestTooLong => message.write_str("its path is too long to be asked for"),
     };
-    let level = match wal::is_under_way() {
+    let level = match stopping {
         // It would ask again, and hold the shutdown up.
         true => FATAL,
         false => WARNING,

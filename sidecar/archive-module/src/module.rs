@@ -4,6 +4,7 @@ use crate::{archive, postgres};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::size_of;
 use core::ptr;
+use holdfast_wal_socket::DEFAULT_SOCKET_C;
 
 /// `fmgr.h`: what a module was made for. FUNC_MAX_ARGS, INDEX_MAX_KEYS, NAMEDATALEN and whether float8 is passed by value
 /// are what nobody changes.
@@ -101,7 +102,7 @@ pub extern "C" fn Pg_magic_func() -> *const c_void {
 /// Called when the module is loaded.
 #[unsafe(no_mangle)]
 pub extern "C" fn _PG_init() {
-    postgres::define_settings(archive::DEFAULT_SOCKET);
+    postgres::define_settings(DEFAULT_SOCKET_C);
 }
 
 /// `ArchiveModuleCallbacks` of 15, whose callbacks know no state.

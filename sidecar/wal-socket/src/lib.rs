@@ -21,10 +21,16 @@ pub use directory::working_directory;
 pub use line::{LONGEST_LINE, Line};
 pub use shutdown::{Patience, is_under_way};
 
+use core::ffi::CStr;
 use core::time::Duration;
 
+/// [`DEFAULT_SOCKET`], for C.
+pub const DEFAULT_SOCKET_C: &CStr = c"/holdfast/run/wal.sock";
 /// Where the sidecar's socket is, where nothing else is said.
-pub const DEFAULT_SOCKET: &str = "/holdfast/run/wal.sock";
+pub const DEFAULT_SOCKET: &str = match DEFAULT_SOCKET_C.to_str() {
+    Ok(path) => path,
+    Err(_) => panic!("it is text"),
+};
 /// A sidecar that says nothing for so long counts as hung.
 pub const SILENCE: Duration = Duration::from_secs(20);
 /// No call takes longer than this, whatever the sidecar says.
