@@ -112,7 +112,7 @@ fn plan(server: &ServerSettings, command: &WalCommand) -> Plan {
         changes.push(("archive_command", String::new()));
     }
     if archive.is_empty() && module.is_none() {
-        changes.push(("archive_command", command.archive()));
+        changes.push(command.archiving(server.server_version_num));
     }
     if server.restore_command.is_empty() {
         changes.push(("restore_command", command.restore()));

@@ -1,4 +1,4 @@
-//! `holdfast sidecar --install DIR`: puts `holdfast-wal` where Postgres' container sees it, too.
+//! `holdfast sidecar --install DIR`: puts `holdfast-wal` and the archive module where Postgres' container sees them, too.
 
 use crate::exit::Failure;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -6,22 +6,29 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-const PROGRAM: &str = "holdfast-wal";
+/// What is copied, and from where beside the folder of this program.
+const FILES: [(&str, &str); 2] = [
+    ("bin/holdfast-wal", "bin/holdfast-wal"),
+    (
+        "lib/holdfast/holdfast_archive.so",
+        "lib/holdfast_archive.so",
+    ),
+];
 
-/// Copies `holdfast-wal`, which lies beside this program, to `bin/` in `folder`, and makes `run/` for the sockets. A
-/// call of the old one that runs meanwhile goes on with it.
+/// Copies `holdfast-wal` and `holdfast_archive.so`, which lie beside this program, to `bin/` and `lib/` in `folder`, and
+/// makes `run/` for the sockets. A server that has the old ones in use meanwhile goes on with them.
 pub fn install(folder: &Path) -> Result<(), Failure> {
     let program = std::env::current_exe()
         .map_err(|e| Failure::failed(format!("can't tell where this program is: {e}")))?;
-    install_from(&program.with_file_name(PROGRAM), folder)
+    let beside = program.parent().and_then(Path::parent);
+    install_from(beside.unwrap_or(Path::new("/")), folder)
 }
 
-fn install_from(source: &Path, folder: &Path) -> Result<(), Failure> {
-    let target = folder.join("bin").join(PROGRAM);
+fn install_from(prefix: &Path, folder: &Path) -> Result<(), Failure> {
     let failed = |what: &str, path: &Path, error: io::Error| {
         Failure::failed(format!("can't {what} {}: {error}", path.display()))
     };
-    for made in ["bin", "run"] {
+    for made in ["bin", "lib", "run"] {
         let path = folder.join(made);
         DirBuilder::new()
             .recursive(true)
@@ -29,13 +36,17 @@ fn install_from(source: &Path, folder: &Path) -> Result<(), Failure> {
             .create(&path)
             .map_err(|e| failed("make", &path, e))?;
     }
-    let mut program = File::open(source).map_err(|e| failed("read", source, e))?;
-    copy(&mut program, &target).map_err(|e| failed("write", &target, e))
+    for (source, target) in FILES {
+        let (source, target) = (prefix.join(source), folder.join(target));
+        let mut file = File::open(&source).map_err(|e| failed("read", &source, e))?;
+        copy(&mut file, &target).map_err(|e| failed("write", &target, e))?;
+    }
+    Ok(())
 }
 
-/// Under another name first, so that there is a whole program under its own, or none.
-fn copy(program: &mut File, target: &Path) -> io::Result<()> {
-    let temporary = target.with_file_name(format!(".{PROGRAM}.{}", std::process::id()));
+/// Under another name first, so that there is a whole file under its own, or none.
+fn copy(source: &mut File, target: &Path) -> io::Result<()> {
+    let temporary = target.with_extension(format!("{}.new", std::process::id()));
     let mut written = || {
         let mut file = OpenOptions::new()
             .write(true)
@@ -43,7 +54,7 @@ fn copy(program: &mut File, target: &Path) -> io::Result<()> {
             .truncate(true)
             .mode(0o700)
             .open(&temporary)?;
-        io::copy(program, &mut file)?;
+        io::copy(source, &mut file)?;
         // Whatever the process' umask says.
         file.set_permissions(fs::Permissions::from_mode(0o755))?;
         file.sync_all()?;
@@ -63,25 +74,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_whole_program_that_can_be_run_comes_to_lie_there() {
+    fn whole_files_that_can_be_run_and_loaded_come_to_lie_there() {
         let folder = tempfile::tempdir().unwrap();
-        let (source, to) = (folder.path().join(PROGRAM), folder.path().join("holdfast"));
-        let why = install_from(&source, &to).unwrap_err().message;
-        assert!(why.contains("can't read") && why.contains(PROGRAM), "{why}");
+        let (prefix, to) = (folder.path().join("usr"), folder.path().join("holdfast"));
+        let why = install_from(&prefix, &to).unwrap_err().message;
+        assert!(
+            why.contains("can't read") && why.contains("holdfast-wal"),
+            "{why}"
+        );
         for content in ["one", "another"] {
-            fs::write(&source, content).unwrap();
-            install_from(&source, &to).unwrap();
-            let target = to.join("bin").join(PROGRAM);
-            assert_eq!(fs::read_to_string(&target).unwrap(), content);
-            let mode = fs::metadata(&target).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o755);
+            for (source, _) in FILES {
+                let source = prefix.join(source);
+                fs::create_dir_all(source.parent().unwrap()).unwrap();
+                fs::write(source, content).unwrap();
+            }
+            install_from(&prefix, &to).unwrap();
+            for (_, target) in FILES {
+                let target = to.join(target);
+                assert_eq!(fs::read_to_string(&target).unwrap(), content);
+                let mode = fs::metadata(&target).unwrap().permissions().mode();
+                assert_eq!(mode & 0o777, 0o755);
+                let folder = target.parent().unwrap();
+                assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
+            }
         }
         assert!(to.join("run").is_dir());
-        assert_eq!(fs::read_dir(to.join("bin")).unwrap().count(), 1);
         // A folder stands in its place.
         let other = folder.path().join("other");
-        fs::create_dir_all(other.join("bin").join(PROGRAM).join("x")).unwrap();
-        let why = install_from(&source, &other).unwrap_err().message;
+        fs::create_dir_all(other.join("bin/holdfast-wal/x")).unwrap();
+        let why = install_from(&prefix, &other).unwrap_err().message;
         assert!(why.contains("can't write"), "{why}");
         assert_eq!(fs::read_dir(other.join("bin")).unwrap().count(), 1);
     }

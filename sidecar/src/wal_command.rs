@@ -1,4 +1,4 @@
-//! The commands by which Postgres speaks to this sidecar.
+//! The commands, and the module, by which Postgres speaks to this sidecar.
 
 use holdfast_wal_socket::DEFAULT_SOCKET;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 const PROGRAM: &str = "holdfast-wal";
 const MODULE: &str = "holdfast_archive";
 
-/// `holdfast-wal`, as Postgres is told to run it.
+/// `holdfast-wal`, as Postgres is told to run it, and the module, as it is told to load it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalCommand {
     program: String,
+    module: Option<String>,
     socket: PathBuf,
 }
 
@@ -18,8 +19,16 @@ impl WalCommand {
     /// For a sidecar that serves `socket`: as it was installed beside the socket's folder, else as `PATH` finds it.
     pub fn of(socket: &Path) -> Self {
         let installed = Self::installed(socket).filter(|program| program.exists());
+        let module = folder(socket).map(|folder| folder.join("lib").join(MODULE));
+        // Another socket would have to be told to the server in a setting that it only knows once the module is loaded.
+        let loads = |module: &PathBuf| {
+            socket == Path::new(DEFAULT_SOCKET) && module.with_extension("so").exists()
+        };
         Self {
             program: installed.map_or(PROGRAM.to_owned(), |program| program.display().to_string()),
+            module: module
+                .filter(loads)
+                .map(|module| module.display().to_string()),
             socket: socket.to_owned(),
         }
     }
@@ -27,8 +36,16 @@ impl WalCommand {
     /// Where `holdfast sidecar --install` puts the program: `bin/`, beside the socket's folder. There Postgres'
     /// container sees it, too.
     pub fn installed(socket: &Path) -> Option<PathBuf> {
-        let folder = socket.parent()?.parent()?;
-        Some(folder.join("bin").join(PROGRAM))
+        Some(folder(socket)?.join("bin").join(PROGRAM))
+    }
+
+    /// What to set on a server of this version (`server_version_num`) so that it archives: the module's setting from 15 on where
+    /// it was installed, else the command's.
+    pub fn archiving(&self, version: u32) -> (&'static str, String) {
+        match &self.module {
+            Some(module) if version >= 150_000 => ("archive_library", module.clone()),
+            _ => ("archive_command", self.archive()),
+        }
     }
 
     /// The value of `archive_command`.
@@ -49,6 +66,11 @@ impl WalCommand {
             format!("{program} --socket {} {verb} %f %p", self.socket.display())
         }
     }
+}
+
+/// What `holdfast sidecar --install` was given, by its socket.
+fn folder(socket: &Path) -> Option<&Path> {
+    socket.parent()?.parent()
 }
 
 /// Whether an `archive_command` is ours.
@@ -126,6 +148,25 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_module(library), ours, "{library}");
+        }
+    }
+
+    #[test]
+    fn the_module_is_set_where_it_was_installed_and_the_server_knows_modules() {
+        let without = WalCommand::of(Path::new(DEFAULT_SOCKET));
+        let with = WalCommand {
+            module: Some("/holdfast/lib/holdfast_archive".to_owned()),
+            ..without.clone()
+        };
+        for (command, version, expected) in [
+            (&without, 170_002, "archive_command"),
+            (&with, 140_023, "archive_command"),
+            (&with, 150_000, "archive_library"),
+            (&with, 180_001, "archive_library"),
+        ] {
+            let (setting, value) = command.archiving(version);
+            assert_eq!(setting, expected, "{version}");
+            assert!(archives(&value) || is_module(&value), "{value}");
         }
     }
 

@@ -13,12 +13,16 @@ use serde_json::{Value, json};
 const SIDECAR: &str = "orders.shop.sidecar.holdfast.dev";
 const OPERATOR: &str = "operator.holdfast.dev";
 
-/// The programs side by side in one folder, as in the image.
+/// The programs and the module, as they lie in the image.
 fn image(world: &World) -> Result<PathBuf> {
     let folder = world.make_dir("image")?;
+    for name in ["bin", "lib/holdfast"] {
+        std::fs::create_dir_all(folder.join(name))?;
+    }
     for (name, program) in [
-        ("holdfast", parts::holdfast()?),
-        ("holdfast-wal", parts::holdfast_wal()?),
+        ("bin/holdfast", parts::holdfast()?),
+        ("bin/holdfast-wal", parts::holdfast_wal()?),
+        ("lib/holdfast/holdfast_archive.so", parts::archive_module()?),
     ] {
         let copy = folder.join(name);
         // Not by ourselves: a scenario beside us that starts a program then would take the open file along, and what is open
@@ -31,7 +35,7 @@ fn image(world: &World) -> Result<PathBuf> {
             ensure!(copied.success(), "copying {}", program.display());
         }
     }
-    Ok(folder.join("holdfast"))
+    Ok(folder.join("bin/holdfast"))
 }
 
 /// `holdfast sidecar --install` as a pod runs it, with these variables.

@@ -9,11 +9,19 @@ async fn archives_and_backs_up(database: Database) -> Result<()> {
         shop(space, &database).await?;
         let pod = database.pod(0);
         database.archive_rows(space, 0).await?;
-        let shown = space.sql(&pod, "SHOW archive_command").await?;
-        ensure!(
-            shown == "/holdfast/bin/holdfast-wal archive %f %p",
-            "{shown}"
-        );
+        let command = space.sql(&pod, "SHOW archive_command").await?;
+        if database.image.ends_with(":14") {
+            ensure!(
+                command == "/holdfast/bin/holdfast-wal archive %f %p",
+                "{command}"
+            );
+        } else {
+            let library = space.sql(&pod, "SHOW archive_library").await?;
+            ensure!(
+                library == "/holdfast/lib/holdfast_archive" && command.is_empty(),
+                "{library} {command}"
+            );
+        }
         let backup = backed_up(space, "first", database.name, ", type: Full").await?;
         let status = &backup["status"];
         ensure!(

@@ -113,6 +113,8 @@ volumes:
             let said = space.kubectl(&[&words[..], &psql[..]].concat()).await?;
             Ok::<_, anyhow::Error>(said.success()?.trim().to_owned())
         };
+        let library = sql("SHOW archive_library").await?;
+        ensure!(library == "/holdfast/lib/holdfast_archive", "{library}");
         sql("CREATE TABLE mark AS SELECT 1 AS n").await?;
         let segment = sql("SELECT pg_walfile_name(pg_switch_wal())").await?;
         eventually("it is archived", async || {

@@ -1,8 +1,8 @@
-//! Who sets archive_mode, archive_command and restore_command, and what is appended to the command line for it.
+//! Who sets archive_mode, archive_library or archive_command, and restore_command, and what is appended to the command line for it.
 
 use super::annotations::Configure;
 use super::command_line::{Reach, Setting, last};
-use super::names::{ARCHIVE_COMMAND, RESTORE_COMMAND};
+use super::names::{ARCHIVE_COMMAND, ARCHIVE_LIBRARY, RESTORE_COMMAND};
 use super::refusal::{Quoted, Refusal};
 
 /// What was decided.
@@ -21,6 +21,7 @@ pub(super) fn decide(
     annotated: Option<Configure>,
     reach: Reach,
     settings: &[Setting],
+    major: Option<u32>,
     container: &str,
 ) -> Result<Decision, Refusal> {
     let configure = match (annotated, reach) {
@@ -40,7 +41,7 @@ pub(super) fn decide(
         check(settings, container)?;
     }
     let arguments = match configure {
-        Configure::Arguments => missing(settings),
+        Configure::Arguments => missing(settings, major),
         Configure::AlterSystem | Configure::None => Vec::new(),
     };
     Ok(Decision {
@@ -53,7 +54,7 @@ fn check(settings: &[Setting], container: &str) -> Result<(), Refusal> {
     let ours: [(&'static str, &[&str]); 4] = [
         ("archive_mode", &["on", "always", "true", "yes", "1"]),
         ("archive_command", &[ARCHIVE_COMMAND, ""]),
-        ("archive_library", &[""]),
+        ("archive_library", &[ARCHIVE_LIBRARY, ""]),
         ("restore_command", &[RESTORE_COMMAND, ""]),
     ];
     for (setting, good) in ours {
@@ -70,7 +71,10 @@ fn check(settings: &[Setting], container: &str) -> Result<(), Refusal> {
 }
 
 /// What the command line does not say yet. `always` stays: it archives on a standby what `on` does on a primary.
-fn missing(settings: &[Setting]) -> Vec<String> {
+///
+/// A major that is not known may be 14, which does not start with an archive_library. Whoever wrote our archive_command keeps
+/// it; 16 and later archive nothing where both are set.
+fn missing(settings: &[Setting], major: Option<u32>) -> Vec<String> {
     let mut arguments = Vec::new();
     let mut set = |name: &str, value: &str| {
         arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
@@ -78,11 +82,21 @@ fn missing(settings: &[Setting]) -> Vec<String> {
     if last(settings, "archive_mode").is_none() {
         set("archive_mode", "on");
     }
-    for (name, value) in [
-        ("archive_command", ARCHIVE_COMMAND),
-        ("restore_command", RESTORE_COMMAND),
-    ] {
-        if last(settings, name) != Some(value) {
+    let loaded = last(settings, "archive_library") == Some(ARCHIVE_LIBRARY);
+    let called = last(settings, "archive_command") == Some(ARCHIVE_COMMAND);
+    let by_module = loaded || (!called && major.is_some_and(|major| major >= 15));
+    let wanted = [
+        ("archive_library", by_module.then_some(ARCHIVE_LIBRARY)),
+        (
+            "archive_command",
+            Some(if by_module { "" } else { ARCHIVE_COMMAND }),
+        ),
+        ("restore_command", Some(RESTORE_COMMAND)),
+    ];
+    for (name, value) in wanted {
+        if let Some(value) = value
+            && last(settings, name) != Some(value)
+        {
             set(name, value);
         }
     }
@@ -116,11 +130,11 @@ mod tests {
             (Some(Nobody), Reach::Yes, Nobody, 0),
             (Some(Nobody), NO, Nobody, 0),
         ] {
-            let decision = decide(annotated, reach, &[], "db").unwrap();
+            let decision = decide(annotated, reach, &[], None, "db").unwrap();
             assert_eq!(decision.configure, expected);
             assert_eq!(decision.arguments.len(), count);
         }
-        let sentence = decide(Some(Arguments), NO, &[], "db")
+        let sentence = decide(Some(Arguments), NO, &[], None, "db")
             .unwrap_err()
             .to_string();
         assert!(sentence.contains("AlterSystem, or None"), "{sentence}");
@@ -128,34 +142,56 @@ mod tests {
 
     #[test]
     fn what_is_appended() {
-        let appended = |settings: &[(&str, &str)]| {
-            decide(None, Reach::Yes, &of(settings), "db")
-                .unwrap()
-                .arguments
-        };
-        assert_eq!(
-            appended(&[("shared_buffers", "1GB")]),
-            [
-                "-c",
-                "archive_mode=on",
-                "-c",
-                "archive_command=/holdfast/bin/holdfast-wal archive %f %p",
-                "-c",
-                "restore_command=/holdfast/bin/holdfast-wal restore %f %p",
-            ]
-        );
-        assert_eq!(
-            appended(&[("archive_mode", "always"), ("archive_command", "")]).len(),
-            4
-        );
-        assert_eq!(
-            appended(&[
-                ("archive_mode", "on"),
-                ("archive_command", ARCHIVE_COMMAND),
-                ("restore_command", RESTORE_COMMAND),
-            ]),
-            Vec::<String>::new()
-        );
+        const MODE: &str = "archive_mode=on";
+        const COMMAND: &str = "archive_command=/holdfast/bin/holdfast-wal archive %f %p";
+        const LIBRARY: &str = "archive_library=/holdfast/lib/holdfast_archive";
+        const NO_COMMAND: &str = "archive_command=";
+        const RESTORE: &str = "restore_command=/holdfast/bin/holdfast-wal restore %f %p";
+        let command = ("archive_command", ARCHIVE_COMMAND);
+        let library = ("archive_library", ARCHIVE_LIBRARY);
+        let old: &[&str] = &[MODE, COMMAND, RESTORE];
+        let new: &[&str] = &[MODE, LIBRARY, NO_COMMAND, RESTORE];
+        for (major, settings, expected) in [
+            (None, &[("shared_buffers", "1GB")][..], old),
+            (Some(14), &[], old),
+            (Some(15), &[], new),
+            (
+                Some(18),
+                &[("archive_command", "")],
+                &[MODE, LIBRARY, RESTORE],
+            ),
+            (Some(17), &[("archive_mode", "always")], &new[1..]),
+            (Some(17), &[("archive_library", "")], new),
+            // What the user has written of ours stays.
+            (Some(17), &[command], &[MODE, RESTORE]),
+            (Some(17), &[command, library], &[MODE, NO_COMMAND, RESTORE]),
+            (None, &[library], &[MODE, NO_COMMAND, RESTORE]),
+            // What we have added stays as it is.
+            (
+                Some(17),
+                &[
+                    ("archive_mode", "on"),
+                    library,
+                    ("archive_command", ""),
+                    ("restore_command", RESTORE_COMMAND),
+                ],
+                &[],
+            ),
+            (
+                None,
+                &[
+                    ("archive_mode", "on"),
+                    command,
+                    ("restore_command", RESTORE_COMMAND),
+                ],
+                &[],
+            ),
+        ] {
+            let decision = decide(None, Reach::Yes, &of(settings), major, "db").unwrap();
+            let words = expected.iter().flat_map(|setting| ["-c", setting]);
+            let words: Vec<&str> = words.collect();
+            assert_eq!(decision.arguments, words, "{major:?} {settings:?}");
+        }
     }
 
     #[test]
@@ -173,7 +209,7 @@ mod tests {
                 Some(Configure::Arguments),
                 Some(Configure::AlterSystem),
             ] {
-                let refusal = decide(annotated, Reach::Yes, &settings, "db").unwrap_err();
+                let refusal = decide(annotated, Reach::Yes, &settings, Some(17), "db").unwrap_err();
                 let sentence = refusal.to_string();
                 assert!(
                     sentence.contains(setting) && sentence.contains(value),
@@ -184,8 +220,8 @@ mod tests {
                     "{sentence}"
                 );
             }
-            assert!(decide(Some(Configure::None), Reach::Yes, &settings, "db").is_ok());
-            assert!(decide(None, NO, &settings, "db").is_ok());
+            assert!(decide(Some(Configure::None), Reach::Yes, &settings, None, "db").is_ok());
+            assert!(decide(None, NO, &settings, None, "db").is_ok());
         }
     }
 
@@ -195,6 +231,6 @@ mod tests {
             ("archive_command", "x"),
             ("archive_command", ARCHIVE_COMMAND),
         ]);
-        assert!(decide(None, Reach::Yes, &settings, "db").is_ok());
+        assert!(decide(None, Reach::Yes, &settings, None, "db").is_ok());
     }
 }

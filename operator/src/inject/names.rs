@@ -45,6 +45,8 @@ pub const PROGRAM_DIRECTORY: &str = "/usr/local/bin";
 
 /// What Postgres calls for each segment that is to be archived.
 pub const ARCHIVE_COMMAND: &str = "/holdfast/bin/holdfast-wal archive %f %p";
+/// What Postgres loads from 15 on instead of calling [`ARCHIVE_COMMAND`].
+pub const ARCHIVE_LIBRARY: &str = "/holdfast/lib/holdfast_archive";
 /// What Postgres calls for each file that recovery wants.
 pub const RESTORE_COMMAND: &str = "/holdfast/bin/holdfast-wal restore %f %p";
 

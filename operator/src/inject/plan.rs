@@ -79,7 +79,7 @@ pub(super) fn plan(
         known.as_ref(),
         major,
     )?;
-    let decision = configure::decide(wishes.configure, reach, &heard, &postgres.name)?;
+    let decision = configure::decide(wishes.configure, reach, &heard, major, &postgres.name)?;
     let memory = wishes.memory.as_ref().unwrap_or(&settings.memory);
     let parts = Parts {
         settings,

@@ -136,11 +136,18 @@ pub(crate) fn archiving(server: &ServerSettings, command: &WalCommand) -> Vec<Fi
         None if wal_command::archives(&server.archive_command) => {
             Finding::good("archive_command", &server.archive_command)
         }
-        None => Finding::problem(
-            "archive_command",
-            not_ours(&server.archive_command),
-            reloaded("archive_command", &command.archive()),
-        ),
+        None => {
+            let (setting, value) = match server.archive_command.as_str() {
+                "" => command.archiving(server.server_version_num),
+                // Another tool's: 16 and later archive nothing with a module beside it.
+                _ => ("archive_command", command.archive()),
+            };
+            Finding::problem(
+                "archive_command",
+                not_ours(&server.archive_command),
+                reloaded(setting, &value),
+            )
+        }
     });
     findings.push(match server.wal_level {
         WalLevel::Minimal if waits("wal_level") => {

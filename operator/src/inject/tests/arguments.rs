@@ -40,9 +40,8 @@ fn the_users_arguments_stay_in_front() {
                 .any(|word| word.as_str().unwrap().contains(text))
         };
         assert!(says("archive_mode=on"));
-        assert!(says(
-            "archive_command=/holdfast/bin/holdfast-wal archive %f %p"
-        ));
+        assert!(says("archive_library=/holdfast/lib/holdfast_archive"));
+        assert!(says("archive_command="));
         assert!(says(
             "restore_command=/holdfast/bin/holdfast-wal restore %f %p"
         ));
@@ -102,6 +101,9 @@ fn an_unknown_image_gets_arguments_when_its_command_line_says_postgres_or_the_us
     assert_eq!(count(&acme(json!(["postgres"]))), 1 + OURS);
     let asked = annotated(acme(json!(null)), "holdfast.dev/configure", "Arguments");
     assert_eq!(count(&asked), OURS);
+    // The module from 15 on, once somebody says that it is no 14.
+    let told = annotated(asked, "holdfast.dev/postgres-major", "15");
+    assert_eq!(count(&told), 2 + OURS);
 }
 
 #[test]

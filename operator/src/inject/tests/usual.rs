@@ -85,7 +85,9 @@ fn the_usual_pod_gets_all_that_is_promised() {
             "-c",
             "archive_mode=on",
             "-c",
-            "archive_command=/holdfast/bin/holdfast-wal archive %f %p",
+            "archive_library=/holdfast/lib/holdfast_archive",
+            "-c",
+            "archive_command=",
             "-c",
             "restore_command=/holdfast/bin/holdfast-wal restore %f %p",
         ])
