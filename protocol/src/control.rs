@@ -309,9 +309,25 @@ pub struct WalReport {
     /// The volume that it is kept on until it is stored; left out if it can't be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<WalVolume>,
+    /// The repositories that nobody waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub best_effort: Vec<BestEffortReport>,
     /// Timeline history files that were seen, such as `00000002.history`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub histories: Vec<HistoryFile>,
+}
+
+/// How far a repository is behind that nobody waits for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BestEffortReport {
+    /// The repository.
+    pub name: String,
+    /// Files that the required repositories hold and it lacks, as far as this sidecar knows; 10,000 at most are counted.
+    pub waiting_count: u64,
+    /// Why the last attempt went wrong. Left out once one went well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Whether what a server writes is followed.

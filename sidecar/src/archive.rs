@@ -1,6 +1,7 @@
 //! `ARCHIVE`: a WAL file is answered OK when every required repository holds it, verified, and not before.
 
 mod ahead;
+mod best_effort;
 mod error;
 mod judge;
 mod local;
@@ -12,21 +13,23 @@ mod tests;
 mod timeline;
 mod written;
 
+pub use best_effort::BestEffort;
 pub use error::NotArchived;
 pub use progress::{ArchiveProgress, Streaming, Through, Written};
 pub use timeline::confirm_timeline;
 pub use written::{Stored, Writers};
 
 use crate::budget::Budget;
-use crate::config::{Live, Mode, Place, Repository, Settings};
+use crate::config::{Live, Place, Repository, Settings};
 use crate::data_directory;
 use crate::histories::Histories;
 use crate::open::{self, ArchiveError, Create};
-use ahead::{Ahead, Turn};
+use ahead::{Ahead, Identity, Turn};
+use best_effort::Behind;
 use bytes::Bytes;
-use futures::future::{join_all, try_join};
+use futures::future::try_join;
 use holdfast_postgres::{ClusterState, ControlFile, TimelineId, WalFileName};
-use holdfast_repository::wal::StoredThrough;
+use holdfast_repository::wal::{Prepared, StoredThrough};
 use holdfast_repository::{ArchiveId, OpenError, PutOutcome, WalStore, blocking};
 use jiff::Timestamp;
 use judge::judge;
@@ -36,7 +39,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use timeline::same_history;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 /// No attempt begins later than this after the first; Postgres asks again by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,8 +52,6 @@ const ATTEMPT_AT_THE_END: Duration = Duration::from_secs(8);
 const LOOK: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-/// What a repository that nobody waits for may cost.
-const BEST_EFFORT: Duration = Duration::from_secs(10);
 /// Upper ends of the histogram's buckets.
 const SECONDS: [f64; 12] = [
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -67,6 +68,7 @@ pub struct Archiver {
     /// The memory that its files take.
     budget: Budget,
     ahead: Ahead,
+    behind: Behind,
     /// By the repository's name; what was opened stays open until an error, or until other settings are in use.
     opened: Mutex<BTreeMap<String, Opened>>,
     /// Every archive that was written to. Where one was no other is made.
@@ -86,6 +88,42 @@ struct Opened {
     histories: BTreeMap<TimelineId, Bytes>,
 }
 
+/// What has to hold before what was read is stored.
+#[derive(Debug, Clone, Copy)]
+enum Gate<'a> {
+    /// Nothing.
+    Open,
+    /// It is stored ahead of being asked for.
+    Turn(&'a Turn<'a>),
+    /// Postgres has not put the file to another use, which it does under another name, while it was read.
+    Unchanged(Identity),
+}
+
+impl Gate<'_> {
+    async fn pass(
+        &self,
+        settings: &Arc<Settings>,
+        name: WalFileName,
+        prepared: &Prepared,
+    ) -> Result<(), NotArchived> {
+        match self {
+            Self::Open => Ok(()),
+            // Whether Postgres may be answered for less depends on when it asks.
+            Self::Turn(_) if !prepared.is_whole() => Err(NotArchived::Left),
+            Self::Turn(turn) => turn.wait().await,
+            Self::Unchanged(file) => {
+                let (settings, file) = (settings.clone(), *file);
+                let found = blocking(move || {
+                    data_directory::find_wal_file(&settings.postgres.data_directory, &name)
+                });
+                let found = found.await?;
+                let same = found.is_some_and(|now| Identity::of(&now).is_ok_and(|now| now == file));
+                same.then_some(()).ok_or(NotArchived::Left)
+            }
+        }
+    }
+}
+
 impl Archiver {
     /// Reaches nothing yet. Known history files are kept beside the socket.
     pub fn new(settings: impl Into<Live>) -> Self {
@@ -96,6 +134,7 @@ impl Archiver {
             patience: PATIENCE,
             budget: Budget::of(now.memory),
             ahead: Ahead::default(),
+            behind: Behind::default(),
             opened: Mutex::default(),
             known: Mutex::default(),
             progress: Mutex::default(),
@@ -116,7 +155,10 @@ impl Archiver {
 
     /// How it goes.
     pub fn progress(&self) -> ArchiveProgress {
-        self.lock_progress().clone()
+        ArchiveProgress {
+            best_effort: self.behind.told(),
+            ..self.lock_progress().clone()
+        }
     }
 
     /// Says whether what is written is followed; true if that is new.
@@ -271,7 +313,7 @@ impl Archiver {
         blocking(move || Local::look(&settings, name, &path)).await
     }
 
-    /// Stores it in every repository: at once, or ahead in its turn.
+    /// Stores it in every required repository: at once, or ahead in its turn. The others get it later.
     async fn store(
         &self,
         settings: &Arc<Settings>,
@@ -279,14 +321,11 @@ impl Archiver {
         local: &Local,
         turn: Option<&Turn<'_>>,
     ) -> Result<Done, NotArchived> {
-        let (required, best_effort): (Vec<_>, Vec<_>) = settings
-            .repositories
-            .iter()
-            .partition(|r| r.mode == Mode::Required);
         let mut done = (String::new(), None);
-        for (i, repository) in required.into_iter().enumerate() {
+        for (i, repository) in settings.required_repositories().enumerate() {
+            let gate = turn.map_or(Gate::Open, Gate::Turn);
             let (outcome, stored) = self
-                .put_into(settings, repository, name, local, turn)
+                .put_into(settings, repository, name, local, gate)
                 .await?;
             let told = judge(&name, outcome, &local.control)?;
             if i == 0 {
@@ -299,14 +338,7 @@ impl Archiver {
                 done = (told, through);
             }
         }
-        join_all(best_effort.into_iter().map(|repository| async {
-            match timeout(BEST_EFFORT, self.put_into(settings, repository, name, local, None)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(e)) => tracing::warn!(%name, repository = repository.name, error = %e, "not archived there"),
-                Err(_) => tracing::warn!(%name, repository = repository.name, "not archived there within {BEST_EFFORT:?}"),
-            }
-        }))
-        .await;
+        self.behind.add(settings, name);
         if let WalFileName::History(_) = name
             && let Ok(content) = local::read_all(&local.file)
         {
@@ -324,7 +356,7 @@ impl Archiver {
         repository: &Repository,
         name: WalFileName,
         local: &Local,
-        turn: Option<&Turn<'_>>,
+        gate: Gate<'_>,
     ) -> Result<(PutOutcome, Option<StoredThrough>), NotArchived> {
         let result = async {
             let opened = self.opened(settings, repository, &local.control).await?;
@@ -337,13 +369,7 @@ impl Archiver {
             let prepared = wal
                 .prepare(&name, local.file.clone(), settings.wal_compression)
                 .await?;
-            if let Some(turn) = turn {
-                // Whether Postgres may be answered for less depends on when it asks.
-                if !prepared.is_whole() {
-                    return Err(NotArchived::Left);
-                }
-                turn.wait().await?;
-            }
+            gate.pass(settings, name, &prepared).await?;
             let put = async {
                 let outcome = wal.put_prepared(prepared).await?;
                 // The end of the timeline that a promotion has left: who restores along that one finds it as a part.

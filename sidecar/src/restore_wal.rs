@@ -1,6 +1,7 @@
 //! `RESTORE`: a WAL file is served whole and verified, or proven absent; anything else is trouble.
 
 mod ahead;
+mod asked;
 mod decide;
 mod one;
 #[cfg(test)]
@@ -16,15 +17,16 @@ use crate::open::{self, ArchiveError, Create};
 use crate::origin::{OriginError, RestoreOrder};
 use crate::socket::RestoreAnswer;
 use ahead::Ahead;
+use asked::{Asked, Silent};
 use bytes::Bytes;
 use decide::{Absence, Place, Question, Seen, Until, Verdict};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use holdfast_postgres::{
     ControlFile, Lineage, Lsn, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId,
     WalFileName, WalNameError,
 };
-use holdfast_repository::wal::{CHUNK_BYTES, PartialSegment, WalFile};
+use holdfast_repository::wal::{PartialSegment, WalFile};
 use holdfast_repository::{ArchiveId, ObjectError, OpenError, StoreError, WalStore};
 use std::collections::BTreeMap;
 use std::io;
@@ -56,6 +58,8 @@ struct Inner {
     ahead: Option<Arc<Ahead>>,
     opened: Mutex<Opened>,
     known: Histories,
+    /// Repositories that did not answer of late.
+    silent: Arc<Silent>,
     /// A standby's request that took longer than its answer could: whoever asks next for that name has the result.
     pending: Mutex<Option<Parked>>,
 }
@@ -177,6 +181,7 @@ impl Restorer {
             budget,
             ahead: Some(Arc::default()),
             opened: Mutex::default(),
+            silent: Arc::default(),
             pending: Mutex::default(),
         }))
     }
@@ -191,6 +196,7 @@ impl Restorer {
             budget,
             ahead: None,
             opened: Mutex::default(),
+            silent: Arc::default(),
             known,
             pending: Mutex::default(),
         }))
@@ -335,7 +341,12 @@ impl Inner {
 
     /// One attempt; none: absent.
     async fn once(&self, name: WalFileName) -> Result<Option<Found>, Trouble> {
-        let result = self.attempt(name).await;
+        // Who was silent of late may go on being so; but without its word nothing is absent.
+        let mut left_alone = false;
+        let mut result = self.attempt(name, Some(&mut left_alone)).await;
+        if left_alone && !matches!(result, Ok(Some(_))) {
+            result = self.attempt(name, None).await;
+        }
         if result.is_err() {
             // Credentials may have changed, and so may what lies there.
             self.opened().stores.clear();
@@ -343,12 +354,17 @@ impl Inner {
         result
     }
 
-    async fn attempt(&self, name: WalFileName) -> Result<Option<Found>, Trouble> {
+    /// `left_alone`: not those that were silent of late; it says whether that was one whose word is needed.
+    async fn attempt(
+        &self,
+        name: WalFileName,
+        left_alone: Option<&mut bool>,
+    ) -> Result<Option<Found>, Trouble> {
         let settings = self.settings.get();
         let sources = self.sources(&settings, name)?;
         let size = sources.control.segment_size;
-        let (stores, trouble) = self.stores(&sources).await?;
-        let (lineage, end) = self.line(&sources, &stores, name).await?;
+        let mut asked = self.open(&sources, left_alone).await?;
+        let (lineage, end) = self.line(&sources, &mut asked, name).await?;
         let question = Question {
             name,
             size,
@@ -365,10 +381,10 @@ impl Inner {
             WalFileName::History(_) | WalFileName::BackupHistory { .. } => Some(None),
             WalFileName::Partial(_) => None,
         };
-        let mut unknown = trouble;
+        let mut unknown = None;
         if let Some(cut_at) = cut_at {
             match self
-                .look_for(&stores, &question, sources.recovery, cut_at)
+                .look_for(&mut asked, &question, sources.recovery, cut_at)
                 .await
             {
                 Ok(Some((content, room))) => {
@@ -380,21 +396,21 @@ impl Inner {
                         && sources.recovery != Recovery::None
                     {
                         let next = ahead::next(segment, size, &lineage, end);
-                        ahead::fetch_ahead(ahead, &self.budget, &stores, &next);
+                        ahead::fetch_ahead(ahead, &self.budget, &asked.stores(), &next);
                     }
                     return Ok(Some(serve(content, room, size)));
                 }
                 Ok(None) => {}
-                Err(e) => unknown = unknown.or(Some(e)),
+                Err(e) => unknown = Some(e),
             }
         }
-        if let Some(trouble) = unknown {
+        if let Some(trouble) = asked.trouble.take().or(unknown) {
             return Err(trouble);
         }
         // Looked for before it is confirmed: what said "not found" was the archive.
-        let later = later(&stores, &question, cut_at.is_some()).await;
+        let later = later(&mut asked, &question, cut_at.is_some()).await;
         let absence = Absence {
-            confirmed: confirm(&stores).await,
+            confirmed: confirm(&mut asked).await,
             later,
         };
         match question.without_object(&absence) {
@@ -403,7 +419,7 @@ impl Inner {
                     let room = self.budget.take(WalStore::READ_MEMORY).await;
                     let room =
                         room.ok_or_else(|| Trouble::Unknown("the program is ending".to_owned()))?;
-                    let part = part_until(&stores, until).await?;
+                    let part = part_until(&asked.stores(), until).await?;
                     Ok(part.map(|content| serve(content, room, size)))
                 }
                 None => Ok(None),
@@ -463,23 +479,32 @@ impl Inner {
         })
     }
 
-    /// Every repository that answers, and why one does not whose word is needed.
-    async fn stores(
+    /// Every repository that answers.
+    async fn open(
         &self,
         sources: &Sources<'_>,
-    ) -> Result<(Vec<WalStore>, Option<Trouble>), Trouble> {
-        let (mut stores, mut trouble) = (Vec::new(), None);
+        mut left_alone: Option<&mut bool>,
+    ) -> Result<Asked, Trouble> {
+        let mut asked = Asked::new(self.silent.clone());
+        let mut places = Vec::new();
         for (repository, archive, counts) in &sources.places {
-            match self.store(repository, archive, sources).await {
-                Ok(store) => stores.push(store),
-                Err(e) if *counts => trouble = trouble.or(Some(e)),
-                Err(e) => tracing::warn!(repository = repository.name, error = %e, "not asked"),
+            let name = repository.name.as_str();
+            match &mut left_alone {
+                Some(left_alone) if self.silent.holds(name) => {
+                    **left_alone |= counts;
+                    if *counts {
+                        asked.missing(name);
+                    }
+                }
+                _ => places.push((
+                    name,
+                    *counts,
+                    self.store(repository, archive, sources).boxed(),
+                )),
             }
         }
-        match trouble {
-            Some(trouble) if stores.is_empty() => Err(trouble),
-            trouble => Ok((stores, trouble)),
-        }
+        asked.open(places).await?;
+        Ok(asked)
     }
 
     async fn store(
@@ -536,7 +561,7 @@ impl Inner {
     async fn line(
         &self,
         sources: &Sources<'_>,
-        stores: &[WalStore],
+        asked: &mut Asked,
         name: WalFileName,
     ) -> Result<(Lineage, Option<Lsn>), Trouble> {
         if let Some(order) = &sources.order {
@@ -544,7 +569,7 @@ impl Inner {
         }
         let control = &sources.control;
         let stands_on = control.timeline.max(control.min_recovery_timeline);
-        let asked = match name {
+        let wanted = match name {
             WalFileName::Segment(segment)
             | WalFileName::Partial(segment)
             | WalFileName::BackupHistory { segment, .. } => segment.timeline,
@@ -553,43 +578,58 @@ impl Inner {
         };
         let mut histories: BTreeMap<TimelineId, TimelineHistory> = BTreeMap::new();
         let mut damaged: BTreeMap<TimelineId, ObjectError> = BTreeMap::new();
-        for store in stores {
-            for timeline in store.history_timelines().await? {
-                if histories.contains_key(&timeline) {
-                    continue;
+        let system = control.system_identifier;
+        let files = asked.each(|store| self.history_files(store, system).boxed());
+        for (timeline, content) in files.await?.into_iter().flatten() {
+            match content {
+                Ok(content) => {
+                    if let Ok(history) = TimelineHistory::parse(timeline, &content) {
+                        let name = WalFileName::History(timeline);
+                        self.known.put(system, name, &content);
+                        histories.entry(timeline).or_insert(history);
+                    }
                 }
-                let name = WalFileName::History(timeline);
-                let content = match self.known.get(control.system_identifier, name) {
-                    Some(known) => Bytes::from(known),
-                    None => match store.small_file(&name).await {
-                        Err(e) if e.is_damage() => {
-                            damaged.insert(timeline, e);
-                            continue;
-                        }
-                        other => other?,
-                    },
-                };
-                if let Ok(history) = TimelineHistory::parse(timeline, &content) {
-                    self.known.put(control.system_identifier, name, &content);
-                    histories.insert(timeline, history);
+                Err(error) => {
+                    damaged.insert(timeline, error);
                 }
             }
         }
         damaged.retain(|timeline, _| !histories.contains_key(timeline));
         let histories: Vec<TimelineHistory> = histories.into_values().collect();
         for (timeline, error) in damaged {
-            if decide::may_lead_through(timeline, [asked, stands_on], &histories) {
+            if decide::may_lead_through(timeline, [wanted, stands_on], &histories) {
                 return Err(error.into());
             }
             tracing::warn!(%timeline, %error, "a damaged history file, which this recovery does not need");
         }
-        Ok((decide::lineage(asked, stands_on, &histories), None))
+        Ok((decide::lineage(wanted, stands_on, &histories), None))
+    }
+
+    /// All that are stored there; those that are damaged as what is wrong with them.
+    async fn history_files(
+        &self,
+        store: WalStore,
+        system: SystemIdentifier,
+    ) -> Result<Vec<(TimelineId, Result<Bytes, ObjectError>)>, Trouble> {
+        let mut files = Vec::new();
+        for timeline in store.history_timelines().await? {
+            let name = WalFileName::History(timeline);
+            let content = match self.known.get(system, name) {
+                Some(known) => Ok(Bytes::from(known)),
+                None => match store.small_file(&name).await {
+                    Err(e) if !e.is_damage() => return Err(e.into()),
+                    other => other,
+                },
+            };
+            files.push((timeline, content));
+        }
+        Ok(files)
     }
 
     /// The file, and the memory that it takes; else what is stored of it, where that is all that recovery reads.
     async fn look_for(
         &self,
-        stores: &[WalStore],
+        asked: &mut Asked,
         question: &Question<'_>,
         recovery: Recovery,
         cut_at: Option<Lsn>,
@@ -600,23 +640,19 @@ impl Inner {
             cut_at,
         };
         if let Some(ahead) = &self.ahead
-            && let Some(fetched) = ahead.take(question.name, stores).await
+            && let Some(fetched) = ahead.take(question.name, &asked.stores()).await
         {
             return Ok(Some((whole(fetched.file), fetched.room)));
         }
-        let room = self.budget.take(WalStore::READ_MEMORY).await;
-        let mut room = room.ok_or_else(|| Trouble::Unknown("the program is ending".to_owned()))?;
-        if let Some(file) = find(stores, question.name).await? {
-            // Here already; of a larger one chunks are still to be read.
-            if file.length() <= CHUNK_BYTES {
-                room.shrink(file.length());
-            }
+        if let Some((file, room)) = asked.find(&self.budget, question.name).await {
             return Ok(Some((whole(file), room)));
         }
         let Some(until) = question.ends_within(recovery, cut_at) else {
             return Ok(None);
         };
-        let part = part_until(stores, until).await?;
+        let room = self.budget.take(WalStore::READ_MEMORY).await;
+        let room = room.ok_or_else(|| Trouble::Unknown("the program is ending".to_owned()))?;
+        let part = part_until(&asked.stores(), until).await?;
         Ok(part.map(|content| (content, room)))
     }
 
@@ -686,22 +722,6 @@ fn cut(piece: Bytes, at: u64, keep: u64) -> Bytes {
     zeroed.into()
 }
 
-/// The first good one. None: every one says that it has no such object.
-async fn find(stores: &[WalStore], name: WalFileName) -> Result<Option<WalFile>, Trouble> {
-    let mut trouble = None;
-    for store in stores {
-        match store.read_file(&name).await {
-            Ok(file) => return Ok(Some(file)),
-            Err(e) if e.is_not_found() => {}
-            Err(e) => {
-                tracing::warn!(%name, error = %e, "not read");
-                trouble = Some(Trouble::from(e));
-            }
-        }
-    }
-    trouble.map_or(Ok(None), Err)
-}
-
 /// What is stored of it up to there, with zeros behind it.
 async fn part_until(stores: &[WalStore], until: Until) -> Result<Option<Content>, Trouble> {
     let part = find_part(stores, until).await?;
@@ -712,14 +732,18 @@ async fn part_until(stores: &[WalStore], until: Until) -> Result<Option<Content>
     }))
 }
 
-/// The first that reaches to the end. None: what there is does not.
+/// The one that reaches furthest. None: what there is does not reach to the end.
 async fn find_part(stores: &[WalStore], wanted: Until) -> Result<Option<PartialSegment>, Trouble> {
-    let mut trouble = None;
+    let (mut furthest, mut trouble) = (None, None);
     for store in stores {
         match store.part(wanted.segment).await {
             Ok(part) => {
-                if let Some(part) = part.filter(|part| part.end() >= wanted.end) {
-                    return Ok(Some(part));
+                let further = |part: &PartialSegment| {
+                    let so_far = furthest.as_ref().map(PartialSegment::end);
+                    part.end() >= wanted.end && Some(part.end()) > so_far
+                };
+                if let Some(part) = part.filter(further) {
+                    furthest = Some(part);
                 }
             }
             Err(e) => {
@@ -728,16 +752,15 @@ async fn find_part(stores: &[WalStore], wanted: Until) -> Result<Option<PartialS
             }
         }
     }
-    trouble.map_or(Ok(None), Err)
+    match (furthest, trouble) {
+        (None, Some(trouble)) => Err(trouble),
+        (furthest, _) => Ok(furthest),
+    }
 }
 
 /// What of the line comes after the segment that is asked for; or from its place on, where the segment itself is not
 /// of the line.
-async fn later(
-    stores: &[WalStore],
-    question: &Question<'_>,
-    on_lineage: bool,
-) -> Seen<WalFileName> {
+async fn later(asked: &mut Asked, question: &Question<'_>, on_lineage: bool) -> Seen<WalFileName> {
     let WalFileName::Segment(segment) = question.name else {
         return Seen::Missing;
     };
@@ -745,21 +768,25 @@ async fn later(
         return Seen::Missing;
     };
     let from = if on_lineage { number.next() } else { number };
-    for store in stores {
-        match store.first_from(question.lineage, from).await {
-            Ok(Some(later)) => return Seen::There(WalFileName::Segment(later)),
-            Ok(None) => {}
-            Err(e) => return Seen::Unknown(e.to_string()),
-        }
+    let firsts = asked
+        .each(|store| async move { Ok(store.first_from(question.lineage, from).await?) }.boxed());
+    match firsts.await {
+        Ok(firsts) => match (firsts.into_iter().flatten().min(), &asked.trouble) {
+            (Some(later), _) => Seen::There(WalFileName::Segment(later)),
+            (None, None) => Seen::Missing,
+            (None, Some(trouble)) => Seen::Unknown(trouble.to_string()),
+        },
+        Err(e) => Seen::Unknown(e.to_string()),
     }
-    Seen::Missing
 }
 
-async fn confirm(stores: &[WalStore]) -> Result<(), String> {
-    for store in stores {
-        store.archive().confirm().await.map_err(|e| e.to_string())?;
+async fn confirm(asked: &mut Asked) -> Result<(), String> {
+    let confirmed = asked.each(|store| async move { Ok(store.archive().confirm().await?) }.boxed());
+    confirmed.await.map_err(|e| e.to_string())?;
+    match &asked.trouble {
+        None => Ok(()),
+        Some(trouble) => Err(trouble.to_string()),
     }
-    Ok(())
 }
 
 fn as_answer(result: Result<Option<Found>, Trouble>) -> RestoreAnswer {

@@ -118,6 +118,8 @@ pub async fn run<W: WalService, T: TakeBackup>(parts: Parts<W, T>) -> Result<(),
     background.spawn(stream::run(live.clone(), archiver.clone()));
     let member = archiver.clone();
     background.spawn(async move { member.run_member().await });
+    let best_effort = archiver.clone();
+    background.spawn(async move { best_effort.run_best_effort().await });
     if alter_system {
         background.spawn(configure::run(live.clone(), reporter.clone()));
     }

@@ -12,6 +12,7 @@ mod in_place;
 mod info;
 mod postgres_files;
 mod readers;
+mod repositories;
 mod restore_targets;
 mod sidecar;
 mod soak;

@@ -45,7 +45,7 @@ pub async fn waiting_for(
 }
 
 /// A commit waits, and is told why.
-async fn is_held(
+pub async fn is_held(
     world: &World,
     primary: &Postgres,
     holdfast: &Holdfast,

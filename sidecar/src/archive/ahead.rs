@@ -92,7 +92,7 @@ pub(super) struct Stored {
 /// Whether a file is the one that it was: Postgres never writes to a segment again under the same name, but somebody else
 /// may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
+pub(super) struct Identity {
     device: u64,
     inode: u64,
     length: u64,
@@ -100,7 +100,7 @@ struct Identity {
 }
 
 impl Identity {
-    fn of(file: &File) -> io::Result<Self> {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
         let facts = file.metadata()?;
         Ok(Self {
             device: facts.dev(),

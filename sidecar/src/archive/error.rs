@@ -6,7 +6,9 @@ use crate::origin::OriginError;
 use holdfast_postgres::{Lsn, SegmentName, TimelineId, WalFileName, WalNameError};
 use holdfast_repository::catalogue::CatalogueError;
 use holdfast_repository::{ObjectError, OpenError, PutError};
+use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a file is not archived.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,14 @@ pub enum NotArchived {
         /// The archive.
         place: String,
     },
+    /// Somewhere else it would be in the way.
+    #[error(
+        "it was not stored within {0:?}, and more memory (limits.memory) would be needed to wait longer"
+    )]
+    Slow(Duration),
+    /// A file beside the socket.
+    #[error("a file for what is fetched can't be written beside the socket: {0}")]
+    Scratch(#[source] io::Error),
     /// Nobody can tell whose WAL it is.
     #[error(
         "pg_wal has no {history}, so it can't be told whether {name} belongs to the timeline that is archived: copy {history} \

@@ -49,6 +49,17 @@ pub(super) struct Local {
 }
 
 impl Local {
+    /// The timeline of the WAL in a file of that name, if it is above 1 and that is no history file itself.
+    pub(super) fn above_1(name: &WalFileName) -> Option<TimelineId> {
+        match name {
+            WalFileName::Segment(segment)
+            | WalFileName::Partial(segment)
+            | WalFileName::BackupHistory { segment, .. } => Some(segment.timeline),
+            WalFileName::History(_) => None,
+        }
+        .filter(|timeline| *timeline > TimelineId(1))
+    }
+
     pub(super) fn look(
         settings: &Settings,
         name: WalFileName,
@@ -58,13 +69,7 @@ impl Local {
         let file = Arc::new(data_directory::open_wal_file(directory, &name, path)?);
         let control = data_directory::control_file(directory)?;
         let origin = Origin::read(directory)?;
-        let timeline = match name {
-            WalFileName::Segment(segment)
-            | WalFileName::Partial(segment)
-            | WalFileName::BackupHistory { segment, .. } => Some(segment.timeline),
-            WalFileName::History(_) => None,
-        }
-        .filter(|timeline| *timeline > TimelineId(1));
+        let timeline = Self::above_1(&name);
         let history = match timeline {
             None => None,
             Some(timeline) => local_history(directory, timeline)?,

@@ -1,6 +1,6 @@
 //! How archiving goes, for reports.
 
-use super::NotArchived;
+use super::{BestEffort, NotArchived};
 use holdfast_postgres::{Lsn, SegmentName, SegmentSize, TimelineId};
 use holdfast_repository::wal::StoredThrough;
 use jiff::Timestamp;
@@ -22,6 +22,8 @@ pub struct ArchiveProgress {
     pub written: Option<Written>,
     /// Whether what is being written is followed.
     pub streaming: Streaming,
+    /// What repositories lack that nobody waits for.
+    pub best_effort: Vec<BestEffort>,
 }
 
 /// Whether what a server is writing is followed.

@@ -113,6 +113,15 @@ fn wal(page: &mut Page<'_>, report: &InstanceReport) -> fmt::Result {
             .as_ref()
             .map(|streaming| f64::from(u8::from(streaming.active))),
     )?;
+    page.family(
+        "wal_best_effort_waiting_files",
+        "WAL files that the required repositories hold and this best-effort one lacks, as far as 10000",
+        "repository",
+        wal.best_effort.iter().map(|repository| {
+            let waiting = repository.waiting_count as f64;
+            (repository.name.as_str(), ConstGauge::new(waiting))
+        }),
+    )?;
     page.gauge(
         "wal_volume_available_bytes",
         "What Postgres may still fill of the volume of pg_wal",
@@ -252,13 +261,14 @@ impl Page<'_> {
     }
 
     /// One metric for each value of a label.
-    fn family<M: EncodeMetric, const N: usize>(
+    fn family<'v, M: EncodeMetric>(
         &mut self,
         name: &str,
         help: &str,
         label: &'static str,
-        metrics: [(&'static str, M); N],
+        metrics: impl IntoIterator<Item = (&'v str, M)>,
     ) -> fmt::Result {
+        let metrics: Vec<(&str, M)> = metrics.into_iter().collect();
         let Some((_, first)) = metrics.first() else {
             return Ok(());
         };

@@ -2,7 +2,7 @@
 
 use super::lag::{Position, lag};
 use super::{Answer, Found};
-use crate::archive::{ArchiveProgress, Streaming, Through};
+use crate::archive::{ArchiveProgress, BestEffort, Streaming, Through};
 use crate::check::Verdict;
 use crate::check::database::archiving;
 use crate::config::Settings;
@@ -10,8 +10,8 @@ use crate::environment::Pod;
 use crate::status::{Lag, Moment};
 use crate::wal_command::WalCommand;
 use holdfast_protocol::control::{
-    ArchivedFile, BootstrapReport, FailedFile, HistoryFile, InstanceReport, PostgresReport,
-    RecoveryReport, Role, StreamingReport, WalReport,
+    ArchivedFile, BestEffortReport, BootstrapReport, FailedFile, HistoryFile, InstanceReport,
+    PostgresReport, RecoveryReport, Role, StreamingReport, WalReport,
 };
 use jiff::Timestamp;
 
@@ -54,6 +54,7 @@ pub(super) fn report(parts: Parts<'_>) -> InstanceReport {
         last_archived,
         last_failure,
         streaming,
+        best_effort,
         ..
     } = progress;
     InstanceReport {
@@ -77,6 +78,7 @@ pub(super) fn report(parts: Parts<'_>) -> InstanceReport {
             lag,
             streaming: followed(streaming),
             volume: None,
+            best_effort: best_effort.into_iter().map(behind_elsewhere).collect(),
             histories,
         },
         running_backup,
@@ -127,6 +129,14 @@ fn followed(streaming: Streaming) -> Option<StreamingReport> {
         active: trouble.is_none(),
         trouble,
     })
+}
+
+fn behind_elsewhere(repository: BestEffort) -> BestEffortReport {
+    BestEffortReport {
+        name: repository.name,
+        waiting_count: repository.waiting,
+        trouble: repository.trouble,
+    }
 }
 
 fn moment(through: Through) -> Moment {

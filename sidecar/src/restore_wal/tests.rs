@@ -170,12 +170,13 @@ async fn what_cannot_be_proven_is_not_absent() {
 async fn every_required_repository_must_say_that_it_is_absent() {
     for (mode, required) in [("Required", true), ("BestEffort", false)] {
         let (bench, _) = archived(&[3]).await;
-        let spare = format!(
-            "- name: spare\n  mode: {mode}\n  filesystem: {{path: {}}}\n",
-            bench.path("spare").display()
-        );
-        let settings = bench.settings_with("shop/orders", &spare);
-        let archiver = Archiver::new(settings.clone());
+        let with = |mode: &str| {
+            let path = bench.path("spare").display().to_string();
+            let spare = format!("- name: spare\n  mode: {mode}\n  filesystem: {{path: {path}}}\n");
+            bench.settings_with("shop/orders", &spare)
+        };
+        let settings = with(mode);
+        let archiver = Archiver::new(with("Required"));
         let (name, path) = bench.segment(1, 2, Fill::Whole);
         archiver.archive(&name, &path).await.unwrap();
         let restorer = fresh(settings.clone());

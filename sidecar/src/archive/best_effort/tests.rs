@@ -1,0 +1,208 @@
+use super::*;
+use crate::config::Live;
+use crate::wal_bench::{Bench, SYSTEM};
+use holdfast_repository::wal::sample::Fill;
+
+fn settings(bench: &Bench) -> Arc<Settings> {
+    let spare = format!(
+        "- name: spare\n  mode: BestEffort\n  filesystem: {{path: {}}}\n",
+        bench.path("spare").display()
+    );
+    bench.settings_with("shop/orders", &spare)
+}
+
+fn copied(bench: &Bench, timeline: u32, number: u64) -> bool {
+    let name = bench.name(timeline, number);
+    let folder = format!(
+        "spare/shop/orders/{SYSTEM}/wal/{}/{:08X}/{name}",
+        name.timeline.hex(),
+        name.log
+    );
+    bench.path(&folder).exists()
+}
+
+async fn archive(archiver: &Archiver, bench: &Bench, timeline: u32, number: u64) {
+    let (name, path) = bench.segment(timeline, number, Fill::Whole);
+    archiver.archive(&name, &path).await.unwrap();
+}
+
+/// Until the spare repository lacks nothing of these; fails after half a minute, which it does not take.
+async fn until_copied(archiver: &Archiver, bench: &Bench, names: &[(u32, u64)]) {
+    let all = async {
+        while !names.iter().all(|(t, n)| copied(bench, *t, *n)) || waiting(archiver) > 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let done = async {
+        tokio::select! {
+            () = all => {}
+            () = archiver.run_best_effort() => {}
+        }
+    };
+    let done = timeout(Duration::from_secs(30), done).await;
+    assert!(done.is_ok(), "{:?}", archiver.behind.told());
+}
+
+fn waiting(archiver: &Archiver) -> u64 {
+    archiver.behind.told().iter().map(|told| told.waiting).sum()
+}
+
+#[test]
+fn what_retention_has_removed_is_not_brought_again() {
+    let numbers =
+        |numbers: &[u64]| -> Vec<_> { numbers.iter().map(|n| SegmentNumber(*n)).collect() };
+    for (held, there, expected) in [
+        (&[1, 2, 3][..], &[][..], &[1, 2, 3][..]),
+        (&[1, 2, 3], &[1, 2, 3], &[]),
+        (&[1, 2, 3, 4], &[2, 4], &[3]),
+        (&[1, 2, 3], &[3], &[]),
+        (&[], &[3], &[]),
+        (&[7, 8], &[3], &[7, 8]),
+    ] {
+        let found = lacking(&numbers(held), &numbers(there));
+        assert_eq!(found, numbers(expected), "{held:?} {there:?}");
+    }
+}
+
+#[test]
+fn each_has_its_turn_and_no_more_are_kept_in_mind_than_fit() {
+    let bench = Bench::new();
+    let name = |number| WalFileName::Segment(bench.name(1, number));
+    let mut lacks = Lacks::default();
+    assert_eq!(lacks.next(None), None);
+    for number in [5, 3, 4] {
+        lacks.add(name(number));
+    }
+    lacks.add(WalFileName::History(TimelineId(2)));
+    let mut last = None;
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        let (rank, name) = lacks.next(last.as_ref()).unwrap();
+        order.push(name);
+        last = Some(rank);
+    }
+    let history = WalFileName::History(TimelineId(2));
+    assert_eq!(order, [history, name(3), name(4), name(5), history]);
+    for number in 0..MOST as u64 {
+        lacks.add(name(number));
+    }
+    assert!(lacks.files.len() == MOST && lacks.is_cut);
+}
+
+#[tokio::test]
+async fn what_is_archived_while_it_is_away_is_brought_when_it_is_back() {
+    let bench = Bench::new();
+    let archiver = Archiver::new(settings(&bench));
+    archive(&archiver, &bench, 1, 3).await;
+    until_copied(&archiver, &bench, &[(1, 3)]).await;
+    fs::rename(bench.path("spare"), bench.path("away")).unwrap();
+    bench.history(2, "1\t0/500000\tx\n");
+    for (timeline, number) in [(1, 4), (2, 5), (2, 6)] {
+        archive(&archiver, &bench, timeline, number).await;
+        // Postgres has removed it since.
+        let name = bench.name(timeline, number).to_string();
+        fs::remove_file(bench.data().join("pg_wal").join(name)).unwrap();
+    }
+    archiver
+        .archive("00000002.history", "pg_wal/00000002.history")
+        .await
+        .unwrap();
+    assert_eq!(waiting(&archiver), 4);
+    let told = async {
+        while archiver.behind.told()[0].trouble.is_none() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = told => {}
+        () = archiver.run_best_effort() => {}
+    }
+    // What was written where nothing was mounted.
+    let _ = fs::remove_dir_all(bench.path("spare"));
+    fs::rename(bench.path("away"), bench.path("spare")).unwrap();
+    until_copied(&archiver, &bench, &[(1, 3), (1, 4), (2, 5), (2, 6)]).await;
+    assert_eq!(archiver.progress().best_effort[0].trouble, None);
+    let history = bench.path(&format!("spare/shop/orders/{SYSTEM}"));
+    let content = |folder: &Path| {
+        walk(folder)
+            .into_iter()
+            .find(|p| p.ends_with("00000002.history"))
+    };
+    assert!(content(&history).is_some());
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let each = entries.map(|path| {
+        if path.is_dir() {
+            walk(&path)
+        } else {
+            vec![path]
+        }
+    });
+    each.flatten().collect()
+}
+
+#[tokio::test]
+async fn what_was_missed_before_the_start_is_found_by_listings() {
+    let bench = Bench::new();
+    let alone = Archiver::new(bench.settings());
+    for number in 3..=5 {
+        archive(&alone, &bench, 1, number).await;
+        fs::remove_file(
+            bench
+                .data()
+                .join("pg_wal")
+                .join(bench.name(1, number).to_string()),
+        )
+        .unwrap();
+    }
+    let live = Live::from(bench.settings());
+    let archiver = Archiver::new(live.clone());
+    live.replace(settings(&bench));
+    until_copied(&archiver, &bench, &[(1, 3), (1, 4), (1, 5)]).await;
+}
+
+#[tokio::test]
+async fn a_file_that_postgres_puts_to_another_use_meanwhile_is_fetched_instead() {
+    let bench = Bench::new();
+    let settings = settings(&bench);
+    let archiver = Archiver::new(settings.clone());
+    let (name, path) = bench.segment(1, 3, Fill::Whole);
+    archiver.archive(&name, &path).await.unwrap();
+    let name: WalFileName = name.parse().unwrap();
+    let local = archiver.local(&settings, name, &path).await.unwrap();
+    let gate = Gate::Unchanged(Identity::of(&local.file).unwrap());
+    let pg_wal = bench.data().join("pg_wal");
+    fs::rename(
+        pg_wal.join(name.to_string()),
+        pg_wal.join(bench.name(1, 9).to_string()),
+    )
+    .unwrap();
+    let spare = settings.repository("spare").unwrap();
+    let put = archiver
+        .put_into(&settings, spare, name, &local, gate)
+        .await;
+    assert!(matches!(put, Err(NotArchived::Left)), "{put:?}");
+    assert!(!copied(&bench, 1, 3));
+    archiver.bring_one(&settings, spare, name).await.unwrap();
+    assert!(copied(&bench, 1, 3));
+}
+
+#[tokio::test]
+async fn a_standby_leaves_it_to_its_primary_and_nothing_is_made_where_nothing_is_archived() {
+    let bench = Bench::new();
+    let settings = settings(&bench);
+    let archiver = Archiver::new(settings.clone());
+    let spare = settings.repository("spare").unwrap();
+    archiver.compare(&settings, spare).await.unwrap();
+    assert_eq!(fs::read_dir(bench.path("spare")).unwrap().count(), 0);
+    assert!(archiver.is_primary(&settings).await);
+    fs::write(bench.data().join("standby.signal"), "").unwrap();
+    assert!(!archiver.is_primary(&settings).await);
+    fs::remove_file(bench.data().join("standby.signal")).unwrap();
+    fs::remove_file(bench.data().join("global/pg_control")).unwrap();
+    assert!(!archiver.is_primary(&settings).await);
+}
