@@ -126,17 +126,16 @@ impl Watch {
     fn begin(user: Option<u32>, words: Vec<&'static str>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let until = stop.clone();
-        let before = processes(user, &words);
+        let before = Looked::around(user, &words);
         let thread = std::thread::spawn(move || {
             let mut peak = 0;
-            let mut ticks: BTreeMap<u32, u64> = BTreeMap::new();
+            let mut ticks = BTreeMap::new();
             loop {
                 let ended = until.load(Ordering::Relaxed);
-                let now = processes(user, &words);
-                peak = peak.max(now.values().map(|process| process.peak).sum());
-                for (pid, process) in now {
-                    ticks.insert(pid, process.ticks);
-                }
+                let now = Looked::around(user, &words);
+                peak = peak.max(now.peak);
+                // Of those that have ended what was seen last is kept.
+                ticks.extend(now.ticks);
                 if ended {
                     break;
                 }
@@ -145,11 +144,10 @@ impl Watch {
             let used: u64 = ticks
                 .iter()
                 .map(|(pid, ticks)| {
-                    ticks.saturating_sub(before.get(pid).map_or(0, |process| process.ticks))
+                    ticks.saturating_sub(before.ticks.get(pid).copied().unwrap_or(0))
                 })
                 .sum();
-            // The kernel counts in hundredths, whatever its own clock is (USER_HZ).
-            (peak, used as f64 / 100.0)
+            (peak, used as f64 / USER_HZ)
         });
         Self { stop, thread }
     }
@@ -160,6 +158,61 @@ impl Watch {
     }
 }
 
+/// What there is at one moment.
+struct Looked {
+    /// VmHWM of all of the program's processes.
+    peak: u64,
+    /// Processor time of each that nobody watched has started, with all that it has started and waited for.
+    ticks: BTreeMap<u32, u64>,
+}
+
+impl Looked {
+    fn around(user: Option<u32>, words: &[&str]) -> Self {
+        let mut found = processes(user, words);
+        let peak = found.values().map(|process| process.peak).sum();
+        if let Some(this) = look_at(Path::new("/proc/self")) {
+            // What the calls that have ended took. What this program itself takes does not count.
+            let started = Process { ticks: 0, ..this };
+            found.insert(std::process::id(), started);
+        }
+        Self {
+            peak,
+            ticks: by_root(&found, |pid| Some(look(pid)?.parent)),
+        }
+    }
+}
+
+/// What each family took: those whose ancestor is another of these, over a shell that is none, are of one. A process that has
+/// ended and was waited for is in its parent's `waited`, and must not be told as a family of its own as well.
+fn by_root(
+    found: &BTreeMap<u32, Process>,
+    parent_of: impl Fn(u32) -> Option<u32>,
+) -> BTreeMap<u32, u64> {
+    let mut ticks = BTreeMap::new();
+    for (pid, process) in found {
+        let (mut root, mut parent) = (*pid, Some(process.parent));
+        // Bounded, because what is read of one moment is not of one moment.
+        for _ in 0..DEEPEST {
+            let Some(above) = parent.filter(|above| *above > 1) else {
+                break;
+            };
+            let known = found.get(&above);
+            if known.is_some() {
+                root = above;
+            }
+            parent = known.map_or_else(|| parent_of(above), |known| Some(known.parent));
+        }
+        *ticks.entry(root).or_default() += process.ticks + process.waited;
+    }
+    ticks
+}
+
+/// More than there are from any process up to the first.
+const DEEPEST: usize = 32;
+
+/// The kernel counts in hundredths, whatever its own clock is.
+const USER_HZ: f64 = 100.0;
+
 /// A process, as the kernel tells it.
 #[derive(Clone, Copy, Debug)]
 pub struct Process {
@@ -167,14 +220,17 @@ pub struct Process {
     pub peak: u64,
     /// VmRSS, bytes.
     pub resident: u64,
+    parent: u32,
     /// User and system time.
     ticks: u64,
+    /// The same of children that have ended and were waited for, and of theirs.
+    waited: u64,
 }
 
 impl Process {
-    /// User and system time. The kernel counts in hundredths, whatever its own clock is (USER_HZ).
+    /// User and system time.
     pub fn processor_seconds(&self) -> f64 {
-        self.ticks as f64 / 100.0
+        self.ticks as f64 / USER_HZ
     }
 }
 
@@ -183,7 +239,16 @@ pub fn look(pid: u32) -> Option<Process> {
     look_at(Path::new(&format!("/proc/{pid}")))
 }
 
+/// The archiver of the world's server, which runs the calls: its own time is that of an archive module.
+const ARCHIVER: &[u8] = b"postgres: archiver";
+
 fn processes(user: Option<u32>, words: &[&str]) -> BTreeMap<u32, Process> {
+    processes_that(user, |command| {
+        command.starts_with(ARCHIVER) || words.iter().any(|word| holds(command, word))
+    })
+}
+
+fn processes_that(user: Option<u32>, wanted: impl Fn(&[u8]) -> bool) -> BTreeMap<u32, Process> {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return BTreeMap::new();
@@ -203,10 +268,14 @@ fn processes(user: Option<u32>, words: &[&str]) -> BTreeMap<u32, Process> {
         }
         let path = entry.path();
         let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
-        if !words.iter().any(|word| holds(&command, word)) {
+        if !wanted(&command) {
             continue;
         }
-        if let Some(process) = look_at(&path) {
+        if let Some(mut process) = look_at(&path) {
+            if command.starts_with(ARCHIVER) {
+                // Most of it is the server's, which all of its processes share.
+                process.peak = 0;
+            }
             found.insert(pid, process);
         }
     }
@@ -229,13 +298,15 @@ fn look_at(path: &Path) -> Option<Process> {
         value.trim().parse::<u64>().ok()
     };
     let stat = std::fs::read_to_string(path.join("stat")).ok()?;
-    // Fields 14 and 15; the name in parentheses may hold blanks.
+    // Counted as in proc_pid_stat(5); the name in parentheses may hold blanks.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let field = |n: usize| fields.get(n - 3)?.parse::<u64>().ok();
     Some(Process {
         peak: kib("VmHWM:")? * 1024,
         resident: kib("VmRSS:")? * 1024,
+        parent: u32::try_from(field(4)?).ok()?,
         ticks: field(14)? + field(15)?,
+        waited: field(16)? + field(17)?,
     })
 }
 
@@ -278,6 +349,31 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn what_a_family_took_is_told_once() {
+        let process = |parent, ticks, waited| Process {
+            peak: 0,
+            resident: 0,
+            parent,
+            ticks,
+            waited,
+        };
+        // A caller with a call and its worker, and a daemon that its caller has left.
+        let found = BTreeMap::from([
+            (10, process(1, 0, 7)),
+            (11, process(10, 2, 0)),
+            (12, process(11, 3, 0)),
+            (20, process(1, 5, 4)),
+            // Its parent is a shell, which the caller has started.
+            (31, process(30, 1, 1)),
+        ]);
+        let shell = |pid| (pid == 30).then_some(10);
+        let families = BTreeMap::from([(10, 14), (20, 9)]);
+        assert_eq!(by_root(&found, shell), families);
+        let round = BTreeMap::from([(2, process(3, 1, 0)), (3, process(2, 1, 0))]);
+        assert_eq!(by_root(&round, |_| None).values().sum::<u64>(), 2);
     }
 
     #[test]
