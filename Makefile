@@ -88,7 +88,7 @@ demo: parts-cluster build ## On a real Kubernetes: one label, backups by themsel
 demo-local: parts build ## The engine alone: a backup under load, an accident, and a restore to just before it
 	@demo/local
 
-bench: parts-cluster build ## Backup, restore and archiving next to pgBackRest; the operator with a thousand archives; as JSON
+bench: parts-cluster build ## Backup, restore and archiving next to pgBackRest and barman-cloud; the operator with a thousand archives; as JSON
 	@bench/run
 
 clean: ## Removes what was built; the parts stay (rm -r .parts removes them)

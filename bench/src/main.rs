@@ -1,10 +1,12 @@
-//! `peers`: Holdfast next to pgBackRest and next to what plain tools need, in one run. `wal`: WAL alone, call by call
-//! ([`wal`]). `exposure`: how long WAL is on the server alone ([`exposure`]). `operator`: the operator with many Archives ([`operator`]).
+//! `peers`: Holdfast next to pgBackRest and next to what plain tools need, in one run. `wal`: WAL that waits, next to more
+//! peers and with a store further away ([`wal`]). `exposure`: how long WAL is on the server alone ([`exposure`]). `operator`: the operator with many Archives ([`operator`]).
 //!
 //! Rounds are interleaved, and who goes first alternates, so that what the machine does besides hits all alike. Nothing
 //! is asserted about time.
 
+mod barman;
 mod database;
+mod distance;
 mod exposure;
 mod holdfast;
 mod measure;
@@ -15,7 +17,7 @@ mod report;
 mod wal;
 
 use anyhow::{Context, Result, bail, ensure};
-use holdfast_e2e::{Holdfast, Minio, World};
+use holdfast_e2e::{Bucket, Holdfast, Minio, World};
 use measure::Samples;
 
 /// How both programs compress.
@@ -45,6 +47,36 @@ const VARIANTS: [Variant; 2] = [
         pgbackrest: ("lz4", 1),
     },
 ];
+
+/// A MinIO over TLS, and the way to it.
+#[derive(Debug)]
+pub struct Store<'a> {
+    /// The server.
+    pub minio: &'a Minio,
+    /// Where programs reach it.
+    pub endpoint: String,
+    /// What each request takes longer, in milliseconds.
+    pub latency: u32,
+}
+
+impl<'a> Store<'a> {
+    /// On the same machine, and not far away.
+    fn beside(minio: &'a Minio) -> Self {
+        Self {
+            minio,
+            endpoint: minio.endpoint(),
+            latency: 0,
+        }
+    }
+
+    /// Makes a bucket, or finds it.
+    pub fn bucket(&self, name: &str) -> Result<Bucket> {
+        Ok(Bucket {
+            endpoint: self.endpoint.clone(),
+            ..self.minio.bucket(name)?
+        })
+    }
+}
 
 struct Plan {
     scale: u32,
@@ -97,13 +129,14 @@ async fn bench(world: &World, plan: &Plan) -> Result<()> {
         plan.scale
     );
     let minio = Minio::start_tls(world).await?;
+    let store = Store::beside(&minio);
     let database = database::create(world, plan.scale, wal).await?;
     let mut samples = Samples::default();
     let mut segments = database.segments.iter();
     let peers: Vec<pgbackrest::PgBackRest> = {
         let mut peers = Vec::new();
         for variant in VARIANTS {
-            let peer = pgbackrest::PgBackRest::create(world, &minio, &database, variant, false);
+            let peer = pgbackrest::PgBackRest::create(world, &store, &database, variant, false);
             peers.push(peer.await?);
         }
         peers

@@ -242,6 +242,11 @@ pub fn look(pid: u32) -> Option<Process> {
 /// The archiver of the world's server, which runs the calls: its own time is that of an archive module.
 const ARCHIVER: &[u8] = b"postgres: archiver";
 
+/// Whether there is one.
+pub fn has_archiver(user: Option<u32>) -> bool {
+    !processes_that(user, |command| command.starts_with(ARCHIVER)).is_empty()
+}
+
 fn processes(user: Option<u32>, words: &[&str]) -> BTreeMap<u32, Process> {
     processes_that(user, |command| {
         command.starts_with(ARCHIVER) || words.iter().any(|word| holds(command, word))

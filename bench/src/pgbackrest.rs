@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use holdfast_e2e::World;
 use holdfast_e2e::minio::{ACCESS_KEY, SECRET_KEY};
-use holdfast_e2e::{Minio, World};
 use tokio::process::Command;
 
-use crate::Variant;
 use crate::database::Database;
 use crate::measure::{Run, Samples, folder_bytes, timed};
+use crate::{Store, Variant};
 
 const NAME: &str = "pgbackrest";
 
@@ -27,13 +27,13 @@ impl PgBackRest {
     /// Writes its configuration and creates its stanza. `asynchronous`: `archive-async`, with two workers.
     pub async fn create(
         world: &World,
-        minio: &Minio,
+        store: &Store<'_>,
         database: &Database,
         variant: Variant,
         asynchronous: bool,
     ) -> Result<Self> {
         let program = world.client_program(NAME, 17)?;
-        let bucket = minio.bucket(NAME)?;
+        let bucket = store.bucket(NAME)?;
         let port = bucket
             .endpoint
             .rsplit(':')
@@ -41,8 +41,9 @@ impl PgBackRest {
             .context("an endpoint has a port")?;
         let (kind, level) = variant.pgbackrest;
         let name = format!(
-            "{}{}",
+            "{}-{}{}",
             variant.name,
+            store.latency,
             if asynchronous { "-async" } else { "" }
         );
         let folder = world.make_dir(&format!("pgbackrest-{name}"))?;
@@ -89,12 +90,12 @@ pg1-user=postgres
             pg_port = database.postgres.port(),
         );
         let config = world.write(&format!("home/pgbackrest-{name}.conf"), text)?;
-        let store = minio.data().join(NAME).join(&name);
+        let stored = store.minio.data().join(NAME).join(&name);
         let this = Self {
             variant,
             program,
             config,
-            store,
+            store: stored,
             spool: world.path(&format!("pgbackrest-{name}/spool")),
         };
         let output = world.run(this.command(world, &["stanza-create"])).await?;
@@ -118,6 +119,16 @@ pg1-user=postgres
             .arg(format!("--pg1-path={}", directory.display()))
             .args(arguments);
         command
+    }
+
+    /// The text of archive_command, for the server on this data directory.
+    pub fn archive_command(&self, directory: &Path) -> String {
+        format!(
+            "{} --config={} --stanza=bench --pg1-path={} archive-push %p",
+            self.program.display(),
+            self.config.display(),
+            directory.display()
+        )
     }
 
     /// Has it archive the same WAL again: what is stored goes, and what it remembers. MinIO is not asked.
@@ -152,11 +163,7 @@ pg1-user=postgres
             let (run, _) = timed(world, NAME, command).await?;
             samples.add("archive", variant, NAME, run);
         }
-        let archive = format!(
-            "{} --config={} --stanza=bench archive-push %p",
-            self.program.display(),
-            self.config.display()
-        );
+        let archive = self.archive_command(postgres.dir());
         postgres
             .configure(&[("archive_command", archive.as_str())])
             .await?;
