@@ -110,7 +110,10 @@ impl Gate<'_> {
             Self::Open => Ok(()),
             // Whether Postgres may be answered for less depends on when it asks.
             Self::Turn(_) if !prepared.is_whole() => Err(NotArchived::Left),
-            Self::Turn(turn) => turn.wait().await,
+            Self::Turn(turn) => {
+                turn.needs_only(prepared.memory());
+                turn.wait().await
+            }
             Self::Unchanged(file) => {
                 let (settings, file) = (settings.clone(), *file);
                 let found = blocking(move || {

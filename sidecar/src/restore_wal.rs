@@ -17,7 +17,7 @@ use crate::open::{self, ArchiveError, Create};
 use crate::origin::{OriginError, RestoreOrder};
 use crate::socket::RestoreAnswer;
 use ahead::Ahead;
-use asked::{Asked, Silent};
+use asked::{Asked, Opening, Silent};
 use bytes::Bytes;
 use decide::{Absence, Place, Question, Seen, Until, Verdict};
 use futures::stream::BoxStream;
@@ -31,6 +31,7 @@ use holdfast_repository::{ArchiveId, ObjectError, OpenError, StoreError, WalStor
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -42,6 +43,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// A standby asks again by itself, and looks for its primary in between.
 const STANDBY_PATIENCE: Duration = Duration::from_secs(4);
+/// So long the line of timelines is the one that it was, where it leads to a file.
+const LATELY: Duration = Duration::from_secs(1);
 /// A standby that has not come back for its file within this time found it elsewhere, or is one no more.
 const PARKED: Duration = Duration::from_secs(30);
 
@@ -60,6 +63,8 @@ struct Inner {
     known: Histories,
     /// Repositories that did not answer of late.
     silent: Arc<Silent>,
+    /// The timelines with a history file, by repository.
+    listed: Mutex<BTreeMap<String, Listed>>,
     /// A standby's request that took longer than its answer could: whoever asks next for that name has the result.
     pending: Mutex<Option<Parked>>,
 }
@@ -71,6 +76,13 @@ struct Opened {
     settings: Option<Arc<Settings>>,
     /// By repository and archive.
     stores: BTreeMap<(String, String), WalStore>,
+}
+
+/// What a listing said, and when it was asked for.
+#[derive(Debug, Clone)]
+struct Listed {
+    timelines: Vec<TimelineId>,
+    at: Instant,
 }
 
 /// Work whose result nobody waits for at the moment. It may hold memory, so it is not kept for ever.
@@ -182,6 +194,7 @@ impl Restorer {
             ahead: Some(Arc::default()),
             opened: Mutex::default(),
             silent: Arc::default(),
+            listed: Mutex::default(),
             pending: Mutex::default(),
         }))
     }
@@ -197,6 +210,7 @@ impl Restorer {
             ahead: None,
             opened: Mutex::default(),
             silent: Arc::default(),
+            listed: Mutex::default(),
             known,
             pending: Mutex::default(),
         }))
@@ -284,6 +298,10 @@ impl Inner {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn listed(&self) -> MutexGuard<'_, BTreeMap<String, Listed>> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn pending(&self) -> MutexGuard<'_, Option<Parked>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -341,10 +359,10 @@ impl Inner {
 
     /// One attempt; none: absent.
     async fn once(&self, name: WalFileName) -> Result<Option<Found>, Trouble> {
-        // Who was silent of late may go on being so; but without its word nothing is absent.
-        let mut left_alone = false;
-        let mut result = self.attempt(name, Some(&mut left_alone)).await;
-        if left_alone && !matches!(result, Ok(Some(_))) {
+        // Who was silent of late may go on being so, and the line is what it was; but with that alone nothing is absent.
+        let mut hurried = false;
+        let mut result = self.attempt(name, Some(&mut hurried)).await;
+        if hurried && !matches!(result, Ok(Some(_))) {
             result = self.attempt(name, None).await;
         }
         if result.is_err() {
@@ -354,17 +372,18 @@ impl Inner {
         result
     }
 
-    /// `left_alone`: not those that were silent of late; it says whether that was one whose word is needed.
+    /// `hurried`: what is known of late counts. It says whether anything did without which the answer could be another: who was
+    /// silent, and the line of timelines.
     async fn attempt(
         &self,
         name: WalFileName,
-        left_alone: Option<&mut bool>,
+        mut hurried: Option<&mut bool>,
     ) -> Result<Option<Found>, Trouble> {
         let settings = self.settings.get();
         let sources = self.sources(&settings, name)?;
         let size = sources.control.segment_size;
-        let mut asked = self.open(&sources, left_alone).await?;
-        let (lineage, end) = self.line(&sources, &mut asked, name).await?;
+        let mut asked = self.open(&sources, hurried.as_deref_mut()).await?;
+        let (lineage, end) = self.line(&sources, &mut asked, name, hurried).await?;
         let question = Question {
             name,
             size,
@@ -483,24 +502,24 @@ impl Inner {
     async fn open(
         &self,
         sources: &Sources<'_>,
-        mut left_alone: Option<&mut bool>,
+        mut hurried: Option<&mut bool>,
     ) -> Result<Asked, Trouble> {
         let mut asked = Asked::new(self.silent.clone());
         let mut places = Vec::new();
         for (repository, archive, counts) in &sources.places {
             let name = repository.name.as_str();
-            match &mut left_alone {
-                Some(left_alone) if self.silent.holds(name) => {
-                    **left_alone |= counts;
+            match &mut hurried {
+                Some(hurried) if self.silent.holds(name) => {
+                    **hurried |= counts;
                     if *counts {
                         asked.missing(name);
                     }
                 }
-                _ => places.push((
+                _ => places.push(Opening {
                     name,
-                    *counts,
-                    self.store(repository, archive, sources).boxed(),
-                )),
+                    counts: *counts,
+                    store: self.store(repository, archive, sources).boxed(),
+                }),
             }
         }
         asked.open(places).await?;
@@ -563,6 +582,7 @@ impl Inner {
         sources: &Sources<'_>,
         asked: &mut Asked,
         name: WalFileName,
+        hurried: Option<&mut bool>,
     ) -> Result<(Lineage, Option<Lsn>), Trouble> {
         if let Some(order) = &sources.order {
             return Ok((order.lineage(), Some(order.end)));
@@ -579,8 +599,18 @@ impl Inner {
         let mut histories: BTreeMap<TimelineId, TimelineHistory> = BTreeMap::new();
         let mut damaged: BTreeMap<TimelineId, ObjectError> = BTreeMap::new();
         let system = control.system_identifier;
-        let files = asked.each(|store| self.history_files(store, system).boxed());
-        for (timeline, content) in files.await?.into_iter().flatten() {
+        // Where a history is asked for, the line may have gone on.
+        let since = match (&hurried, name) {
+            (Some(_), WalFileName::Segment(_)) => Instant::now().checked_sub(LATELY),
+            _ => None,
+        };
+        let is_known = AtomicBool::new(false);
+        let files = asked.each(|store| self.history_files(store, system, since, &is_known).boxed());
+        let files = files.await?;
+        if let Some(hurried) = hurried {
+            *hurried |= is_known.into_inner();
+        }
+        for (timeline, content) in files.into_iter().flatten() {
             match content {
                 Ok(content) => {
                     if let Ok(history) = TimelineHistory::parse(timeline, &content) {
@@ -605,14 +635,35 @@ impl Inner {
         Ok((decide::lineage(wanted, stands_on, &histories), None))
     }
 
-    /// All that are stored there; those that are damaged as what is wrong with them.
+    /// All that are stored there; those that are damaged as what is wrong with them. What was listed after `since` is not listed
+    /// again, and that is told.
     async fn history_files(
         &self,
         store: WalStore,
         system: SystemIdentifier,
+        since: Option<Instant>,
+        is_known: &AtomicBool,
     ) -> Result<Vec<(TimelineId, Result<Bytes, ObjectError>)>, Trouble> {
+        let place = store.archive().store().description();
+        let known = self.listed().get(place).cloned();
+        let timelines = match known.filter(|known| since.is_some_and(|since| known.at > since)) {
+            Some(known) => {
+                is_known.store(true, Ordering::Relaxed);
+                known.timelines
+            }
+            None => {
+                let at = Instant::now();
+                let timelines = store.history_timelines().await?;
+                let listed = Listed {
+                    timelines: timelines.clone(),
+                    at,
+                };
+                self.listed().insert(place.to_owned(), listed);
+                timelines
+            }
+        };
         let mut files = Vec::new();
-        for timeline in store.history_timelines().await? {
+        for timeline in timelines {
             let name = WalFileName::History(timeline);
             let content = match self.known.get(system, name) {
                 Some(known) => Ok(Bytes::from(known)),

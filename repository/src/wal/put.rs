@@ -194,6 +194,15 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// In bytes, what it takes until it is stored, where it is not there yet: to compare it with what is there takes
+    /// [`WalStore::PUT_MEMORY`].
+    pub fn memory(&self) -> u64 {
+        match self.descriptor.chunks.is_empty() {
+            true => 2 * self.object.len() as u64,
+            false => WalStore::PUT_MEMORY,
+        }
+    }
+
     /// Whether it comes to lie under its exact name, and not aside.
     pub fn is_whole(&self) -> bool {
         self.descriptor.aside.is_none()

@@ -337,9 +337,19 @@ pub(super) struct Turn<'a> {
     file: Identity,
     /// The segment before it.
     previous: Option<WalFileName>,
+    room: Mutex<Room>,
 }
 
 impl Turn<'_> {
+    /// It is packed, and others may be read in the memory that it took. They are stored one after the other, so that no more than
+    /// one of them at a time is compared with what is there already.
+    pub(super) fn needs_only(&self, bytes: u64) {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.shrink(bytes);
+        drop(room);
+        self.begun.ahead.changed.send_replace(());
+    }
+
     /// Waits for it.
     pub(super) async fn wait(&self) -> Result<(), NotArchived> {
         let ahead = self.begun.ahead;
@@ -439,7 +449,7 @@ impl Archiver {
         }
     }
 
-    async fn one_ahead(&self, begun: Begun<'_>, _room: Room) {
+    async fn one_ahead(&self, begun: Begun<'_>, room: Room) {
         let settings = self.settings.get();
         let name = begun.name;
         let attempt = async {
@@ -453,6 +463,7 @@ impl Archiver {
                 live: &self.settings,
                 file,
                 previous,
+                room: Mutex::new(room),
             };
             let done = self.store(&settings, name, &local, Some(&turn)).await?;
             Ok::<_, NotArchived>(Stored {

@@ -19,6 +19,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -414,7 +415,9 @@ async fn control(settings: &Arc<Settings>) -> Result<ControlFile, NotArchived> {
 
 /// A file that nobody else sees, and that is gone when it is closed.
 fn scratch(folder: &Path) -> io::Result<File> {
-    let path = folder.join(format!(".best-effort.{}", std::process::id()));
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let path = folder.join(format!(".best-effort.{}.{number}", std::process::id()));
     let _ = fs::remove_file(&path);
     let mut options = OpenOptions::new();
     let file = options
