@@ -1,5 +1,6 @@
 //! `peers`: Holdfast next to pgBackRest and next to what plain tools need, in one run. `wal`: WAL that waits, next to more
-//! peers and with a store further away ([`wal`]). `exposure`: how long WAL is on the server alone ([`exposure`]). `operator`: the operator with many Archives ([`operator`]).
+//! peers and with a store further away ([`wal`]). `exposure`: how long WAL is on the server alone ([`exposure`]). `idle`: what
+//! sidecars cost where nothing is written ([`idle`]). `operator`: the operator with many Archives ([`operator`]).
 //!
 //! Rounds are interleaved, and who goes first alternates, so that what the machine does besides hits all alike. Nothing
 //! is asserted about time.
@@ -9,6 +10,7 @@ mod database;
 mod distance;
 mod exposure;
 mod holdfast;
+mod idle;
 mod measure;
 mod operator;
 mod pgbackrest;
@@ -102,8 +104,11 @@ async fn main() -> Result<()> {
         Some("peers") => peers().await,
         Some("wal") => wal::run().await,
         Some("exposure") => exposure::run().await,
+        Some("idle") => idle::run().await,
         Some("operator") => operator::run().await,
-        _ => bail!("usage: holdfast-bench peers|wal|exposure|operator; start it with bench/run"),
+        _ => {
+            bail!("usage: holdfast-bench peers|wal|exposure|idle|operator; start it with bench/run")
+        }
     }
 }
 

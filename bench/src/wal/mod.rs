@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{Minio, World};
+pub use samples::Requests;
 use samples::{Program, Table};
 use serde_json::{Value, json};
 use theirs::Peer;
