@@ -24,12 +24,13 @@ use crate::config::{Live, Place, Repository, Settings};
 use crate::data_directory;
 use crate::histories::Histories;
 use crate::open::{self, ArchiveError, Create};
-use ahead::{Ahead, Identity, Turn};
+use crate::origin::Origin;
+use ahead::{Ahead, Turn};
 use best_effort::Behind;
 use bytes::Bytes;
 use futures::future::try_join;
 use holdfast_postgres::{ClusterState, ControlFile, TimelineId, WalFileName};
-use holdfast_repository::wal::{Prepared, StoredThrough};
+use holdfast_repository::wal::StoredThrough;
 use holdfast_repository::{ArchiveId, OpenError, PutOutcome, WalStore, blocking};
 use jiff::Timestamp;
 use judge::judge;
@@ -86,45 +87,6 @@ struct Opened {
     wal: WalStore,
     /// History files that are stored, as they are: what is created once never changes.
     histories: BTreeMap<TimelineId, Bytes>,
-}
-
-/// What has to hold before what was read is stored.
-#[derive(Debug, Clone, Copy)]
-enum Gate<'a> {
-    /// Nothing.
-    Open,
-    /// It is stored ahead of being asked for.
-    Turn(&'a Turn<'a>),
-    /// Postgres has not put the file to another use, which it does under another name, while it was read.
-    Unchanged(Identity),
-}
-
-impl Gate<'_> {
-    async fn pass(
-        &self,
-        settings: &Arc<Settings>,
-        name: WalFileName,
-        prepared: &Prepared,
-    ) -> Result<(), NotArchived> {
-        match self {
-            Self::Open => Ok(()),
-            // Whether Postgres may be answered for less depends on when it asks.
-            Self::Turn(_) if !prepared.is_whole() => Err(NotArchived::Left),
-            Self::Turn(turn) => {
-                turn.needs_only(prepared.memory());
-                turn.wait().await
-            }
-            Self::Unchanged(file) => {
-                let (settings, file) = (settings.clone(), *file);
-                let found = blocking(move || {
-                    data_directory::find_wal_file(&settings.postgres.data_directory, &name)
-                });
-                let found = found.await?;
-                let same = found.is_some_and(|now| Identity::of(&now).is_ok_and(|now| now == file));
-                same.then_some(()).ok_or(NotArchived::Left)
-            }
-        }
-    }
 }
 
 impl Archiver {
@@ -326,9 +288,8 @@ impl Archiver {
     ) -> Result<Done, NotArchived> {
         let mut done = (String::new(), None);
         for (i, repository) in settings.required_repositories().enumerate() {
-            let gate = turn.map_or(Gate::Open, Gate::Turn);
             let (outcome, stored) = self
-                .put_into(settings, repository, name, local, gate)
+                .put_into(settings, repository, name, local, turn)
                 .await?;
             let told = judge(&name, outcome, &local.control)?;
             if i == 0 {
@@ -359,11 +320,11 @@ impl Archiver {
         repository: &Repository,
         name: WalFileName,
         local: &Local,
-        gate: Gate<'_>,
+        turn: Option<&Turn<'_>>,
     ) -> Result<(PutOutcome, Option<StoredThrough>), NotArchived> {
         let result = async {
             let opened = self.opened(settings, repository, &local.control).await?;
-            self.check_copy(&opened, local)?;
+            check_copy(&opened, local.origin.as_ref())?;
             if let Some(timeline) = local.timeline {
                 self.check_history(repository, &opened, name, timeline, local)
                     .await?;
@@ -372,7 +333,14 @@ impl Archiver {
             let prepared = wal
                 .prepare(&name, local.file.clone(), settings.wal_compression)
                 .await?;
-            gate.pass(settings, name, &prepared).await?;
+            if let Some(turn) = turn {
+                // Whether Postgres may be answered for less depends on when it asks.
+                if !prepared.is_whole() {
+                    return Err(NotArchived::Left);
+                }
+                turn.needs_only(prepared.memory());
+                turn.wait().await?;
+            }
             let put = async {
                 let outcome = wal.put_prepared(prepared).await?;
                 // The end of the timeline that a promotion has left: who restores along that one finds it as a part.
@@ -472,20 +440,6 @@ impl Archiver {
         known.find(|(at, _)| at == place).map(|(_, id)| *id)
     }
 
-    fn check_copy(&self, opened: &Opened, local: &Local) -> Result<(), NotArchived> {
-        let id: ArchiveId = opened.wal.archive().id();
-        match local
-            .origin
-            .as_ref()
-            .and_then(|origin| origin.copied_from(id))
-        {
-            Some(_) => Err(NotArchived::Copy {
-                place: opened.wal.archive().store().description().to_owned(),
-            }),
-            None => Ok(()),
-        }
-    }
-
     /// WAL of a timeline above 1 belongs here only if the timeline is the one that is archived: the local history file
     /// equals the archived one, or becomes it.
     async fn check_history(
@@ -523,5 +477,16 @@ impl Archiver {
             }
         };
         same_history(opened.wal.archive(), timeline, ours, &stored)
+    }
+}
+
+/// Whether this data directory may archive there: a copy may not into its source.
+fn check_copy(opened: &Opened, origin: Option<&Origin>) -> Result<(), NotArchived> {
+    let archive = opened.wal.archive();
+    match origin.and_then(|origin| origin.copied_from(archive.id())) {
+        Some(_) => Err(NotArchived::Copy {
+            place: archive.store().description().to_owned(),
+        }),
+        None => Ok(()),
     }
 }

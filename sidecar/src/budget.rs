@@ -4,7 +4,8 @@
 //! more to restore would still fit.
 
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Of the process' memory, one part in so many: packs of a backup, the program itself, and what its allocator has not given
 /// back yet have the rest.
@@ -19,6 +20,7 @@ const LARGEST: u64 = 34 << 20;
 pub struct Budget {
     bytes: u64,
     left: Arc<Semaphore>,
+    wanted: Arc<Notify>,
 }
 
 /// Some of it, until it is dropped.
@@ -32,12 +34,17 @@ impl Budget {
         Self {
             bytes,
             left: Arc::new(Semaphore::new((bytes / UNIT) as usize)),
+            wanted: Arc::default(),
         }
     }
 
     /// Room for `bytes`, at most [`LARGEST`], once there is some.
     pub async fn take(&self, bytes: u64) -> Option<Room> {
         let units = units(bytes.min(LARGEST));
+        if let Ok(taken) = self.left.clone().try_acquire_many_owned(units) {
+            return Some(Room(taken));
+        }
+        self.wanted.notify_waiters();
         // It is never closed.
         let taken = self.left.clone().acquire_many_owned(units).await;
         taken.ok().map(Room)
@@ -46,6 +53,17 @@ impl Budget {
     /// Whether [`Budget::spare`] may ever have so much.
     pub fn ever_spares(&self, bytes: u64) -> bool {
         bytes + 2 * LARGEST <= self.bytes
+    }
+
+    /// Room for `bytes`, if there is some now. Whoever takes it gives it back when somebody [wants it](Budget::wanted).
+    pub fn borrow(&self, bytes: u64) -> Option<Room> {
+        let taken = self.left.clone().try_acquire_many_owned(units(bytes));
+        taken.ok().map(Room)
+    }
+
+    /// Returns once somebody has to wait for room, from when it is enabled or first polled.
+    pub fn wanted(&self) -> Notified<'_> {
+        self.wanted.notified()
     }
 
     /// Room for `bytes` beside one more of either kind that is asked for, if there is some now.
@@ -104,5 +122,21 @@ mod tests {
             drop(held);
             assert_eq!(budget.left(), all, "{memory}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_borrowed_is_given_back_when_somebody_needs_it() {
+        let budget = Budget::of(64 * MIB);
+        let borrowed = budget.borrow(LARGEST).unwrap();
+        assert!(budget.borrow(LARGEST).is_none());
+        let wanted = budget.wanted();
+        tokio::pin!(wanted);
+        wanted.as_mut().enable();
+        let lent = async {
+            wanted.await;
+            drop(borrowed);
+        };
+        let (asked, ()) = tokio::join!(budget.take(LARGEST), lent);
+        assert!(asked.is_some());
     }
 }

@@ -26,7 +26,7 @@ use holdfast_postgres::{
     ControlFile, Lineage, Lsn, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId,
     WalFileName, WalNameError,
 };
-use holdfast_repository::wal::{PartialSegment, WalFile};
+use holdfast_repository::wal::WalFile;
 use holdfast_repository::{ArchiveId, ObjectError, OpenError, StoreError, WalStore};
 use std::collections::BTreeMap;
 use std::io;
@@ -438,7 +438,7 @@ impl Inner {
                     let room = self.budget.take(WalStore::READ_MEMORY).await;
                     let room =
                         room.ok_or_else(|| Trouble::Unknown("the program is ending".to_owned()))?;
-                    let part = part_until(&asked.stores(), until).await?;
+                    let part = part_until(&mut asked, until, true).await?;
                     Ok(part.map(|content| serve(content, room, size)))
                 }
                 None => Ok(None),
@@ -624,6 +624,16 @@ impl Inner {
                 }
             }
         }
+        // What one that does not answer may hold was perhaps seen before.
+        let missing = asked.trouble.is_some();
+        let seen = missing.then(|| self.known.seen(system)).unwrap_or_default();
+        for file in seen {
+            if let Ok(WalFileName::History(timeline)) = file.name.parse()
+                && let Ok(history) = TimelineHistory::parse(timeline, file.content.as_bytes())
+            {
+                histories.entry(timeline).or_insert(history);
+            }
+        }
         damaged.retain(|timeline, _| !histories.contains_key(timeline));
         let histories: Vec<TimelineHistory> = histories.into_values().collect();
         for (timeline, error) in damaged {
@@ -703,7 +713,7 @@ impl Inner {
         };
         let room = self.budget.take(WalStore::READ_MEMORY).await;
         let room = room.ok_or_else(|| Trouble::Unknown("the program is ending".to_owned()))?;
-        let part = part_until(&asked.stores(), until).await?;
+        let part = part_until(asked, until, false).await?;
         Ok(part.map(|content| (content, room)))
     }
 
@@ -774,39 +784,17 @@ fn cut(piece: Bytes, at: u64, keep: u64) -> Bytes {
 }
 
 /// What is stored of it up to there, with zeros behind it.
-async fn part_until(stores: &[WalStore], until: Until) -> Result<Option<Content>, Trouble> {
-    let part = find_part(stores, until).await?;
+async fn part_until(
+    asked: &mut Asked,
+    until: Until,
+    last: bool,
+) -> Result<Option<Content>, Trouble> {
+    let part = asked.find_part(until, last).await?;
     Ok(part.map(|part| Content {
         length: part.length(),
         pieces: part.into_stream(),
         cut_at: until.cut_at,
     }))
-}
-
-/// The one that reaches furthest. None: what there is does not reach to the end.
-async fn find_part(stores: &[WalStore], wanted: Until) -> Result<Option<PartialSegment>, Trouble> {
-    let (mut furthest, mut trouble) = (None, None);
-    for store in stores {
-        match store.part(wanted.segment).await {
-            Ok(part) => {
-                let further = |part: &PartialSegment| {
-                    let so_far = furthest.as_ref().map(PartialSegment::end);
-                    part.end() >= wanted.end && Some(part.end()) > so_far
-                };
-                if let Some(part) = part.filter(further) {
-                    furthest = Some(part);
-                }
-            }
-            Err(e) => {
-                tracing::warn!(segment = %wanted.segment, error = %e, "its parts were not read");
-                trouble = Some(Trouble::from(e));
-            }
-        }
-    }
-    match (furthest, trouble) {
-        (None, Some(trouble)) => Err(trouble),
-        (furthest, _) => Ok(furthest),
-    }
 }
 
 /// What of the line comes after the segment that is asked for; or from its place on, where the segment itself is not

@@ -79,7 +79,10 @@ pub(super) fn plan(
         known.as_ref(),
         major,
     )?;
-    let decision = configure::decide(wishes.configure, reach, &heard, major, &postgres.name)?;
+    // Where annotation and tag differ, what both can start with.
+    let by_tag = known.as_ref().and_then(|known| known.major);
+    let oldest = [major, by_tag].into_iter().flatten().min();
+    let decision = configure::decide(wishes.configure, reach, &heard, oldest, &postgres.name)?;
     let memory = wishes.memory.as_ref().unwrap_or(&settings.memory);
     let parts = Parts {
         settings,

@@ -92,7 +92,7 @@ pub(super) struct Stored {
 /// Whether a file is the one that it was: Postgres never writes to a segment again under the same name, but somebody else
 /// may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+struct Identity {
     device: u64,
     inode: u64,
     length: u64,
@@ -100,7 +100,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    pub(super) fn of(file: &File) -> io::Result<Self> {
+    fn of(file: &File) -> io::Result<Self> {
         let facts = file.metadata()?;
         Ok(Self {
             device: facts.dev(),
@@ -219,7 +219,7 @@ impl Ahead {
         self.changed.send_replace(());
     }
 
-    fn has_waiting(&self) -> bool {
+    pub(super) fn has_waiting(&self) -> bool {
         let places = self.places();
         let mut places = places.values();
         places.any(|(_, place)| matches!(place, Place::Waiting))

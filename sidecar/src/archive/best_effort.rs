@@ -1,11 +1,11 @@
-//! Repositories that no acknowledgement waits for: what the required ones hold is brought there behind Postgres' back.
+//! Repositories that no acknowledgement waits for: what the required ones hold is brought there, behind Postgres' back.
 //!
-//! What was archived a moment ago is read from pg_wal as long as it is there, else from a required repository, verified.
-//! What was missed while this program did not run, or by another member, is found by comparing listings.
+//! It is read from a required repository and never from pg_wal, verified: only what was accepted there is the archive's WAL. What
+//! was missed while this program did not run, or was stored by another member, is found by comparing listings.
 
-use super::ahead::Identity;
 use super::local::Local;
-use super::{Archiver, Gate, NotArchived, Opened};
+use super::{Archiver, NotArchived, Opened, check_copy};
+use crate::budget::Room;
 use crate::config::{Mode, Repository, Settings};
 use crate::data_directory::{self, Recovery};
 use crate::open::{self, ArchiveError, Create};
@@ -29,12 +29,14 @@ use tokio::time::{Instant, sleep, timeout};
 const MOST: usize = 10_000;
 /// How often listings are compared where nothing calls for it.
 const LOOK: Duration = Duration::from_secs(3600);
-/// How soon other settings, a promotion or memory that is free again are seen.
+/// How soon other settings, a promotion, or other work are seen.
 const TICK: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// What one file may take where it holds the memory that archiving needs.
-const IN_THE_WAY: Duration = Duration::from_secs(10);
+/// How long one file waits while Postgres' own are stored ahead, and takes while they wait for it.
+const BESIDE_OTHERS: Duration = Duration::from_secs(5);
+/// And what it takes at most.
+const AT_MOST: Duration = Duration::from_secs(300);
 
 /// What each best-effort repository lacks, by its name.
 #[derive(Debug, Default)]
@@ -100,7 +102,8 @@ impl Behind {
 
 impl Lacks {
     fn add(&mut self, name: WalFileName) {
-        if self.files.len() < MOST {
+        // In order, or what is missing in between would not be seen.
+        if self.files.len() < MOST && !self.is_cut {
             self.files.insert(queue::rank(&name), name);
         } else {
             self.is_cut = true;
@@ -121,14 +124,20 @@ fn best_effort(settings: &Settings) -> impl Iterator<Item = &Repository> {
     all.filter(|repository| repository.mode == Mode::BestEffort)
 }
 
-/// The segments of a timeline that are held elsewhere and not there. What comes before all that is there may have been
-/// removed by retention, and is not brought again.
-fn lacking(held: &[SegmentNumber], there: &[SegmentNumber]) -> Vec<SegmentNumber> {
-    let from = there.iter().min().copied().unwrap_or(SegmentNumber(0));
-    let there: BTreeSet<SegmentNumber> = there.iter().copied().collect();
+/// The segments of a timeline that are held elsewhere, behind the last that is there. What comes before that was there once, for all
+/// are brought in order, and retention has removed it since; so it has what comes before `first`, the first of any timeline there.
+fn lacking_of(
+    held: &[SegmentNumber],
+    there: &[SegmentNumber],
+    first: Option<SegmentNumber>,
+) -> Vec<SegmentNumber> {
+    let last = there.iter().max().copied();
     let held = held.iter().copied();
-    held.filter(|number| *number >= from && !there.contains(number))
-        .collect()
+    held.filter(|number| match last {
+        Some(last) => *number > last,
+        None => first.is_none_or(|first| *number >= first),
+    })
+    .collect()
 }
 
 impl Archiver {
@@ -156,38 +165,45 @@ impl Archiver {
 
     /// Never ends.
     async fn bring(&self, settings: &Arc<Settings>, repository: &Repository) {
-        let mut last: Option<Rank> = None;
+        let mut skipped: Option<Rank> = None;
         let mut pause = FIRST_PAUSE;
         // What was missed before.
-        let mut look = Some(Instant::now());
+        let mut look = Instant::now();
         loop {
             if !self.is_primary(settings).await {
+                // The primary's sidecar does it; after a promotion listings tell what is left.
+                self.behind
+                    .of(repository, |lacks| *lacks = Lacks::default());
+                look = Instant::now();
                 sleep(TICK).await;
                 continue;
             }
-            let next = self.behind.of(repository, |lacks| {
-                let is_due = look.is_none_or(|at| at <= Instant::now());
-                let next = lacks.next(last.as_ref());
-                (is_due || (next.is_none() && lacks.is_cut), next)
+            let (next, is_cut) = self.behind.of(repository, |lacks| {
+                (lacks.next(skipped.as_ref()), lacks.is_cut)
             });
+            let is_due = look <= Instant::now() || (next.is_none() && is_cut);
             let done = match next {
-                (true, _) => {
+                _ if is_due => {
                     let compared = self.compare(settings, repository).await;
                     if compared.is_ok() {
-                        look = Some(Instant::now() + LOOK);
+                        look = Instant::now() + LOOK;
                     }
                     compared
                 }
-                (false, Some((rank, name))) => {
-                    last = Some(rank.clone());
+                Some((rank, name)) => {
                     let brought = self.bring_one(settings, repository, name).await;
-                    if brought.is_ok() {
-                        let brought = |lacks: &mut Lacks| lacks.files.remove(&rank);
-                        self.behind.of(repository, brought);
+                    match &brought {
+                        Ok(()) => {
+                            self.behind
+                                .of(repository, |lacks| lacks.files.remove(&rank));
+                        }
+                        // In order: what lies behind a file tells that it was there. One that can't be had keeps none back.
+                        Err(why) if why.is_permanent() => skipped = Some(rank),
+                        Err(_) => {}
                     }
                     brought
                 }
-                (false, None) => {
+                None => {
                     // A name that comes in between is seen at the next tick.
                     let _ = timeout(TICK, self.behind.more.notified()).await;
                     continue;
@@ -229,39 +245,28 @@ impl Archiver {
         settings: &Arc<Settings>,
         repository: &Repository,
     ) -> Result<(), NotArchived> {
-        let control = control(settings).await?;
-        // Nothing was archived yet.
-        let Some(held) = self.holder(settings, &control).await? else {
+        let local = Directory::look(settings).await?;
+        let Some(held) = self.holders(settings, &local).await?.into_iter().next() else {
             return Ok(());
         };
-        let there = self.opened(settings, repository, &control).await?;
-        let listed = async |timeline| -> Result<Vec<WalFileName>, NotArchived> {
-            let held = held
-                .wal
-                .segments(timeline)
-                .await
-                .map_err(ObjectError::from)?;
-            let there = there
-                .wal
-                .segments(timeline)
-                .await
-                .map_err(ObjectError::from)?;
-            let name = |number| SegmentName::new(timeline, number, control.segment_size);
-            let lacking = lacking(&held, &there).into_iter();
-            Ok(lacking.map(|n| WalFileName::Segment(name(n))).collect())
+        let there = self.opened(settings, repository, &local.control).await?;
+        let listed = async {
+            let (held, there) = (Listed::of(&held.wal).await?, Listed::of(&there.wal).await?);
+            Ok::<_, NotArchived>(held.lacking(&there, &local.control))
         };
-        let histories = async |wal: &WalStore| {
-            let timelines = wal.history_timelines().await.map_err(ObjectError::from)?;
-            Ok::<BTreeSet<TimelineId>, NotArchived>(timelines.into_iter().collect())
+        let listed = listed.await;
+        // What said so little was the archive, and not an empty folder in its place.
+        let confirmed = async {
+            held.wal.archive().confirm().await?;
+            there.wal.archive().confirm().await?;
+            Ok::<(), NotArchived>(())
         };
-        let lacks_histories = &histories(&held.wal).await? - &histories(&there.wal).await?;
-        let mut lacking: Vec<WalFileName> = lacks_histories
-            .into_iter()
-            .map(WalFileName::History)
-            .collect();
-        for timeline in held.wal.timelines().await.map_err(ObjectError::from)? {
-            lacking.extend(listed(timeline).await?);
+        let confirmed = confirmed.await;
+        if listed.is_err() || confirmed.is_err() {
+            self.forget(settings);
         }
+        confirmed?;
+        let lacking = listed?;
         self.behind.of(repository, |lacks| {
             lacks.is_cut = false;
             for name in lacking {
@@ -271,13 +276,24 @@ impl Archiver {
         Ok(())
     }
 
-    /// A required repository that holds the archive; none: not one of them does.
-    async fn holder(
+    /// What is open may be stale.
+    fn forget(&self, settings: &Settings) {
+        let mut opened = self.lock();
+        for repository in &settings.repositories {
+            opened.remove(&repository.name);
+        }
+    }
+
+    /// The required repositories that hold the archive. None of them: nothing was archived yet.
+    ///
+    /// # Errors
+    /// If none can be reached, or this data directory may not archive there.
+    async fn holders(
         &self,
         settings: &Arc<Settings>,
-        control: &ControlFile,
-    ) -> Result<Option<Opened>, NotArchived> {
-        let mut trouble = None;
+        local: &Directory,
+    ) -> Result<Vec<Opened>, NotArchived> {
+        let (mut holders, mut trouble) = (Vec::new(), None);
         for repository in settings.required_repositories() {
             // Made when something is archived, and not before.
             let is_known = self.lock().contains_key(&repository.name);
@@ -288,129 +304,194 @@ impl Archiver {
                     .map(drop),
             };
             let opened = match there {
-                Ok(()) => self.opened(settings, repository, control).await,
+                Ok(()) => self.opened(settings, repository, &local.control).await,
                 Err(ArchiveError::Open(OpenError::NotThere(_))) => continue,
                 Err(why) => Err(why.into()),
             };
             match opened {
-                Ok(opened) => return Ok(Some(opened)),
+                // A copy does not archive into its source, by no way round.
+                Ok(opened) => {
+                    check_copy(&opened, local.origin.as_ref())?;
+                    holders.push(opened);
+                }
                 Err(why) => trouble = Some(why),
             }
         }
-        trouble.map_or(Ok(None), Err)
+        match trouble {
+            Some(trouble) if holders.is_empty() => Err(trouble),
+            _ => Ok(holders),
+        }
     }
 
+    /// Beside all else, in memory that nobody wants.
     async fn bring_one(
         &self,
         settings: &Arc<Settings>,
         repository: &Repository,
         name: WalFileName,
     ) -> Result<(), NotArchived> {
-        if !self.budget.ever_spares(WalStore::PUT_MEMORY) {
-            let Some(_room) = self.budget.take(WalStore::PUT_MEMORY).await else {
-                return Err(NotArchived::Ending);
-            };
-            let brought = timeout(IN_THE_WAY, self.bring_now(settings, repository, name)).await;
-            return brought.unwrap_or(Err(NotArchived::Slow(IN_THE_WAY)));
+        let begun = Instant::now();
+        while self.ahead.has_waiting() && begun.elapsed() < BESIDE_OTHERS {
+            sleep(TICK / 10).await;
         }
-        let _room = loop {
-            match self.budget.spare(WalStore::PUT_MEMORY) {
-                Some(room) => break room,
-                None => sleep(TICK).await,
+        let wanted = self.budget.wanted();
+        tokio::pin!(wanted);
+        wanted.as_mut().enable();
+        let Some(room) = self.budget.borrow(WalStore::PUT_MEMORY) else {
+            return Err(NotArchived::InTheWay(name));
+        };
+        let begun = Instant::now();
+        let others = async {
+            loop {
+                sleep(TICK).await;
+                let is_late = begun.elapsed() >= BESIDE_OTHERS;
+                if is_late && self.ahead.has_waiting() || self.is_stopping().await {
+                    return;
+                }
             }
         };
-        self.bring_now(settings, repository, name).await
+        tokio::select! {
+            biased;
+            () = &mut wanted => Err(NotArchived::InTheWay(name)),
+            () = others => Err(NotArchived::InTheWay(name)),
+            () = sleep(AT_MOST) => Err(NotArchived::Slow(name, AT_MOST)),
+            done = self.bring_now(settings, repository, name, room) => done,
+        }
     }
 
+    /// From the first required repository that has it.
     async fn bring_now(
         &self,
         settings: &Arc<Settings>,
         repository: &Repository,
         name: WalFileName,
+        _room: Room,
     ) -> Result<(), NotArchived> {
-        let directory = settings.postgres.data_directory.clone();
-        let is_there = blocking(move || data_directory::find_wal_file(&directory, &name)).await?;
-        if is_there.is_some() {
-            let local = self
-                .local(settings, name, &format!("pg_wal/{name}"))
-                .await?;
-            if let Ok(file) = Identity::of(&local.file) {
-                let gate = Gate::Unchanged(file);
-                match self
-                    .put_into(settings, repository, name, &local, gate)
-                    .await
-                {
-                    // Postgres has put it to another use.
-                    Err(NotArchived::Left) => {}
-                    done => return done.map(drop),
+        let local = Directory::look(settings).await?;
+        let mut trouble = None;
+        for held in self.holders(settings, &local).await? {
+            match fetched(settings, &held.wal, name, &local).await {
+                Ok(Some(local)) => {
+                    let put = self.put_into(settings, repository, name, &local, None);
+                    return put.await.map(drop);
+                }
+                Ok(None) => {}
+                Err(why) => {
+                    self.forget(settings);
+                    trouble = Some(why);
                 }
             }
         }
-        let control = control(settings).await?;
-        let Some(held) = self.holder(settings, &control).await? else {
-            return Ok(());
-        };
-        match self.fetched(settings, &held.wal, name, control).await? {
-            Some(local) => {
-                let put = self.put_into(settings, repository, name, &local, Gate::Open);
-                put.await.map(drop)
-            }
-            // Removed by retention meanwhile, or something that is never read back: what is kept aside.
-            None => Ok(()),
-        }
-    }
-
-    /// As if it were in pg_wal, from where it is held.
-    async fn fetched(
-        &self,
-        settings: &Arc<Settings>,
-        held: &WalStore,
-        name: WalFileName,
-        control: ControlFile,
-    ) -> Result<Option<Local>, NotArchived> {
-        if let WalFileName::Partial(_) = name {
-            return Ok(None);
-        }
-        let folder = settings.socket.parent().unwrap_or(Path::new("."));
-        let fetch = async |name: WalFileName| -> Result<Option<Arc<File>>, NotArchived> {
-            let found = match held.read_file(&name).await {
-                Err(e) if e.is_not_found() => return Ok(None),
-                other => other?,
-            };
-            let mut file = scratch(folder).map_err(NotArchived::Scratch)?;
-            let mut pieces = found.into_pieces();
-            while let Some(piece) = pieces.next().await? {
-                let written = blocking(move || file.write_all(&piece).map(|()| file));
-                file = written.await.map_err(NotArchived::Scratch)?;
-            }
-            Ok(Some(Arc::new(file)))
-        };
-        let Some(file) = fetch(name).await? else {
-            return Ok(None);
-        };
-        let origin = Origin::read(&settings.postgres.data_directory)?;
-        let timeline = Local::above_1(&name);
-        let history = match timeline.map(WalFileName::History) {
-            None => None,
-            Some(history) => match fetch(history).await? {
-                None => None,
-                Some(file) => Some((file, held.small_file(&history).await?.to_vec())),
-            },
-        };
-        Ok(Some(Local {
-            control,
-            origin,
-            file,
-            timeline,
-            history,
-        }))
+        // Removed by retention meanwhile, or something that is never read back: what is kept aside.
+        trouble.map_or(Ok(()), Err)
     }
 }
 
-async fn control(settings: &Arc<Settings>) -> Result<ControlFile, NotArchived> {
-    let settings = settings.clone();
-    let control = move || data_directory::control_file(&settings.postgres.data_directory);
-    Ok(blocking(control).await?)
+/// What the data directory says.
+#[derive(Debug)]
+struct Directory {
+    control: ControlFile,
+    origin: Option<Origin>,
+}
+
+impl Directory {
+    async fn look(settings: &Arc<Settings>) -> Result<Self, NotArchived> {
+        let settings = settings.clone();
+        blocking(move || {
+            let directory = &settings.postgres.data_directory;
+            Ok(Self {
+                control: data_directory::control_file(directory)?,
+                origin: Origin::read(directory)?,
+            })
+        })
+        .await
+    }
+}
+
+/// What is stored.
+struct Listed {
+    histories: BTreeSet<TimelineId>,
+    segments: BTreeMap<TimelineId, Vec<SegmentNumber>>,
+}
+
+impl Listed {
+    async fn of(wal: &WalStore) -> Result<Self, NotArchived> {
+        let histories = wal.history_timelines().await.map_err(ObjectError::from)?;
+        let mut segments = BTreeMap::new();
+        for timeline in wal.timelines().await.map_err(ObjectError::from)? {
+            let numbers = wal.segments(timeline).await.map_err(ObjectError::from)?;
+            segments.insert(timeline, numbers);
+        }
+        Ok(Self {
+            histories: histories.into_iter().collect(),
+            segments,
+        })
+    }
+
+    /// What that one lacks.
+    fn lacking(&self, there: &Self, control: &ControlFile) -> Vec<WalFileName> {
+        let first = there.segments.values().flatten().min().copied();
+        let histories = self.histories.difference(&there.histories).copied();
+        let mut lacking: Vec<WalFileName> = histories.map(WalFileName::History).collect();
+        for (timeline, held) in &self.segments {
+            let there = there.segments.get(timeline).map_or(&[][..], Vec::as_slice);
+            for number in lacking_of(held, there, first) {
+                let name = SegmentName::new(*timeline, number, control.segment_size);
+                lacking.push(WalFileName::Segment(name));
+            }
+        }
+        lacking
+    }
+}
+
+/// As if it were in pg_wal. None: it is not there, and what says so is the archive.
+async fn fetched(
+    settings: &Settings,
+    held: &WalStore,
+    name: WalFileName,
+    local: &Directory,
+) -> Result<Option<Local>, NotArchived> {
+    if let WalFileName::Partial(_) = name {
+        return Ok(None);
+    }
+    let folder = settings.socket.parent().unwrap_or(Path::new("."));
+    let Some(file) = fetch(held, name, folder).await? else {
+        held.archive().confirm().await?;
+        return Ok(None);
+    };
+    let timeline = Local::above_1(&name);
+    let history = match timeline.map(WalFileName::History) {
+        None => None,
+        Some(history) => match fetch(held, history, folder).await? {
+            None => None,
+            Some(file) => Some((file, held.small_file(&history).await?.to_vec())),
+        },
+    };
+    Ok(Some(Local {
+        control: local.control.clone(),
+        origin: local.origin.clone(),
+        file,
+        timeline,
+        history,
+    }))
+}
+
+async fn fetch(
+    held: &WalStore,
+    name: WalFileName,
+    folder: &Path,
+) -> Result<Option<Arc<File>>, NotArchived> {
+    let found = match held.read_file(&name).await {
+        Err(e) if e.is_not_found() => return Ok(None),
+        other => other?,
+    };
+    let mut file = scratch(folder).map_err(NotArchived::Scratch)?;
+    let mut pieces = found.into_pieces();
+    while let Some(piece) = pieces.next().await? {
+        let written = blocking(move || file.write_all(&piece).map(|()| file));
+        file = written.await.map_err(NotArchived::Scratch)?;
+    }
+    Ok(Some(Arc::new(file)))
 }
 
 /// A file that nobody else sees, and that is gone when it is closed.
@@ -418,7 +499,6 @@ fn scratch(folder: &Path) -> io::Result<File> {
     static MADE: AtomicU64 = AtomicU64::new(0);
     let number = MADE.fetch_add(1, Ordering::Relaxed);
     let path = folder.join(format!(".best-effort.{}.{number}", std::process::id()));
-    let _ = fs::remove_file(&path);
     let mut options = OpenOptions::new();
     let file = options
         .read(true)

@@ -50,11 +50,12 @@ pub enum NotArchived {
         /// The archive.
         place: String,
     },
-    /// Somewhere else it would be in the way.
-    #[error(
-        "it was not stored within {0:?}, and more memory (limits.memory) would be needed to wait longer"
-    )]
-    Slow(Duration),
+    /// Nobody waits for it.
+    #[error("{0} was not stored within {1:?}, and is tried again later")]
+    Slow(WalFileName, Duration),
+    /// The memory that it takes is needed.
+    #[error("{0} waits for other work (with more memory, limits.memory, both could be done)")]
+    InTheWay(WalFileName),
     /// A file beside the socket.
     #[error("a file for what is fetched can't be written beside the socket: {0}")]
     Scratch(#[source] io::Error),

@@ -4,7 +4,7 @@
 //! A server that is gone, or that will not come back as it is, archives nothing any more; and what is not in the archive
 //! when its data directory is replaced is lost.
 
-use super::{Archiver, NotArchived, Opened};
+use super::{Archiver, NotArchived, Opened, check_copy};
 use crate::config::Settings;
 use crate::data_directory::{self, DataDirectoryError, Recovery};
 use crate::queue::{MOST_ENTRIES, Queue};
@@ -151,7 +151,7 @@ impl Archiver {
                 )
                 .await?;
             let opened: Opened = self.opened(settings, repository, control).await?;
-            self.check_copy(&opened, &local)?;
+            check_copy(&opened, local.origin.as_ref())?;
             if let Some(timeline) = local.timeline {
                 let name = WalFileName::Segment(name);
                 self.check_history(repository, &opened, name, timeline, &local)

@@ -1,7 +1,7 @@
 //! What the server has flushed of the segment that it is writing.
 
 use super::local::{HistoryFile, Local};
-use super::{Archiver, NotArchived, Opened, Written};
+use super::{Archiver, NotArchived, Opened, Written, check_copy};
 use crate::config::{Repository, Settings};
 use crate::data_directory;
 use futures::future::join_all;
@@ -286,7 +286,7 @@ impl Archiver {
         let size = local.control.segment_size;
         let name = WalFileName::Segment(flushed.segment);
         let opened = self.opened(settings, repository, &local.control).await?;
-        self.check_copy(&opened, local)?;
+        check_copy(&opened, local.origin.as_ref())?;
         if let Some(timeline) = local.timeline {
             self.check_history(repository, &opened, name, timeline, local)
                 .await?;

@@ -4,13 +4,14 @@
 //! and silent is told of, and not waited for; what it says in time counts like anybody's.
 
 use super::Trouble;
+use super::decide::Until;
 use crate::budget::{Budget, Room};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use holdfast_postgres::WalFileName;
 use holdfast_repository::WalStore;
-use holdfast_repository::wal::{CHUNK_BYTES, WalFile};
+use holdfast_repository::wal::{CHUNK_BYTES, PartialSegment, WalFile};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,8 @@ const WAITS: Waits = Waits {
 };
 /// Whoever was silent is not asked for so long, unless its word is needed.
 const LEFT_ALONE: Duration = Duration::from_secs(60);
+/// How long a best-effort one may take to send a file.
+const SENT: Duration = Duration::from_secs(60);
 /// A file is fetched from the next repository, too, when one has not sent it for so long.
 const HEDGE: Duration = Duration::from_secs(1);
 
@@ -95,6 +98,48 @@ impl Asked {
     pub(super) fn missing(&mut self, repository: &str) {
         let why = format!("the repository {repository} does not answer");
         self.trouble.get_or_insert(Trouble::Unknown(why));
+    }
+
+    /// The part of a segment that reaches furthest, and at least to its end. None: what there is does not. `last`: nothing
+    /// follows, and so each one's word is needed that counts.
+    pub(super) async fn find_part(
+        &mut self,
+        wanted: Until,
+        last: bool,
+    ) -> Result<Option<PartialSegment>, Trouble> {
+        let (mut furthest, mut trouble) = (None, None);
+        for source in &self.sources {
+            let part = source.store.part(wanted.segment);
+            let part = match source.counts {
+                true => part.await.map_err(Trouble::from),
+                false => match timeout(SENT, part).await {
+                    Ok(part) => part.map_err(Trouble::from),
+                    Err(_) => Err(Trouble::Unknown("it does not answer".to_owned())),
+                },
+            };
+            match part {
+                Ok(part) => {
+                    let further = |part: &PartialSegment| {
+                        let so_far = furthest.as_ref().map(PartialSegment::end);
+                        part.end() >= wanted.end && Some(part.end()) > so_far
+                    };
+                    if let Some(part) = part.filter(further) {
+                        furthest = Some(part);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(segment = %wanted.segment, repository = source.name, %error, "its parts were not read");
+                    if source.counts {
+                        trouble = Some(error);
+                    }
+                }
+            }
+        }
+        match (furthest, trouble) {
+            (Some(part), trouble) if trouble.is_none() || !last => Ok(Some(part)),
+            (_, Some(trouble)) => Err(trouble),
+            (_, None) => Ok(None),
+        }
     }
 
     pub(super) fn stores(&self) -> Vec<WalStore> {
@@ -253,16 +298,18 @@ async fn answers<T>(
     }
 }
 
-/// The file, if that one has it. Whether a best-effort one has it is told soon or not at all; sending it takes what it takes.
+/// The file, if that one has it. Whether a best-effort one has it is told soon or not at all.
 async fn fetch(
-    source: Source,
+    mut source: Source,
     budget: &Budget,
     name: WalFileName,
 ) -> (Source, Option<Result<Option<(WalFile, Room)>, Trouble>>) {
     let store = source.store.clone();
+    let Some(mut room) = budget.take(WalStore::READ_MEMORY).await else {
+        let ending = Trouble::Unknown("the program is ending".to_owned());
+        return (source, Some(Err(ending)));
+    };
     let read = async {
-        let room = budget.take(WalStore::READ_MEMORY).await;
-        let mut room = room.ok_or_else(|| Trouble::Unknown("the program is ending".to_owned()))?;
         match store.read_file(&name).await {
             Ok(file) => {
                 // Here already; of a larger one chunks are still to be read.
@@ -277,13 +324,18 @@ async fn fetch(
     };
     let answer = match name {
         _ if source.counts => Some(read.await),
-        WalFileName::Segment(segment) => match timeout(WAITS.best_effort, store.has(segment)).await
-        {
-            Ok(Ok(true)) => Some(read.await),
-            Ok(Ok(false)) => Some(Ok(None)),
-            Ok(Err(e)) => Some(Err(e.into())),
-            Err(_) => None,
-        },
+        WalFileName::Segment(segment) => {
+            match timeout(WAITS.best_effort, store.has(segment)).await {
+                // Perhaps it is nowhere else: what keeps it from being read is trouble, and not the end.
+                Ok(Ok(true)) => {
+                    source.counts = true;
+                    timeout(SENT, read).await.ok()
+                }
+                Ok(Ok(false)) => Some(Ok(None)),
+                Ok(Err(e)) => Some(Err(e.into())),
+                Err(_) => None,
+            }
+        }
         _ => timeout(WAITS.best_effort, read).await.ok(),
     };
     (source, answer)

@@ -1,7 +1,8 @@
 use super::*;
 use crate::config::Live;
+use crate::origin::{ORIGIN_FILE, Source};
 use crate::wal_bench::{Bench, SYSTEM};
-use holdfast_repository::wal::sample::Fill;
+use holdfast_repository::wal::sample::{self, Fill};
 
 fn settings(bench: &Bench) -> Arc<Settings> {
     let spare = format!(
@@ -51,15 +52,18 @@ fn waiting(archiver: &Archiver) -> u64 {
 fn what_retention_has_removed_is_not_brought_again() {
     let numbers =
         |numbers: &[u64]| -> Vec<_> { numbers.iter().map(|n| SegmentNumber(*n)).collect() };
-    for (held, there, expected) in [
-        (&[1, 2, 3][..], &[][..], &[1, 2, 3][..]),
-        (&[1, 2, 3], &[1, 2, 3], &[]),
-        (&[1, 2, 3, 4], &[2, 4], &[3]),
-        (&[1, 2, 3], &[3], &[]),
-        (&[], &[3], &[]),
-        (&[7, 8], &[3], &[7, 8]),
+    for (held, there, first, expected) in [
+        (&[1, 2, 3][..], &[][..], None, &[1, 2, 3][..]),
+        (&[1, 2, 3], &[1, 2, 3], Some(1), &[]),
+        (&[1, 2, 3, 4], &[2, 3], Some(2), &[4]),
+        (&[1, 2, 3], &[3], Some(3), &[]),
+        (&[], &[3], Some(3), &[]),
+        // A backup that is kept for ever needs the first ones.
+        (&[1, 2, 3, 4, 5, 6], &[1, 2, 5], Some(1), &[6]),
+        // Another timeline.
+        (&[4, 5, 6], &[], Some(5), &[5, 6]),
     ] {
-        let found = lacking(&numbers(held), &numbers(there));
+        let found = lacking_of(&numbers(held), &numbers(there), first.map(SegmentNumber));
         assert_eq!(found, numbers(expected), "{held:?} {there:?}");
     }
 }
@@ -87,6 +91,10 @@ fn each_has_its_turn_and_no_more_are_kept_in_mind_than_fit() {
         lacks.add(name(number));
     }
     assert!(lacks.files.len() == MOST && lacks.is_cut);
+    // What came between would not be found again.
+    lacks.files.pop_first();
+    lacks.add(name(MOST as u64));
+    assert!(lacks.files.len() < MOST);
 }
 
 #[tokio::test]
@@ -166,27 +174,78 @@ async fn what_was_missed_before_the_start_is_found_by_listings() {
 }
 
 #[tokio::test]
-async fn a_file_that_postgres_puts_to_another_use_meanwhile_is_fetched_instead() {
+async fn only_what_was_accepted_is_brought() {
     let bench = Bench::new();
+    let alone = Archiver::new(bench.settings());
+    archive(&alone, &bench, 1, 3).await;
+    // Set back, the server has written something else.
+    let other = sample::segment(bench.cluster, bench.name(1, 3), Fill::Whole, 99);
+    let file = bench
+        .data()
+        .join("pg_wal")
+        .join(bench.name(1, 3).to_string());
+    fs::write(&file, &other).unwrap();
+    let archiver = Archiver::new(settings(&bench));
+    until_copied(&archiver, &bench, &[(1, 3)]).await;
+    let path = format!("pg_wal/{}", bench.name(1, 3));
+    let name = bench.name(1, 3).to_string();
+    let ours = alone.archive(&name, &path).await;
+    assert!(matches!(ours, Err(NotArchived::Put(_))), "{ours:?}");
+    let settings = archiver.settings.get();
+    let control = Directory::look(&settings).await.unwrap().control;
+    let spare = settings.repository("spare").unwrap();
+    let there = archiver.opened(&settings, spare, &control).await.unwrap();
+    let stored = there.wal.segment(bench.name(1, 3)).await.unwrap();
+    assert_eq!(stored, bench.content(1, 3, Fill::Whole));
+}
+
+#[tokio::test]
+async fn a_copy_brings_nothing_into_the_repositories_of_its_source() {
+    let bench = Bench::new();
+    let alone = Archiver::new(bench.settings());
+    archive(&alone, &bench, 1, 3).await;
     let settings = settings(&bench);
     let archiver = Archiver::new(settings.clone());
-    let (name, path) = bench.segment(1, 3, Fill::Whole);
-    archiver.archive(&name, &path).await.unwrap();
-    let name: WalFileName = name.parse().unwrap();
-    let local = archiver.local(&settings, name, &path).await.unwrap();
-    let gate = Gate::Unchanged(Identity::of(&local.file).unwrap());
-    let pg_wal = bench.data().join("pg_wal");
-    fs::rename(
-        pg_wal.join(name.to_string()),
-        pg_wal.join(bench.name(1, 9).to_string()),
+    let archive = open::first(&settings, Create::Never).await.unwrap().1;
+    let source = Source {
+        archive_id: archive.id(),
+        place: "x".into(),
+        system_identifier: SYSTEM,
+    };
+    fs::write(
+        bench.data().join(ORIGIN_FILE),
+        Origin::new(vec![source], None).to_json(),
     )
     .unwrap();
     let spare = settings.repository("spare").unwrap();
-    let put = archiver
-        .put_into(&settings, spare, name, &local, gate)
-        .await;
-    assert!(matches!(put, Err(NotArchived::Left)), "{put:?}");
+    let name = WalFileName::Segment(bench.name(1, 3));
+    for refused in [
+        archiver.compare(&settings, spare).await,
+        archiver.bring_one(&settings, spare, name).await,
+    ] {
+        assert!(
+            matches!(refused, Err(NotArchived::Copy { .. })),
+            "{refused:?}"
+        );
+    }
     assert!(!copied(&bench, 1, 3));
+}
+
+#[tokio::test]
+async fn whoever_needs_the_memory_has_it() {
+    let bench = Bench::new();
+    let archiver = Archiver::new(settings(&bench));
+    archive(&archiver, &bench, 1, 3).await;
+    let settings = archiver.settings.get();
+    let spare = settings.repository("spare").unwrap();
+    let name = WalFileName::Segment(bench.name(1, 3));
+    let mut rooms = Vec::new();
+    while let Some(room) = archiver.budget.borrow(WalStore::PUT_MEMORY) {
+        rooms.push(room);
+    }
+    let waits = archiver.bring_one(&settings, spare, name).await;
+    assert!(matches!(waits, Err(NotArchived::InTheWay(_))), "{waits:?}");
+    rooms.pop();
     archiver.bring_one(&settings, spare, name).await.unwrap();
     assert!(copied(&bench, 1, 3));
 }
