@@ -1,5 +1,6 @@
 //! A long-running program of a world, with its log file.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -41,6 +42,33 @@ impl Daemon {
             child,
             log: log.to_owned(),
         })
+    }
+
+    /// Starts a server on a free port of 127.0.0.1 and waits until it accepts connections there.
+    ///
+    /// # Errors
+    /// If it ends, or does not within a minute, five times over; with its log.
+    pub async fn on_free_port(
+        name: &str,
+        log: &Path,
+        command: impl Fn(u16) -> Command,
+    ) -> Result<(Self, u16)> {
+        // Between finding a free port and listening on it, another may take it.
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            let mut daemon = Self::spawn(name, command(port), log)?;
+            for _ in 0..1200 {
+                let accepts = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+                if !daemon.is_running()? {
+                    break;
+                }
+                if accepts.is_ok() {
+                    return Ok((daemon, port));
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        bail!("{name} does not serve\n{}", tail(log))
     }
 
     /// Starts what `command` makes and holds it still (SIGSTOP) while `on_its_way`: again, should a quick machine have

@@ -1,4 +1,4 @@
-//! Scenarios on real parts: Postgres 14 to 18, MinIO, and Holdfast's own release programs.
+//! Scenarios on real parts: Postgres 14 to 18, MinIO, Azurite, and Holdfast's own release programs.
 //!
 //! A test begins with a [`World`], which ends with the test however it ends; all else lives in it:
 //!
@@ -6,6 +6,7 @@
 //! - [`world`]: directory, user, guardian, running commands
 //! - [`postgres`]: throw-away servers, primary and standby
 //! - [`minio`]: a real S3
+//! - [`azurite`], [`gcs`]: the stores of the other clouds
 //! - [`network`]: the way to it, which can be made bad
 //! - [`holdfast`]: configuration, commands, the sidecar
 //! - [`ledger`]: what was committed when, and whether it is there
@@ -15,9 +16,11 @@
 //! - [`forwarded`]: the Postgres of a pod, reached from outside
 //! - [`snapshot`]: what a folder holds, to prove that nothing in it changed
 
+pub mod azurite;
 pub mod cluster;
 pub mod daemon;
 pub mod forwarded;
+pub mod gcs;
 pub mod holdfast;
 pub mod ledger;
 pub mod minio;
@@ -29,9 +32,11 @@ pub mod restored;
 pub mod snapshot;
 pub mod world;
 
+pub use azurite::Azurite;
 pub use cluster::{Cluster, Said, Space};
 pub use daemon::Daemon;
 pub use forwarded::Forwarded;
+pub use gcs::{Gcs, ServiceAccount};
 pub use holdfast::{Holdfast, Sidecar};
 pub use ledger::{Ledger, Target};
 pub use minio::{Bucket, Minio};

@@ -1,4 +1,4 @@
-//! Where the real parts are: Postgres servers, MinIO, Debian's programs, and Holdfast's own.
+//! Where the real parts are: Postgres servers, stores, Debian's programs, and Holdfast's own.
 //!
 //! `make parts` fetches or builds them. A part that is missing is an error that says how to get it, never a skipped test.
 
@@ -42,6 +42,22 @@ pub fn postgres_on_musl() -> Result<PathBuf> {
 /// If `make parts` has not built it.
 pub fn minio() -> Result<PathBuf> {
     part("minio")
+}
+
+/// Azurite's folder: node runs its `blob.js`.
+///
+/// # Errors
+/// If `make parts` has not fetched it.
+pub fn azurite() -> Result<PathBuf> {
+    part("azurite")
+}
+
+/// The Google Cloud Storage of the tests.
+///
+/// # Errors
+/// If `make parts` has not built it.
+pub fn gcs() -> Result<PathBuf> {
+    part("gcs")
 }
 
 /// kubectl, of the cluster's version.

@@ -9,7 +9,7 @@ pub enum ErrorKind {
     /// The store says that there is no such object. Proof of absence only together with a readable `archive.json`:
     /// a wrong bucket or an unmounted folder answers the same.
     NotFound,
-    /// The bucket itself does not exist.
+    /// The bucket or container itself does not exist.
     NoBucket,
     /// Credentials are missing, wrong, or not allowed to do this.
     Denied,
@@ -116,10 +116,17 @@ impl fmt::Display for StoreError {
         } = self;
         match kind {
             ErrorKind::NotFound => write!(f, "{store} has no object {key}"),
-            ErrorKind::NoBucket => write!(
-                f,
-                "the bucket of {store} does not exist: create it, or correct s3.bucket"
-            ),
+            ErrorKind::NoBucket => {
+                let (what, setting) = match store.split_once("://") {
+                    Some(("azure", _)) => ("container", "azure.container"),
+                    Some(("gs", _)) => ("bucket", "gcs.bucket"),
+                    _ => ("bucket", "s3.bucket"),
+                };
+                write!(
+                    f,
+                    "the {what} of {store} does not exist: create it, or correct {setting}"
+                )
+            }
             // Told as a refusal by the store, and no credentials mend it.
             ErrorKind::Denied if chain(&**source).contains("RequestTimeTooSkewed") => write!(
                 f,
@@ -177,10 +184,17 @@ fn plain(line: &str) -> String {
     };
     let between = |open: &str, close: &str| Some(why.split_once(open)?.1.split_once(close)?.0);
     let why = match between("<Code>", "</Code>") {
-        Some(code) => match between("<Message>", "</Message>") {
-            Some(message) => format!("{code}: {message}"),
-            None => code.to_owned(),
-        },
+        Some(code) => {
+            // Azure's goes on with ` RequestId:… Time:…`; Google's says the rest in a field of its own.
+            let message =
+                between("<Message>", "</Message>").and_then(|m| m.split(" RequestId:").next());
+            let details = between("<Details>", "</Details>");
+            let said: Vec<&str> = message.into_iter().chain(details).collect();
+            match said.is_empty() {
+                false => format!("{code}: {}", said.join(" ")),
+                true => code.to_owned(),
+            }
+        }
         None => why.to_owned(),
     };
     // Such as `GET http://minio:9000/bucket?list-type=2 in 2.3ms`.
@@ -195,17 +209,44 @@ fn plain(line: &str) -> String {
     }
 }
 
+/// Whether a create-only write was refused because of what is there already, or may have been: who may create and not
+/// overwrite is told by Azure (`UnauthorizedBlobOverwrite`; Azurite: `AuthorizationPermissionMismatch`) and by Google
+/// (`storage.objects.delete`) that a right is missing.
+pub(super) fn says_that_it_is_there(error: &object_store::Error) -> bool {
+    use object_store::Error;
+    match error {
+        Error::AlreadyExists { .. } | Error::Precondition { .. } => true,
+        Error::PermissionDenied { source, .. } => {
+            let text = source.to_string();
+            [
+                "<Code>UnauthorizedBlobOverwrite</Code>",
+                "<Code>AuthorizationPermissionMismatch</Code>",
+                "does not have storage.objects.delete access",
+            ]
+            .iter()
+            .any(|words| text.contains(words))
+        }
+        _ => false,
+    }
+}
+
 fn classify(error: &object_store::Error) -> ErrorKind {
     use object_store::Error;
     let text = error.to_string();
-    if text.contains("NoSuchBucket") {
+    if ["NoSuchBucket", "<Code>ContainerNotFound</Code>"]
+        .iter()
+        .any(|code| text.contains(code))
+    {
         return ErrorKind::NoBucket;
     }
-    // Listings that are refused come as any other trouble.
-    if ["401 Unauthorized", "403 Forbidden"]
-        .iter()
-        .any(|refusal| text.contains(&format!("non-2xx status code: {refusal}")))
-    {
+    // Listings that are refused come as any other trouble, and so do Azure's deletes, which go in batches.
+    let refusals = [
+        "non-2xx status code: 401 Unauthorized",
+        "non-2xx status code: 403 Forbidden",
+        "(code: 401)",
+        "(code: 403)",
+    ];
+    if refusals.iter().any(|refusal| text.contains(refusal)) {
         return ErrorKind::Denied;
     }
     match error {
@@ -224,6 +265,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_right_that_is_missing_may_mean_that_it_is_there() {
+        for (body, is_there) in [
+            ("<Code>UnauthorizedBlobOverwrite</Code>", true),
+            ("<Code>AuthorizationPermissionMismatch</Code>", true),
+            (
+                "<Code>AccessDenied</Code><Details>x@y does not have storage.objects.delete access to the Google Cloud Storage object.</Details>",
+                true,
+            ),
+            (
+                "<Code>AccessDenied</Code><Details>x@y does not have storage.objects.create access to the Google Cloud Storage object.</Details>",
+                false,
+            ),
+            ("<Code>AuthorizationFailure</Code>", false),
+            ("<Code>AccessDenied</Code>", false),
+        ] {
+            let refused = object_store::Error::PermissionDenied {
+                path: "p".into(),
+                source: body.into(),
+            };
+            assert_eq!(says_that_it_is_there(&refused), is_there, "{body}");
+        }
+    }
+
+    #[test]
     fn the_same_trouble_has_the_same_words() {
         for (line, told) in [
             (
@@ -233,6 +298,14 @@ mod tests {
             (
                 "Generic S3 error: Error performing PUT https://s3.x/b/k in 5.6s, after 4 retries, max_retries: 4, retry_timeout: 20s - HTTP error: error sending request: Connection refused (os error 111)",
                 "HTTP error: error sending request: Connection refused (os error 111) (at https://s3.x)",
+            ),
+            (
+                "Generic MicrosoftAzure error: Error performing PUT in 2.3ms - Server returned non-2xx status code: 403 Forbidden: <Error> <Code>AuthorizationFailure</Code> <Message>It is not authorized. RequestId:18EA Time:2026-11-20T10:00:00Z</Message> </Error>",
+                "AuthorizationFailure: It is not authorized.",
+            ),
+            (
+                "Generic GCS error: Error performing PUT https://storage.x/b/k in 2.3ms - Server returned non-2xx status code: 403 Forbidden: <Error><Code>AccessDenied</Code><Message>Access denied.</Message><Details>x@y may not create.</Details></Error>",
+                "AccessDenied: Access denied. x@y may not create. (at https://storage.x)",
             ),
             ("Error performing GET x", "Error performing GET x"),
             ("no such file", "no such file"),

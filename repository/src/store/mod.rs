@@ -5,12 +5,16 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod create;
 mod error;
 mod open;
 mod requests;
 
+pub use create::Created;
 pub use error::{ErrorKind, StoreError};
-pub use open::{Credentials, S3Settings, StoreSettings};
+pub use open::{
+    AzureCredentials, AzureSettings, Credentials, GcsSettings, S3Settings, StoreSettings,
+};
 pub use requests::{Operation, Requests, requests};
 
 use crate::blocking::blocking;
@@ -18,23 +22,12 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// The largest object that is read whole, in bytes: a pack or a WAL object, with room.
 pub const LARGEST_WHOLE_OBJECT: u64 = 96 << 20;
-
-/// What a create-only write found.
-#[derive(Debug)]
-pub enum Created {
-    /// The object was not there and is now, or holds exactly these bytes (a retry of a write whose answer was lost).
-    New,
-    /// The key holds other bytes, which are these. Whether they mean the same is for the caller to say.
-    Occupied(Bytes),
-}
 
 /// One object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,59 +96,6 @@ impl Store {
             format!("{}/{key}", self.root)
         };
         Path::parse(&full).map_err(|e| StoreError::invalid(&self.description, key, e))
-    }
-
-    /// Creates the object if its key is free. Never overwrites.
-    ///
-    /// Returns only when the store has confirmed the whole object, checksum included where the store takes one.
-    /// After an error it is unknown whether the object exists; calling again with the same bytes is safe.
-    pub async fn create(&self, key: &str, parts: Vec<Bytes>) -> Result<Created, StoreError> {
-        Operation::Write.count(self.create_uncounted(key, parts).await)
-    }
-
-    async fn create_uncounted(&self, key: &str, parts: Vec<Bytes>) -> Result<Created, StoreError> {
-        let path = self.path(key)?;
-        let payload: PutPayload = parts.into_iter().collect();
-        let options = PutOptions {
-            mode: PutMode::Create,
-            ..PutOptions::default()
-        };
-        match self.inner.put_opts(&path, payload.clone(), options).await {
-            Ok(_) => Ok(Created::New),
-            // Also the answer to the retry of a write that went through, so what stands there decides.
-            Err(
-                object_store::Error::AlreadyExists { .. }
-                | object_store::Error::Precondition { .. },
-            ) => {
-                let limit = LARGEST_WHOLE_OBJECT.max(payload.content_length() as u64);
-                let stored = match self.get(key, limit).await {
-                    // Two writers at once, and neither has won yet.
-                    Err(e) if e.is_not_found() => {
-                        return Err(StoreError::undecided(&self.description, key));
-                    }
-                    other => other?,
-                };
-                let same = stored.len() == payload.content_length() && {
-                    let mut rest = stored.as_ref();
-                    payload
-                        .iter()
-                        .all(|part| match rest.split_at_checked(part.len()) {
-                            Some((head, tail)) if head == part.as_ref() => {
-                                rest = tail;
-                                true
-                            }
-                            _ => false,
-                        })
-                };
-                if same {
-                    self.make_durable(&path, key).await?;
-                    Ok(Created::New)
-                } else {
-                    Ok(Created::Occupied(stored))
-                }
-            }
-            Err(e) => Err(StoreError::new(&self.description, "write", key, e)),
-        }
     }
 
     /// Reads a whole object, refusing one larger than `limit` bytes. The length is checked against what the store announced.

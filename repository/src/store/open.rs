@@ -1,10 +1,16 @@
 //! From settings to a [`Store`].
 
+mod azure;
+mod gcs;
+mod s3;
+
+pub use azure::{AzureCredentials, AzureSettings};
+pub use gcs::GcsSettings;
+pub use s3::{Credentials, S3Settings};
+
 use super::{Store, StoreError};
-use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
-use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
-use std::fmt;
+use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,47 +20,15 @@ use std::time::Duration;
 pub enum StoreSettings {
     /// An S3 bucket, or anything that speaks its protocol and honours `If-None-Match: *`.
     S3(S3Settings),
+    /// A container of Azure Blob Storage.
+    Azure(AzureSettings),
+    /// A bucket of Google Cloud Storage.
+    Gcs(GcsSettings),
     /// A folder, for tests and for machines without an object store. Files and folders are fsynced.
     Filesystem {
         /// An existing folder.
         path: PathBuf,
     },
-}
-
-/// An S3 bucket.
-#[derive(Debug, Clone)]
-pub struct S3Settings {
-    /// The bucket, which must exist.
-    pub bucket: String,
-    /// Put before every key; may be empty.
-    pub prefix: String,
-    /// Left out: what the environment says, else `us-east-1`.
-    pub region: Option<String>,
-    /// Left out: AWS. `http://` sends everything in the clear.
-    pub endpoint: Option<String>,
-    /// PEM certificates that are trusted besides the system's.
-    pub ca: Option<Vec<u8>>,
-    /// False accepts any certificate.
-    pub verify_tls: bool,
-    /// Left out: what the environment says, as the SDKs read it.
-    pub credentials: Option<Credentials>,
-}
-
-/// S3 credentials. `Debug` does not show them.
-#[derive(Clone)]
-pub struct Credentials {
-    /// Names the key.
-    pub access_key_id: String,
-    /// The secret.
-    pub secret_access_key: String,
-    /// For temporary credentials.
-    pub session_token: Option<String>,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").finish_non_exhaustive()
-    }
 }
 
 /// Short enough that callers with a deadline of their own can decide; those that can wait try again.
@@ -69,7 +43,7 @@ const RETRIES: RetryConfig = RetryConfig {
 };
 
 impl StoreSettings {
-    /// Makes a handle on the archive `archive` (`namespace/name`). Reaches nothing yet for S3; a folder must exist.
+    /// Makes a handle on the archive `archive` (`namespace/name`). Reaches nothing yet, but a folder must exist.
     pub fn open(&self, archive: &str) -> Result<Store, StoreError> {
         match self {
             Self::Filesystem { path } => {
@@ -83,71 +57,59 @@ impl StoreSettings {
                     .with_fsync(true);
                 Store::in_folder(inner, archive, &description)
             }
-            Self::S3(s3) => {
-                let prefix = s3.prefix.trim_matches('/');
-                let root = if prefix.is_empty() {
-                    archive.to_owned()
-                } else {
-                    format!("{prefix}/{archive}")
-                };
-                let description = format!("s3://{}/{root}", s3.bucket);
-                let inner = s3
-                    .builder()
-                    .and_then(AmazonS3Builder::build)
-                    .map_err(|e| StoreError::new(&description, "open", "settings", e))?;
-                Store::new(Arc::new(inner), &root, &description)
-            }
+            Self::S3(s3) => bucket("s3", &s3.bucket, &s3.prefix, archive, s3.open()),
+            Self::Azure(azure) => bucket(
+                "azure",
+                &azure.container,
+                &azure.prefix,
+                archive,
+                azure.open(),
+            ),
+            Self::Gcs(gcs) => bucket("gs", &gcs.bucket, &gcs.prefix, archive, gcs.open()),
         }
     }
 }
 
-impl S3Settings {
-    fn builder(&self) -> Result<AmazonS3Builder, object_store::Error> {
-        let plain = self
-            .endpoint
-            .as_deref()
-            .is_some_and(|e| e.starts_with("http://"));
-        let mut client = ClientOptions::new()
-            .with_allow_http(plain)
-            .with_timeout_disabled()
-            // Runs from the request's first byte, so a large object has to get through a slow line in it.
-            .with_read_timeout(Duration::from_secs(180))
-            .with_connect_timeout(Duration::from_secs(5))
-            .with_allow_invalid_certificates(!self.verify_tls);
-        for certificate in self
-            .ca
-            .as_deref()
-            .map(Certificate::from_pem_bundle)
-            .transpose()?
-            .unwrap_or_default()
-        {
-            client = client.with_root_certificate(certificate);
-        }
-        let mut builder = match &self.credentials {
-            None => AmazonS3Builder::from_env(),
-            Some(credentials) => {
-                let builder = AmazonS3Builder::new()
-                    .with_access_key_id(&credentials.access_key_id)
-                    .with_secret_access_key(&credentials.secret_access_key);
-                match &credentials.session_token {
-                    Some(token) => builder.with_token(token),
-                    None => builder,
-                }
-            }
-        };
-        if let Some(region) = &self.region {
-            builder = builder.with_region(region);
-        }
-        if let Some(endpoint) = &self.endpoint {
-            builder = builder.with_endpoint(endpoint);
-        }
-        Ok(builder
-            .with_bucket_name(&self.bucket)
-            .with_client_options(client)
-            .with_retry(RETRIES)
-            .with_conditional_put(S3ConditionalPut::ETagMatch)
-            .with_checksum_algorithm(Checksum::CRC64NVME)
-            // TLS and the checksum already cover the body; without TLS the signature has to.
-            .with_unsigned_payload(!plain))
-    }
+/// The archive's part of a bucket or container.
+fn bucket<S: ObjectStore>(
+    scheme: &str,
+    name: &str,
+    prefix: &str,
+    archive: &str,
+    opened: Result<S, object_store::Error>,
+) -> Result<Store, StoreError> {
+    let prefix = prefix.trim_matches('/');
+    let root = if prefix.is_empty() {
+        archive.to_owned()
+    } else {
+        format!("{prefix}/{archive}")
+    };
+    let description = format!("{scheme}://{name}/{root}");
+    let inner = opened.map_err(|e| StoreError::new(&description, "open", "settings", e))?;
+    Store::new(Arc::new(inner), &root, &description)
+}
+
+/// Whether everything is sent in the clear.
+fn is_plain(endpoint: Option<&str>) -> bool {
+    endpoint.is_some_and(|e| e.starts_with("http://"))
+}
+
+/// How every store is spoken to. `ca` holds PEM certificates that are trusted besides the system's.
+fn client(
+    endpoint: Option<&str>,
+    ca: Option<&[u8]>,
+    verify_tls: bool,
+) -> Result<ClientOptions, object_store::Error> {
+    let client = ClientOptions::new()
+        .with_allow_http(is_plain(endpoint))
+        .with_timeout_disabled()
+        // Runs from the request's first byte, so a large object has to get through a slow line in it.
+        .with_read_timeout(Duration::from_secs(180))
+        .with_connect_timeout(Duration::from_secs(5))
+        .with_allow_invalid_certificates(!verify_tls);
+    let trusted = ca.map(Certificate::from_pem_bundle).transpose()?;
+    Ok(trusted
+        .unwrap_or_default()
+        .into_iter()
+        .fold(client, ClientOptions::with_root_certificate))
 }
