@@ -20,6 +20,8 @@ pub enum Repository {
     Filesystem(PathBuf),
     /// A bucket of MinIO.
     S3(Bucket),
+    /// Any other, as lines of the file.
+    Written(String),
 }
 
 /// What a configuration file says. Settings that a test does not set are left out of the file.
@@ -126,6 +128,13 @@ impl Builder {
         self
     }
 
+    /// Keeps the archive where these lines of the file say, with the credentials that they name. What is stored there
+    /// can't be looked at as [`Objects`].
+    pub fn repository(mut self, lines: &str) -> Self {
+        self.repository = Some(Repository::Written(lines.to_owned()));
+        self
+    }
+
     /// The prefix inside a bucket. Default `prod`.
     pub fn prefix(mut self, prefix: &str) -> Self {
         self.prefix = prefix.to_owned();
@@ -214,6 +223,11 @@ impl Builder {
         {
             Repository::Filesystem(path) => {
                 text += &format!("  filesystem: {{path: \"{}\"}}\n", path.display())
+            }
+            Repository::Written(lines) => {
+                for line in lines.lines() {
+                    text += &format!("  {line}\n");
+                }
             }
             Repository::S3(bucket) => {
                 let (access, secret) = (
@@ -313,7 +327,7 @@ impl Holdfast {
     /// The archive's stored objects.
     ///
     /// # Errors
-    /// If no repository was chosen.
+    /// If no repository was chosen, or one by [`Builder::repository`].
     pub fn objects(&self) -> Result<Objects> {
         let Builder {
             world,
@@ -325,6 +339,7 @@ impl Holdfast {
         match repository.as_ref().context("no repository")? {
             Repository::Filesystem(path) => Ok(Objects::in_folder(world, path, archive)),
             Repository::S3(bucket) => Ok(Objects::in_bucket(world, bucket, prefix, archive)),
+            Repository::Written(_) => bail!("this repository's objects can't be looked at"),
         }
     }
 

@@ -1,8 +1,9 @@
-//! Real stores under the suite that every store passes; the filesystem passes it in `repository/tests`.
+//! Real stores under the suite that every store passes, and a database that comes back from each; the filesystem passes
+//! the suite in `repository/tests`.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use holdfast_e2e::azurite::{ACCOUNT, ACCOUNT_KEY, shared_access_signature};
-use holdfast_e2e::{Azurite, Gcs, Minio, ServiceAccount, World};
+use holdfast_e2e::{Azurite, Gcs, Ledger, Minio, ServiceAccount, Target, World};
 use holdfast_repository::store::{
     AzureCredentials, AzureSettings, Created, Credentials, ErrorKind, GcsSettings, S3Settings,
     Store, StoreSettings, conformance,
@@ -163,6 +164,97 @@ async fn gcs_conforms() -> Result<()> {
         let wrong = gcs(&server, "conformance", &other)?;
         is_refused(&wrong, ErrorKind::Denied, &["check the credentials"]).await?;
         Ok(())
+    })
+    .await
+}
+
+/// Postgres archives to the repository that these lines of the file name, is backed up, loses everything and comes back.
+/// With the credentials of `wrong`, nothing is read, and it is said why.
+async fn comes_back(world: &World, repository: &str, wrong: &str) -> Result<()> {
+    let mut primary = world
+        .postgres("primary", 17)
+        .segment_mib(1)
+        .create()
+        .await?;
+    let settings = world
+        .holdfast("shop/orders", &primary)
+        .repository(repository)
+        .encrypted()?;
+    let holdfast = settings.clone().build()?;
+    let sidecar = holdfast.sidecar().await?;
+    primary.archive_with(&holdfast).await?;
+    let mut ledger = Ledger::create(&primary).await?;
+    ledger.write(&primary, 20).await?;
+    holdfast.run(&["check"]).await?.success()?;
+    holdfast.backup().await?;
+    ledger.write(&primary, 20).await?;
+    primary.archive_all().await?;
+    ledger.read_wal(&primary).await?;
+    primary.kill9().await?;
+    sidecar.kill9().await?;
+    std::fs::remove_dir_all(primary.dir())?;
+
+    let wrong = settings.instance("wrong").repository(wrong).build()?;
+    for command in [
+        &["info"][..],
+        &["verify"],
+        &["restore", "--to", "/nowhere", "--dry-run"],
+    ] {
+        let refused = wrong.run(command).await?;
+        let said = &refused.stderr;
+        ensure!(
+            refused.code != 0 && said.contains("check the credentials and their rights"),
+            "{command:?} with wrong credentials: exit {}: {said}",
+            refused.code
+        );
+    }
+
+    holdfast.verify().await?.success()?;
+    let mut restored = world.restored("restored", 17, &holdfast, &[], &[]).await?;
+    restored.postgres.start().await?;
+    restored.postgres.wait_promoted().await?;
+    let all = ledger.expected(1, &Target::Latest, false)?;
+    Ledger::compare(&restored.postgres, &all).await
+}
+
+/// With a signature that neither overwrites nor deletes.
+#[tokio::test]
+async fn a_database_comes_back_from_azure() -> Result<()> {
+    World::scenario("azure", async |world| {
+        let azurite = Azurite::start(world).await?;
+        azurite.container("acme-pg").await?;
+        world.write("home/token", shared_access_signature("acme-pg", "rcl")?)?;
+        world.write("home/wrong", "d3Jvbmc=")?;
+        let repository = |credentials: &str| {
+            format!(
+                "azure: {{account: {ACCOUNT}, container: acme-pg, prefix: prod, endpoint: \"{}\"}}\ncredentials: {{{credentials}}}",
+                azurite.endpoint()
+            )
+        };
+        comes_back(
+            world,
+            &repository("sasTokenFile: token"),
+            &repository("accountKeyFile: wrong"),
+        )
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_database_comes_back_from_google_cloud_storage() -> Result<()> {
+    World::scenario("gcs", async |world| {
+        let server = Gcs::start(world, "acme-pg").await?;
+        world.write("home/key.json", &server.account().key)?;
+        let other = ServiceAccount::create(world, "other-account").await?;
+        world.write("home/wrong.json", &other.key)?;
+        let repository = |key: &str| {
+            format!(
+                "gcs: {{bucket: acme-pg, prefix: prod, endpoint: \"{}\"}}\ncredentials: {{serviceAccountFile: {key}}}",
+                server.endpoint()
+            )
+        };
+        comes_back(world, &repository("key.json"), &repository("wrong.json")).await
     })
     .await
 }

@@ -120,6 +120,8 @@ pub(super) struct Monitoring {
 pub(super) struct Repository {
     pub name: Spanned<String>,
     pub s3: Option<Spanned<S3>>,
+    pub azure: Option<Spanned<Azure>>,
+    pub gcs: Option<Spanned<Gcs>>,
     pub filesystem: Option<Spanned<Filesystem>>,
     pub credentials: Option<Spanned<Credentials>>,
     pub encryption: Option<Encryption>,
@@ -141,6 +143,27 @@ pub(super) struct S3 {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Azure {
+    pub account: Spanned<String>,
+    pub container: Spanned<String>,
+    pub prefix: Option<Spanned<String>>,
+    pub endpoint: Option<Spanned<String>>,
+    pub ca_file: Option<PathBuf>,
+    pub verify_tls: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Gcs {
+    pub bucket: Spanned<String>,
+    pub prefix: Option<Spanned<String>>,
+    pub endpoint: Option<Spanned<String>>,
+    pub ca_file: Option<PathBuf>,
+    pub verify_tls: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Filesystem {
     pub path: Spanned<PathBuf>,
 }
@@ -148,9 +171,12 @@ pub(super) struct Filesystem {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Credentials {
-    pub access_key_id_file: PathBuf,
-    pub secret_access_key_file: PathBuf,
+    pub access_key_id_file: Option<PathBuf>,
+    pub secret_access_key_file: Option<PathBuf>,
     pub session_token_file: Option<PathBuf>,
+    pub account_key_file: Option<PathBuf>,
+    pub sas_token_file: Option<PathBuf>,
+    pub service_account_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]

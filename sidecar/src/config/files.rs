@@ -1,7 +1,7 @@
 //! The files that settings name: which they are, whether they can be used, and whether they have changed.
 
 use super::secrets::read_bounded;
-use super::{LARGEST_FILE, Place, SecretError, Settings};
+use super::{LARGEST_FILE, SecretError, Settings};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -12,14 +12,7 @@ impl Settings {
         let mut files = BTreeSet::from([self.file.clone()]);
         files.extend(self.postgres.password_file.clone());
         for repository in self.repositories_and_sources() {
-            if let Place::S3(s3) = &repository.place {
-                files.extend(s3.ca_file.clone());
-                if let Some(credentials) = &s3.credentials {
-                    files.insert(credentials.access_key_id.clone());
-                    files.insert(credentials.secret_access_key.clone());
-                    files.extend(credentials.session_token.clone());
-                }
-            }
+            files.extend(repository.place.files().into_iter().map(PathBuf::from));
             if let Some(encryption) = &repository.encryption {
                 files.extend(encryption.key_files.values().cloned());
             }

@@ -6,6 +6,7 @@ mod file;
 mod files;
 mod live;
 mod overrides;
+mod place;
 mod problem;
 mod secrets;
 mod validate;
@@ -13,6 +14,7 @@ mod validate;
 pub use files::Fingerprint;
 pub use live::Live;
 pub use overrides::Overrides;
+pub use place::{Azure, AzureCredentialFile, CredentialFiles, Gcs, Place, S3};
 pub(crate) use problem::suggestion;
 pub use problem::{ConfigError, Problem};
 pub use secrets::SecretError;
@@ -168,48 +170,6 @@ pub struct Repository {
     pub encryption: Option<Encryption>,
     /// Whether an acknowledgement waits for it.
     pub mode: Mode,
-}
-
-/// Where a repository is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// A bucket.
-    S3(S3),
-    /// A folder.
-    Filesystem {
-        /// Must exist.
-        path: PathBuf,
-    },
-}
-
-/// A bucket and how it is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct S3 {
-    /// Must exist.
-    pub bucket: String,
-    /// Before every key; may be empty.
-    pub prefix: String,
-    /// Left out: from the environment.
-    pub region: Option<String>,
-    /// Left out: AWS.
-    pub endpoint: Option<String>,
-    /// PEM certificates to trust besides the system's.
-    pub ca_file: Option<PathBuf>,
-    /// False accepts any certificate.
-    pub verify_tls: bool,
-    /// Left out: the environment, as the SDKs read it.
-    pub credentials: Option<CredentialFiles>,
-}
-
-/// The files that hold a bucket's credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CredentialFiles {
-    /// Names the key.
-    pub access_key_id: PathBuf,
-    /// The secret.
-    pub secret_access_key: PathBuf,
-    /// For temporary credentials.
-    pub session_token: Option<PathBuf>,
 }
 
 /// The master keys of a repository.

@@ -1,11 +1,11 @@
 //! The files that settings name: keys, credentials, passwords. What they hold never reaches a message or a log.
 
-use super::{Encryption, Place, Postgres, Repository, S3};
+use super::{Encryption, Postgres, Repository};
 use base64::Engine;
 use holdfast_postgres::server::ConnectOptions;
 use holdfast_repository::MasterKeys;
 use holdfast_repository::keys::{KEY_BYTES, KeyError};
-use holdfast_repository::store::{Credentials, S3Settings, StoreSettings};
+use holdfast_repository::store::StoreSettings;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -72,7 +72,7 @@ pub(crate) fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, SecretErr
 }
 
 /// The text, without blanks and newlines around it.
-fn read_text(what: &'static str, file: &Path) -> Result<String, SecretError> {
+pub(super) fn read_text(what: &'static str, file: &Path) -> Result<String, SecretError> {
     let text = String::from_utf8(read(what, file)?).unwrap_or_default();
     match text.trim() {
         "" => Err(SecretError::NoText {
@@ -122,41 +122,7 @@ impl Repository {
 
     /// Reads the credentials; what `StoreSettings::open` takes.
     pub fn store_settings(&self) -> Result<StoreSettings, SecretError> {
-        match &self.place {
-            Place::Filesystem { path } => Ok(StoreSettings::Filesystem { path: path.clone() }),
-            Place::S3(s3) => Ok(StoreSettings::S3(s3.settings()?)),
-        }
-    }
-}
-
-impl S3 {
-    fn settings(&self) -> Result<S3Settings, SecretError> {
-        let ca = self
-            .ca_file
-            .as_deref()
-            .map(|file| read("caFile", file))
-            .transpose()?;
-        let credentials = match &self.credentials {
-            None => None,
-            Some(files) => Some(Credentials {
-                access_key_id: read_text("accessKeyIdFile", &files.access_key_id)?,
-                secret_access_key: read_text("secretAccessKeyFile", &files.secret_access_key)?,
-                session_token: files
-                    .session_token
-                    .as_deref()
-                    .map(|file| read_text("sessionTokenFile", file))
-                    .transpose()?,
-            }),
-        };
-        Ok(S3Settings {
-            bucket: self.bucket.clone(),
-            prefix: self.prefix.clone(),
-            region: self.region.clone(),
-            endpoint: self.endpoint.clone(),
-            ca,
-            verify_tls: self.verify_tls,
-            credentials,
-        })
+        self.place.settings()
     }
 }
 
@@ -184,6 +150,7 @@ impl Postgres {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{CredentialFiles, Mode, Place, S3};
 
     fn encryption(folder: &Path, content: &[u8]) -> Encryption {
         let file = folder.join("k1");
@@ -235,14 +202,14 @@ mod tests {
                 endpoint: None,
                 ca_file: None,
                 verify_tls: true,
-                credentials: Some(super::super::CredentialFiles {
+                credentials: Some(CredentialFiles {
                     access_key_id: write("id", "hunter1\n"),
                     secret_access_key: write("secret", "hunter2\n"),
                     session_token: Some(write("token", "hunter3\n")),
                 }),
             }),
             encryption: None,
-            mode: super::super::Mode::Required,
+            mode: Mode::Required,
         };
         let settings = repository.store_settings().unwrap();
         assert!(!format!("{settings:?}").contains("hunter"));

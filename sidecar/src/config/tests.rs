@@ -213,12 +213,27 @@ fn wrong_values_are_told_with_their_place() {
         (
             "  filesystem: {path: /backup}\n",
             "",
-            "the repository \"second\" has neither s3 nor filesystem",
+            "the repository \"second\" has none of s3, azure, gcs and filesystem",
         ),
         (
             "mode: BestEffort",
             "s3: {bucket: b}",
-            "the repository \"second\" has both s3 and filesystem",
+            "the repository \"second\" has s3 and filesystem: write one",
+        ),
+        (
+            "{accessKeyIdFile: id, secretAccessKeyFile: /secret}",
+            "{accessKeyIdFile: id}",
+            ":8:16: the credentials of s3 are accessKeyIdFile, secretAccessKeyFile",
+        ),
+        (
+            "accessKeyIdFile: id,",
+            "accessKeyIdFile: id, accountKeyFile: k,",
+            ":8:16: the credentials of s3 are",
+        ),
+        (
+            "filesystem: {path: /backup}",
+            "filesystem: {path: /backup}\n  credentials: {serviceAccountFile: k}",
+            "a filesystem repository has no credentials",
         ),
         ("\"7000000000000000001\"", "mine", "is no system identifier"),
         ("archive: shop/orders", "archive: [", "settings.yaml:"),
@@ -239,6 +254,102 @@ fn wrong_values_are_told_with_their_place() {
     ] {
         let message = read(text).unwrap_err().to_string();
         assert!(message.contains(expected), "{text:?}: {message}");
+    }
+}
+
+#[test]
+fn azure_and_gcs_are_read() {
+    let second = |text: &str| ISSUE.replace("filesystem: {path: /backup}", text);
+    let place = |text: &str| read(&second(text)).unwrap().repositories[1].place.clone();
+    let Place::Azure(azure) = place(
+        "azure: {account: acme1, container: pg-1, prefix: /a/b/, endpoint: \"http://h/acme1\", caFile: ca, verifyTls: false}\n  credentials: {accountKeyFile: key}",
+    ) else {
+        panic!()
+    };
+    assert_eq!(
+        azure,
+        Azure {
+            account: "acme1".into(),
+            container: "pg-1".into(),
+            prefix: "a/b".into(),
+            endpoint: Some("http://h/acme1".into()),
+            ca_file: Some("/etc/holdfast/ca".into()),
+            verify_tls: false,
+            credentials: Some(AzureCredentialFile::AccountKey("/etc/holdfast/key".into())),
+        }
+    );
+    let Place::Azure(azure) =
+        place("azure: {account: acme, container: pg1}\n  credentials: {sasTokenFile: token}")
+    else {
+        panic!()
+    };
+    assert!(azure.verify_tls && azure.endpoint.is_none());
+    let token = AzureCredentialFile::SasToken("/etc/holdfast/token".into());
+    assert_eq!(azure.credentials, Some(token));
+    let Place::Gcs(gcs) =
+        place("gcs: {bucket: b, prefix: p}\n  credentials: {serviceAccountFile: /key.json}")
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (gcs.prefix.as_str(), gcs.service_account.as_deref()),
+        ("p", Some(Path::new("/key.json")))
+    );
+    for environment in ["azure: {account: acme, container: pg1}", "gcs: {bucket: b}"] {
+        assert!(place(environment).files().is_empty());
+    }
+    for (text, expected) in [
+        (
+            "azure: {container: pg1}",
+            "the field \"account\" is missing",
+        ),
+        (
+            "azure: {account: acme}",
+            "the field \"container\" is missing",
+        ),
+        (
+            "azure: {account: acme.blob, container: pg1}",
+            ":11:20: a storage account's name has 3 to 24",
+        ),
+        (
+            "azure: {account: acme, container: pg1/prod}",
+            "what follows it belongs into prefix",
+        ),
+        (
+            "azure: {account: acme, container: pg1, prefix: a/../b}",
+            "as a part",
+        ),
+        (
+            "azure: {account: acme, container: pg1, bucket: b}",
+            "unknown field \"bucket\"",
+        ),
+        (
+            "azure: {account: acme, container: pg1}\n  credentials: {accountKeyFile: k, sasTokenFile: t}",
+            ":12:16: the credentials of azure are one of",
+        ),
+        (
+            "azure: {account: acme, container: pg1}\n  credentials: {}",
+            "the credentials of azure are one of",
+        ),
+        (
+            "azure: {account: acme, container: pg1}\n  credentials: {accessKeyIdFile: k, secretAccessKeyFile: s}",
+            "the credentials of azure are one of",
+        ),
+        (
+            "gcs: {bucket: b}\n  credentials: {accountKeyFile: k}",
+            "the credentials of gcs are serviceAccountFile",
+        ),
+        ("gcs: {bucket: b/p}", "a bucket's name has no '/'"),
+        ("gcs: {bucket: b, endpoint: host}", "begins with https://"),
+        ("gcs: {bucket: b, region: r}", "unknown field \"region\""),
+        (
+            "gcs: {bucket: b}\n  azure: {account: acme, container: pg1}",
+            "the repository \"second\" has azure and gcs: write one",
+        ),
+    ] {
+        let message = read(&second(text)).unwrap_err().to_string();
+        assert!(message.contains(expected), "{text}: {message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
     }
 }
 

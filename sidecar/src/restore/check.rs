@@ -144,19 +144,10 @@ fn may_replace(
 fn spares_what_is_needed(settings: &Settings, destination: &Destination) -> Result<(), String> {
     let mut needed = vec![settings.file.clone()];
     for repository in settings.repositories_and_sources() {
-        match &repository.place {
-            Place::Filesystem { path } => needed.push(path.clone()),
-            Place::S3(s3) => {
-                let files = s3.credentials.iter().flat_map(|c| {
-                    [
-                        Some(&c.access_key_id),
-                        Some(&c.secret_access_key),
-                        c.session_token.as_ref(),
-                    ]
-                });
-                needed.extend(files.flatten().chain(s3.ca_file.as_ref()).cloned());
-            }
+        if let Place::Filesystem { path } = &repository.place {
+            needed.push(path.clone());
         }
+        needed.extend(repository.place.files().into_iter().map(PathBuf::from));
         needed.extend(
             repository
                 .encryption

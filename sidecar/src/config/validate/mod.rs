@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod endpoints;
+mod places;
 mod repositories;
 
 use super::problem::Problem;

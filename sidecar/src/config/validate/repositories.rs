@@ -1,7 +1,7 @@
-//! Repositories: where they are, with which credentials and keys.
+//! Repositories: which, and with which keys.
 
-use super::Problems;
-use crate::config::{CredentialFiles, Encryption, Mode, Place, Repository, S3, file};
+use super::{Problems, places};
+use crate::config::{Encryption, Mode, Place, Repository, file};
 use serde_saphyr::Spanned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -64,14 +64,33 @@ fn check_repository(
     let file::Repository {
         name,
         s3,
+        azure,
+        gcs,
         filesystem,
         credentials,
         encryption,
         mode,
     } = repository.value;
-    let place = match (s3, filesystem) {
-        (Some(s3), None) => Place::S3(check_s3(problems, folder, s3.value, credentials)),
-        (None, Some(filesystem)) => {
+    let named = [
+        ("s3", s3.is_some()),
+        ("azure", azure.is_some()),
+        ("gcs", gcs.is_some()),
+        ("filesystem", filesystem.is_some()),
+    ];
+    let place = match (s3, azure, gcs, filesystem) {
+        (Some(s3), None, None, None) => {
+            Place::S3(places::check_s3(problems, folder, s3.value, credentials))
+        }
+        (None, Some(azure), None, None) => Place::Azure(places::check_azure(
+            problems,
+            folder,
+            azure.value,
+            credentials,
+        )),
+        (None, None, Some(gcs), None) => {
+            Place::Gcs(places::check_gcs(problems, folder, gcs.value, credentials))
+        }
+        (None, None, None, Some(filesystem)) => {
             if let Some(credentials) = &credentials {
                 problems.at(
                     credentials,
@@ -86,18 +105,19 @@ fn check_repository(
                 path: folder.join(path.value),
             }
         }
-        (both, _) => {
-            let how = if both.is_some() {
-                "both s3 and filesystem"
-            } else {
-                "neither s3 nor filesystem"
+        _ => {
+            let there: Vec<&str> = named
+                .iter()
+                .filter(|(_, is)| *is)
+                .map(|(n, _)| *n)
+                .collect();
+            let how = match there.as_slice() {
+                [] => "none of s3, azure, gcs and filesystem".to_owned(),
+                several => several.join(" and "),
             };
             problems.at_location(
                 place,
-                format!(
-                    "the repository {:?} has {how}: write one of them",
-                    name.value
-                ),
+                format!("the repository {:?} has {how}: write one", name.value),
             );
             return None;
         }
@@ -111,65 +131,6 @@ fn check_repository(
             file::Mode::BestEffort => Mode::BestEffort,
         },
     })
-}
-
-fn check_s3(
-    problems: &mut Problems,
-    folder: &Path,
-    s3: file::S3,
-    credentials: Option<Spanned<file::Credentials>>,
-) -> S3 {
-    let file::S3 {
-        bucket,
-        prefix,
-        region,
-        endpoint,
-        ca_file,
-        verify_tls,
-    } = s3;
-    if bucket.value.contains('/') {
-        problems.at(
-            &bucket,
-            "a bucket's name has no '/': what follows it belongs into prefix",
-        );
-    }
-    if let Some(prefix) = prefix
-        .as_ref()
-        .filter(|p| p.value.split('/').any(|part| matches!(part, "." | "..")))
-    {
-        problems.at(prefix, "a prefix can't have '.' or '..' as a part");
-    }
-    if let Some(endpoint) = endpoint
-        .as_ref()
-        .filter(|e| !e.value.starts_with("http://") && !e.value.starts_with("https://"))
-    {
-        problems.at(
-            endpoint,
-            "an endpoint begins with https:// (or http://, which sends everything in the clear)",
-        );
-    }
-    S3 {
-        bucket: problems.text(bucket, "bucket"),
-        prefix: prefix
-            .map(|p| p.value.trim_matches('/').to_owned())
-            .unwrap_or_default(),
-        region: region.filter(|r| !r.is_empty()),
-        endpoint: endpoint.map(|e| e.value),
-        ca_file: ca_file.map(|file| folder.join(file)),
-        verify_tls: verify_tls.unwrap_or(true),
-        credentials: credentials.map(|credentials| {
-            let file::Credentials {
-                access_key_id_file,
-                secret_access_key_file,
-                session_token_file,
-            } = credentials.value;
-            CredentialFiles {
-                access_key_id: folder.join(access_key_id_file),
-                secret_access_key: folder.join(secret_access_key_file),
-                session_token: session_token_file.map(|file| folder.join(file)),
-            }
-        }),
-    }
 }
 
 fn check_encryption(
