@@ -22,6 +22,7 @@ mod restore;
 pub mod rules;
 mod scheduled_backup;
 mod schema;
+mod store;
 
 pub use archive::{
     Archive, ArchiveAuth, ArchiveBackup, ArchiveBootstrap, ArchiveLastBackup, ArchivePostgres,
@@ -34,7 +35,7 @@ pub use recovery::{Nothing, RecoverySource, RecoveryTarget, RepositoryReference}
 pub use reference::{ArchiveReference, SecretKeyReference, SecretReference};
 pub use render::{all, files};
 pub use repository::{
-    AccessMode, Credentials, Encryption, Repository, RepositorySpec, RepositoryStatus, S3,
+    AccessMode, Credentials, Encryption, Repository, RepositorySpec, RepositoryStatus,
 };
 pub use restore::{
     ClaimAccessMode, ClaimTemplate, InPlace, IntoClaim, OtherReplicas, Restore, RestoreAction,
@@ -45,6 +46,7 @@ pub use scheduled_backup::{
     ScheduledBackupSpec, ScheduledBackupStatus,
 };
 pub use schema::limits;
+pub use store::{Azure, Gcs, S3};
 
 /// The API group of all resources.
 pub const GROUP: &str = "holdfast.dev";

@@ -165,7 +165,8 @@ pub struct Repository {
     /// For messages and reports.
     pub name: String,
     /// Where it is.
-    pub s3: S3,
+    #[serde(flatten)]
+    pub place: Place,
     /// Left out: the environment, as the SDKs read it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
@@ -174,6 +175,18 @@ pub struct Repository {
     pub encryption: Option<Encryption>,
     /// `Required` or `BestEffort`.
     pub mode: String,
+}
+
+/// A store, under the name of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Place {
+    /// A bucket of S3.
+    S3(S3),
+    /// A container of Azure Blob Storage.
+    Azure(Azure),
+    /// A bucket of Google Cloud Storage.
+    Gcs(Gcs),
 }
 
 /// A bucket.
@@ -196,17 +209,71 @@ pub struct S3 {
     pub ca_file: Option<String>,
 }
 
-/// Files with credentials.
+/// A container of Azure Blob Storage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Credentials {
-    /// Names the key.
-    pub access_key_id_file: String,
-    /// The secret.
-    pub secret_access_key_file: String,
-    /// For temporary credentials.
+pub struct Azure {
+    /// The storage account.
+    pub account: String,
+    /// Must exist.
+    pub container: String,
+    /// Before every key.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_token_file: Option<String>,
+    pub prefix: Option<String>,
+    /// The account's address. Left out: Azure's public cloud.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// PEM certificates to trust besides the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+}
+
+/// A bucket of Google Cloud Storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gcs {
+    /// Must exist.
+    pub bucket: String,
+    /// Before every key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Left out: Google.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// PEM certificates to trust besides the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+}
+
+/// Files with credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+pub enum Credentials {
+    /// For S3.
+    AccessKey {
+        /// Names the key.
+        access_key_id_file: String,
+        /// The secret.
+        secret_access_key_file: String,
+        /// For temporary credentials.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session_token_file: Option<String>,
+    },
+    /// For Azure: everything in the account.
+    AccountKey {
+        /// Holds it.
+        account_key_file: String,
+    },
+    /// For Azure: a shared access signature.
+    SasToken {
+        /// Holds it.
+        sas_token_file: String,
+    },
+    /// For Google.
+    ServiceAccount {
+        /// Holds the account's key, in JSON.
+        service_account_file: String,
+    },
 }
 
 /// Master keys.

@@ -85,3 +85,42 @@ async fn archiving_is_turned_on_later() -> Result<()> {
     })
     .await
 }
+
+/// Without their Secrets, which only their clouds could judge.
+#[tokio::test]
+async fn repositories_of_other_clouds_say_what_they_need() -> Result<()> {
+    Space::scenario("clouds", async |space| {
+        for (file, repository, says) in [
+            (
+                "examples/kubernetes/repository-azure.yaml",
+                "repository/azure",
+                [
+                    "the Secret azure-pods is missing",
+                    "--from-literal=sasToken=",
+                    "the Secret azure-maintenance is missing",
+                ],
+            ),
+            (
+                "examples/kubernetes/repository-gcs.yaml",
+                "repository/gcs",
+                [
+                    "the Secret gcs-pods is missing",
+                    "--from-file=serviceAccount.json=",
+                    "the Secret gcs-maintenance is missing",
+                ],
+            ),
+        ] {
+            let text = std::fs::read_to_string(root().join(file))?;
+            space.apply(&text).await?;
+            told(space, repository, "Ready", "False", &says).await?;
+            let shown = space.kubectl(&["get", repository]).await?.success()?;
+            let columns: Vec<&str> = shown.split_whitespace().collect();
+            ensure!(
+                columns.contains(&"acme-pg") && columns.contains(&"prod"),
+                "{shown}"
+            );
+        }
+        Ok(())
+    })
+    .await
+}

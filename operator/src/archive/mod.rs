@@ -14,6 +14,7 @@ mod render;
 mod reports;
 mod secret;
 mod stored;
+mod stores;
 mod validate;
 mod watched_pod;
 
@@ -25,11 +26,12 @@ pub use orphans::Orphans;
 pub use plan::{
     ARCHIVING, CONFIGURATION_APPLIED, INJECTED, OWNER, Observed, READY, RECOVERABLE, Rendering,
 };
-pub(crate) use render::{CONFIG, repository, target};
+pub(crate) use render::{CONFIG, target};
 pub use render::{Entries, Loaded, Own, Present, RenderError, render};
 pub use reports::{Reports, Said};
 pub(crate) use secret::present;
 pub use stored::{Incarnation, Known, Stored, StoredArchives};
+pub(crate) use stores::repository;
 pub use validate::{Fault, Repositories, Wanted, WantedRepository, validate, wanted_repositories};
 pub use watched_pod::WatchedPod;
 

@@ -5,17 +5,16 @@
 //! it needs them, by the settings that it has.
 
 use super::histories::{self, Histories};
-use super::validate::{Wanted, WantedRepository};
+use super::stores::repository;
+use super::validate::Wanted;
 use crate::authority::Signed;
 use crate::names::{CONTROL_PORT, Key, MONITORING_PORT};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use holdfast_crds::{RecoveryTarget, SslMode};
 use holdfast_postgres::SystemIdentifier;
 use holdfast_protocol::settings as written;
 use holdfast_protocol::settings::{
-    Backup, Bootstrap, Compression, Control, Credentials, Encryption, HISTORIES_OF, Monitoring,
-    Postgres, Repository, RestoreOrder, S3, SettingsFile, Streaming, Wal,
+    Backup, Bootstrap, Compression, Control, HISTORIES_OF, Monitoring, Postgres, RestoreOrder,
+    SettingsFile, Streaming, Wal,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -321,52 +320,6 @@ pub(crate) fn target(target: &RecoveryTarget) -> written::RecoveryTarget {
         exclusive: *exclusive,
         timeline: timeline.clone(),
         backup: backup.clone(),
-    }
-}
-
-/// A repository as settings have it, and the files that it names.
-pub(crate) fn repository(
-    wanted: &WantedRepository,
-    file: &mut impl FnMut(String, Vec<u8>) -> String,
-) -> Repository {
-    let WantedRepository {
-        name,
-        required,
-        resolved,
-    } = wanted;
-    let mut own = |suffix: &str, content: Vec<u8>| file(format!("{name}.{suffix}"), content);
-    let s3 = S3 {
-        bucket: resolved.s3.bucket.clone(),
-        prefix: resolved.s3.prefix.clone(),
-        region: resolved.s3.region.clone(),
-        endpoint: resolved.s3.endpoint.clone(),
-        ca_file: resolved.ca.clone().map(|ca| own("ca.crt", ca)),
-    };
-    let credentials = resolved.access.as_ref().map(|access| Credentials {
-        access_key_id_file: own("access-key-id", access.id.clone().into()),
-        secret_access_key_file: own("secret-access-key", access.secret.clone().into()),
-        session_token_file: access
-            .session_token
-            .clone()
-            .map(|token| own("session-token", token.into())),
-    });
-    let encryption = resolved.keys.as_ref().map(|keys| Encryption {
-        current_key: keys.current.clone(),
-        key_files: keys
-            .keys
-            .iter()
-            .map(|(id, key)| {
-                let content = STANDARD.encode(key).into_bytes();
-                (id.clone(), own(&format!("key.{id}"), content))
-            })
-            .collect(),
-    });
-    Repository {
-        name: name.clone(),
-        s3,
-        credentials,
-        encryption,
-        mode: if *required { "Required" } else { "BestEffort" }.to_owned(),
     }
 }
 

@@ -4,15 +4,19 @@
 //! status. The store is looked at again every ten minutes, sooner while it is not good, and at once when the Repository
 //! or a Secret has changed.
 
+mod credentials;
 mod open;
+mod place;
 mod plan;
 mod probe;
 mod resolve;
 
+pub use credentials::{AccessKey, StoreKey};
 pub use open::{Access, OpenFailure, open_archive, open_archive_of, resolved};
+pub use place::Place;
 pub use plan::{CONDITIONAL_WRITES, Look, READY, lines};
 pub use probe::{Probe, Trouble, probe};
-pub use resolve::{AccessKey, KeySet, Lack, Resolved, one_entry, resolve, secrets};
+pub use resolve::{KeySet, Lack, Resolved, one_entry, resolve, secrets};
 
 use crate::conditions::settle;
 use crate::context::Context;

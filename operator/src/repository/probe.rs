@@ -45,7 +45,7 @@ pub async fn probe(
     let looked = async {
         let (access, keeps_objects) = match look(store, resolved.mode, uid).await {
             Ok(keeps_objects) => (Ok(()), keeps_objects),
-            Err(error) => (Err(trouble(&error, secret)), None),
+            Err(error) => (Err(trouble(&error, resolved.place.field(), secret)), None),
         };
         let maintenance = match (&resolved.maintenance, resolved.mode) {
             (Some(_), AccessMode::ReadWrite) => match resolved.maintenance_store() {
@@ -120,7 +120,8 @@ async fn may_delete(settings: &StoreSettings, uid: &str) -> Result<(), Trouble> 
     })
 }
 
-fn trouble(error: &StoreError, secret: Option<&str>) -> Trouble {
+/// `field` is the store's in the Repository.
+fn trouble(error: &StoreError, field: &str, secret: Option<&str>) -> Trouble {
     let message = error.to_string();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
     let wrong_key = [
@@ -128,25 +129,27 @@ fn trouble(error: &StoreError, secret: Option<&str>) -> Trouble {
         "SignatureDoesNotMatch",
         "InvalidToken",
         "ExpiredToken",
+        "AuthenticationFailed",
+        "AuthenticationRequired",
     ];
     let (reason, advice) = match error.kind() {
-        ErrorKind::NoBucket => ("BucketNotFound", ""),
-        ErrorKind::Denied if says(&["clock"]) => ("ClockSkew", ""),
-        ErrorKind::Denied if says(&wrong_key) => ("WrongCredentials", ""),
-        ErrorKind::Denied => ("AccessDenied", ""),
-        ErrorKind::Invalid => ("InvalidSettings", ""),
-        ErrorKind::NotFound | ErrorKind::Damaged => ("UnexpectedAnswer", ""),
+        ErrorKind::NoBucket => ("BucketNotFound", String::new()),
+        ErrorKind::Denied if says(&["clock"]) => ("ClockSkew", String::new()),
+        ErrorKind::Denied if says(&wrong_key) => ("WrongCredentials", String::new()),
+        ErrorKind::Denied => ("AccessDenied", String::new()),
+        ErrorKind::Invalid => ("InvalidSettings", String::new()),
+        ErrorKind::NotFound | ErrorKind::Damaged => ("UnexpectedAnswer", String::new()),
         ErrorKind::Trouble if says(&["InvalidContentType"]) => (
             "NotTls",
-            "; it does not speak TLS: is it http:// in s3.endpoint?",
+            format!("; it does not speak TLS: is it http:// in {field}.endpoint?"),
         ),
         ErrorKind::Trouble if says(&["certificate", "UnknownIssuer"]) => (
             "UntrustedCertificate",
-            "; name the authority that signed it in s3.caSecretRef",
+            format!("; name the authority that signed it in {field}.caSecretRef"),
         ),
         ErrorKind::Trouble => (
             "Unreachable",
-            "; check s3.endpoint, and whether the operator's pod may reach it",
+            format!("; check {field}.endpoint, and whether the operator's pod may reach it"),
         ),
     };
     let place = match (reason, secret) {
@@ -167,7 +170,9 @@ mod tests {
 
     fn resolved(mode: AccessMode) -> Resolved {
         Resolved {
-            s3: serde_json::from_value(serde_json::json!({"bucket": "b"})).unwrap(),
+            place: super::super::Place::S3(
+                serde_json::from_value(serde_json::json!({"bucket": "b"})).unwrap(),
+            ),
             ca: None,
             access: None,
             maintenance: None,

@@ -1,21 +1,18 @@
 //! From a Repository and the Secrets that it names to what opens its store, or to what is missing. Pure.
 
+use super::credentials::{StoreKey, store_key};
+use super::place::Place;
 use crate::secrets::{Found, SecretData};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use holdfast_crds::{AccessMode, RepositorySpec, S3};
+use holdfast_crds::{AccessMode, Azure, Gcs, RepositorySpec, S3};
 use holdfast_repository::MasterKeys;
 use holdfast_repository::keys::{KEY_BYTES, valid_id};
-use holdfast_repository::store::{Credentials, S3Settings, StoreSettings};
+use holdfast_repository::store::{AzureSettings, GcsSettings, S3Settings, StoreSettings};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
-
-/// The names under which an access key may stand in a Secret: ours, and those of the SDKs' environment.
-const ACCESS_KEY_ID: [&str; 2] = ["accessKeyId", "AWS_ACCESS_KEY_ID"];
-const SECRET_ACCESS_KEY: [&str; 2] = ["secretAccessKey", "AWS_SECRET_ACCESS_KEY"];
-const SESSION_TOKEN: [&str; 2] = ["sessionToken", "AWS_SESSION_TOKEN"];
 
 /// The entry that names the key for new data.
 const CURRENT: &str = "current";
@@ -23,9 +20,12 @@ const CURRENT: &str = "current";
 /// No entry that is used is longer, in bytes.
 const LONGEST: usize = 64 << 10;
 
-/// What is missing or wrong in a Secret.
+/// What is missing or wrong in a Repository or a Secret.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Lack {
+    /// The Repository names none, or several.
+    #[error("the Repository is not in exactly one of s3, azure and gcs: write one of them")]
+    Store,
     /// No such Secret.
     #[error("the Secret {name} is missing: make it in this namespace ({})", what.replace("NAME", name))]
     Secret {
@@ -60,6 +60,7 @@ impl Lack {
     /// One word, for a condition.
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Store => "NoStore",
             Self::Secret { .. } => "SecretNotFound",
             Self::Entry { .. } => "SecretEntryMissing",
             Self::Invalid { .. } => "SecretInvalid",
@@ -67,19 +68,7 @@ impl Lack {
     }
 }
 
-const CREDENTIALS: &str = "such as kubectl create secret generic NAME --from-literal=accessKeyId=… --from-literal=secretAccessKey=…";
 const KEYS: &str = "such as kubectl create secret generic NAME --from-literal=current=k1 --from-literal=k1=\"$(openssl rand -base64 32)\"";
-
-/// An access key. `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AccessKey {
-    /// Names the key.
-    pub id: String,
-    /// The secret.
-    pub secret: String,
-    /// For temporary credentials.
-    pub session_token: Option<String>,
-}
 
 /// Master keys. `Debug` shows ids alone.
 #[derive(Clone, PartialEq, Eq)]
@@ -94,13 +83,13 @@ pub struct KeySet {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// Where it is.
-    pub s3: S3,
+    pub place: Place,
     /// PEM certificates to trust.
     pub ca: Option<Vec<u8>>,
     /// None: what the pods' environment says, which the operator does not have.
-    pub access: Option<AccessKey>,
+    pub access: Option<StoreKey>,
     /// None: `access`.
-    pub maintenance: Option<AccessKey>,
+    pub maintenance: Option<StoreKey>,
     /// None: not encrypted.
     pub keys: Option<KeySet>,
     /// What may be done there.
@@ -114,29 +103,38 @@ pub fn secrets(spec: &RepositorySpec) -> impl Iterator<Item = &str> {
         std::iter::once(&credentials.secret_ref).chain(maintenance)
     });
     let encryption = spec.encryption.iter().map(|e| &e.secret_ref);
-    let ca = spec.s3.ca_secret_ref.iter().map(|ca| ca.name.as_str());
+    let ca = [
+        spec.s3.as_ref().and_then(|s3| s3.ca_secret_ref.as_ref()),
+        spec.azure
+            .as_ref()
+            .and_then(|azure| azure.ca_secret_ref.as_ref()),
+        spec.gcs.as_ref().and_then(|gcs| gcs.ca_secret_ref.as_ref()),
+    ];
     credentials
         .chain(encryption)
         .map(|reference| reference.name.as_str())
-        .chain(ca)
+        .chain(ca.into_iter().flatten().map(|ca| ca.name.as_str()))
 }
 
 /// Finds everything, or all that is missing.
 pub fn resolve(spec: &RepositorySpec, found: &Found) -> Result<Resolved, Vec<Lack>> {
+    let Some(place) = Place::of(spec) else {
+        return Err(vec![Lack::Store]);
+    };
     let mut lacks = Vec::new();
     let mut keep = |result: Result<_, Lack>| result.map_err(|lack| lacks.push(lack)).ok();
     let credentials = spec.credentials.as_ref();
-    let access = credentials.and_then(|c| keep(access_key(found, &c.secret_ref.name)));
+    let access = credentials.and_then(|c| keep(store_key(&place, found, &c.secret_ref.name)));
     let maintenance = credentials
         .and_then(|c| c.maintenance_secret_ref.as_ref())
-        .and_then(|reference| keep(access_key(found, &reference.name)));
+        .and_then(|reference| keep(store_key(&place, found, &reference.name)));
     let keys = spec.encryption.as_ref();
     let keys = keys.and_then(|e| {
         key_set(found, &e.secret_ref.name)
             .map_err(|lack| lacks.push(lack))
             .ok()
     });
-    let ca = spec.s3.ca_secret_ref.as_ref().and_then(|reference| {
+    let ca = place.ca_secret_ref().and_then(|reference| {
         let what = "the certificates to trust, in PEM";
         secret(found, &reference.name, what)
             .and_then(|data| entry(data, &reference.name, &reference.key, what))
@@ -146,7 +144,7 @@ pub fn resolve(spec: &RepositorySpec, found: &Found) -> Result<Resolved, Vec<Lac
     });
     if lacks.is_empty() {
         Ok(Resolved {
-            s3: spec.s3.clone(),
+            place,
             ca,
             access,
             maintenance,
@@ -169,7 +167,7 @@ pub fn one_entry(
     entry(data, name, key, what).map(<[u8]>::to_vec)
 }
 
-fn secret<'a>(
+pub(super) fn secret<'a>(
     found: &'a Found,
     name: &str,
     what: &'static str,
@@ -183,7 +181,7 @@ fn secret<'a>(
         })
 }
 
-fn entry<'a>(
+pub(super) fn entry<'a>(
     data: &'a SecretData,
     secret: &str,
     entry: &str,
@@ -209,7 +207,7 @@ fn entry<'a>(
 }
 
 /// Text on one line, without the newline that editors and `base64` leave at its end.
-fn text(value: &[u8], secret: &str, entry: &str) -> Result<String, Lack> {
+pub(super) fn text(value: &[u8], secret: &str, entry: &str) -> Result<String, Lack> {
     let text = std::str::from_utf8(value)
         .map(str::trim)
         .unwrap_or_default();
@@ -221,22 +219,6 @@ fn text(value: &[u8], secret: &str, entry: &str) -> Result<String, Lack> {
         });
     }
     Ok(text.to_owned())
-}
-
-fn access_key(found: &Found, name: &str) -> Result<AccessKey, Lack> {
-    let data = secret(found, name, CREDENTIALS)?;
-    let one = |names: [&str; 2]| {
-        let present = names.into_iter().find(|name| data.get(name).is_some());
-        let [ours, _] = names;
-        let present = present.unwrap_or(ours);
-        entry(data, name, present, CREDENTIALS).and_then(|value| text(value, name, present))
-    };
-    let has_token = SESSION_TOKEN.iter().any(|name| data.get(name).is_some());
-    Ok(AccessKey {
-        id: one(ACCESS_KEY_ID)?,
-        secret: one(SECRET_ACCESS_KEY)?,
-        session_token: has_token.then(|| one(SESSION_TOKEN)).transpose()?,
-    })
 }
 
 fn key_set(found: &Found, name: &str) -> Result<KeySet, Lack> {
@@ -281,44 +263,74 @@ fn key_set(found: &Found, name: &str) -> Result<KeySet, Lack> {
     Ok(KeySet { current, keys })
 }
 
-impl AccessKey {
-    fn credentials(&self) -> Credentials {
-        Credentials {
-            access_key_id: self.id.clone(),
-            secret_access_key: self.secret.clone(),
-            session_token: self.session_token.clone(),
-        }
-    }
-}
-
 impl Resolved {
     /// What opens its store for reading and for adding; none where only the pods have credentials.
     pub fn store(&self) -> Option<StoreSettings> {
-        self.access.as_ref().map(|access| self.store_as(access))
+        self.store_as(self.access.as_ref()?)
     }
 
     /// What opens its store for deleting, too.
     pub fn maintenance_store(&self) -> Option<StoreSettings> {
-        let access = self.maintenance.as_ref().or(self.access.as_ref());
-        access.map(|access| self.store_as(access))
+        self.store_as(self.maintenance.as_ref().or(self.access.as_ref())?)
     }
 
-    fn store_as(&self, access: &AccessKey) -> StoreSettings {
-        let S3 {
-            bucket,
-            prefix,
-            region,
-            endpoint,
-            ca_secret_ref: _,
-        } = &self.s3;
-        StoreSettings::S3(S3Settings {
-            bucket: bucket.clone(),
-            prefix: prefix.clone().unwrap_or_default(),
-            region: region.clone(),
-            endpoint: endpoint.clone(),
-            ca: self.ca.clone(),
-            verify_tls: true,
-            credentials: Some(access.credentials()),
+    /// None where the credentials are another store's, which is not resolved.
+    fn store_as(&self, key: &StoreKey) -> Option<StoreSettings> {
+        let prefix = |prefix: &Option<String>| prefix.clone().unwrap_or_default();
+        Some(match &self.place {
+            Place::S3(S3 {
+                bucket,
+                prefix: before,
+                region,
+                endpoint,
+                ca_secret_ref: _,
+            }) => {
+                let StoreKey::AccessKey(key) = key else {
+                    return None;
+                };
+                StoreSettings::S3(S3Settings {
+                    bucket: bucket.clone(),
+                    prefix: prefix(before),
+                    region: region.clone(),
+                    endpoint: endpoint.clone(),
+                    ca: self.ca.clone(),
+                    verify_tls: true,
+                    credentials: Some(key.credentials()),
+                })
+            }
+            Place::Azure(Azure {
+                account,
+                container,
+                prefix: before,
+                endpoint,
+                ca_secret_ref: _,
+            }) => StoreSettings::Azure(AzureSettings {
+                account: account.clone(),
+                container: container.clone(),
+                prefix: prefix(before),
+                endpoint: endpoint.clone(),
+                ca: self.ca.clone(),
+                verify_tls: true,
+                credentials: Some(key.of_azure()?),
+            }),
+            Place::Gcs(Gcs {
+                bucket,
+                prefix: before,
+                endpoint,
+                ca_secret_ref: _,
+            }) => {
+                let StoreKey::ServiceAccount(key) = key else {
+                    return None;
+                };
+                StoreSettings::Gcs(GcsSettings {
+                    bucket: bucket.clone(),
+                    prefix: prefix(before),
+                    endpoint: endpoint.clone(),
+                    ca: self.ca.clone(),
+                    verify_tls: true,
+                    service_account: Some(key.clone()),
+                })
+            }
         })
     }
 
@@ -327,12 +339,6 @@ impl Resolved {
         let keys = self.keys.as_ref()?;
         // Checked when it was resolved.
         MasterKeys::new(keys.current.clone(), keys.keys.clone()).ok()
-    }
-}
-
-impl fmt::Debug for AccessKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessKey").finish_non_exhaustive()
     }
 }
 
@@ -398,14 +404,60 @@ mod tests {
         let names: Vec<_> = secrets(&spec()).map(str::to_owned).collect();
         assert_eq!(names, ["writer", "cleaner", "keys", "ca"]);
         let resolved = resolve(&spec(), &found(&[])).unwrap();
-        assert_eq!(resolved.access.as_ref().unwrap().id, "id");
-        let maintenance = resolved.maintenance.as_ref().unwrap();
+        let Some(StoreKey::AccessKey(own)) = &resolved.access else {
+            panic!()
+        };
+        assert_eq!(own.id, "id");
+        let Some(StoreKey::AccessKey(maintenance)) = &resolved.maintenance else {
+            panic!()
+        };
         assert_eq!(maintenance.session_token.as_deref(), Some("t"));
         assert_eq!(resolved.ca.as_deref(), Some(b"pem".as_slice()));
         let keys = resolved.master_keys().unwrap();
         assert_eq!(keys.ids().collect::<Vec<_>>(), ["k1", "old"]);
         let shown = format!("{resolved:?}");
         assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn every_kind_of_store_is_opened_with_its_own_key() {
+        let found = found(&[
+            ("azure", Some(&[("sasToken", "hunter2")])),
+            (
+                "gcs",
+                Some(&[("serviceAccount.json", r#"{"type": "service_account"}"#)]),
+            ),
+        ]);
+        let resolved = |spec: serde_json::Value| {
+            resolve(&serde_json::from_value(spec).unwrap(), &found)
+                .map_err(|lacks| lacks[0].clone())
+        };
+        let azure = resolved(json!({
+            "azure": {"account": "acme", "container": "c", "prefix": "p", "caSecretRef": {"name": "ca", "key": "ca.crt"}},
+            "credentials": {"secretRef": {"name": "azure"}},
+        }))
+        .unwrap();
+        let Some(StoreSettings::Azure(settings)) = azure.maintenance_store() else {
+            panic!()
+        };
+        assert_eq!(
+            (settings.account.as_str(), settings.prefix.as_str()),
+            ("acme", "p")
+        );
+        assert_eq!(settings.ca.as_deref(), Some(b"pem".as_slice()));
+        assert!(!format!("{azure:?}").contains("hunter"));
+        let gcs = resolved(
+            json!({"gcs": {"bucket": "b"}, "credentials": {"secretRef": {"name": "gcs"}}}),
+        );
+        assert!(matches!(gcs.unwrap().store(), Some(StoreSettings::Gcs(_))));
+        let identity = resolved(json!({"gcs": {"bucket": "b"}})).unwrap();
+        assert!(identity.store().is_none());
+        for none in [
+            json!({}),
+            json!({"gcs": {"bucket": "b"}, "s3": {"bucket": "b"}}),
+        ] {
+            assert_eq!(resolved(none).unwrap_err(), Lack::Store);
+        }
     }
 
     #[test]

@@ -469,13 +469,13 @@ fn what_the_protocol_writes_is_read() {
     };
     let source = written::Repository {
         name: "prod".into(),
-        s3: written::S3 {
+        place: written::Place::S3(written::S3 {
             bucket: "prod".into(),
             prefix: None,
             region: None,
             endpoint: None,
             ca_file: None,
-        },
+        }),
         credentials: None,
         encryption: None,
         mode: "Required".into(),
@@ -493,14 +493,14 @@ fn what_the_protocol_writes_is_read() {
         },
         repositories: vec![written::Repository {
             name: "s3".into(),
-            s3: written::S3 {
+            place: written::Place::S3(written::S3 {
                 bucket: "acme".into(),
                 prefix: text("prod"),
                 region: text("eu-central-1"),
                 endpoint: text("http://minio:9000"),
                 ca_file: text("s3.ca.crt"),
-            },
-            credentials: Some(written::Credentials {
+            }),
+            credentials: Some(written::Credentials::AccessKey {
                 access_key_id_file: "s3.access-key-id".into(),
                 secret_access_key_file: "s3.secret-access-key".into(),
                 session_token_file: text("s3.session-token"),
@@ -652,6 +652,46 @@ fn what_the_protocol_writes_is_read() {
         Path::new("/var/lib/postgresql/data")
     );
     assert_eq!(settings.postgres.ssl_mode, SslMode::Prefer);
+    let azure = written::Place::Azure(written::Azure {
+        account: "acme".into(),
+        container: "acme-pg".into(),
+        prefix: text("prod"),
+        endpoint: text("https://h"),
+        ca_file: text("r.ca.crt"),
+    });
+    let gcs = written::Place::Gcs(written::Gcs {
+        bucket: "acme-pg".into(),
+        prefix: text("prod"),
+        endpoint: text("https://h"),
+        ca_file: text("r.ca.crt"),
+    });
+    for (place, credentials) in [
+        (
+            azure.clone(),
+            written::Credentials::AccountKey {
+                account_key_file: "r.account-key".into(),
+            },
+        ),
+        (
+            azure,
+            written::Credentials::SasToken {
+                sas_token_file: "r.sas-token".into(),
+            },
+        ),
+        (
+            gcs,
+            written::Credentials::ServiceAccount {
+                service_account_file: "r.service-account.json".into(),
+            },
+        ),
+    ] {
+        let mut other = least.clone();
+        other.repositories[0].place = place;
+        other.repositories[0].credentials = Some(credentials);
+        let file = serde_saphyr::to_string(&other).unwrap();
+        let settings = read_with(&file, &overrides).unwrap_or_else(|e| panic!("{e}\n{file}"));
+        assert_eq!(settings.repositories[0].place.files().len(), 2, "{file}");
+    }
     let message = read(&file).unwrap_err().to_string();
     assert!(
         message.contains("the field \"dataDirectory\" is missing"),
