@@ -625,8 +625,10 @@ impl Inner {
             }
         }
         // What one that does not answer may hold was perhaps seen before.
-        let missing = asked.trouble.is_some();
-        let seen = missing.then(|| self.known.seen(system)).unwrap_or_default();
+        let seen = match &asked.trouble {
+            Some(_) => self.known.seen(system),
+            None => Vec::new(),
+        };
         for file in seen {
             if let Ok(WalFileName::History(timeline)) = file.name.parse()
                 && let Ok(history) = TimelineHistory::parse(timeline, file.content.as_bytes())
