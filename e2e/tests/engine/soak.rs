@@ -9,7 +9,7 @@ use holdfast_e2e::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::synchronous::{acknowledged, has_what_was_acknowledged, waiting_for};
+use crate::synchronous::{acknowledged, has_what_was_acknowledged, rows, waiting_for};
 
 /// In one life of a database, until its volume is lost.
 const FAULTS_A_LIFE: usize = 20;
@@ -22,6 +22,7 @@ enum Event {
     SidecarHangs,
     PostgresKilled,
     StoreKilled,
+    StandbysSidecarKilled,
     SegmentClosed,
 }
 
@@ -43,6 +44,7 @@ impl Random {
             Event::SidecarHangs,
             Event::PostgresKilled,
             Event::StoreKilled,
+            Event::StandbysSidecarKilled,
             Event::SegmentClosed,
         ];
         let number = self.below(FAULTS.len() + others.len());
@@ -69,7 +71,51 @@ struct Life<'a> {
     holdfast: Holdfast,
     /// None while it is down.
     sidecar: Option<Sidecar>,
+    standby: Standby,
     ledger: &'a Ledger,
+}
+
+/// A standby that has its WAL from the archive alone: whatever is answered wrongly ends it, promotes it or leads it astray.
+struct Standby {
+    postgres: Postgres,
+    holdfast: Holdfast,
+    /// None while it is down.
+    sidecar: Option<Sidecar>,
+}
+
+impl Standby {
+    async fn of(primary: &Postgres, holdfast: &Holdfast) -> Result<Self> {
+        let mut postgres = primary.standby_unstarted("standby").await?;
+        let holdfast = holdfast.also_for(&postgres).build()?;
+        let sidecar = holdfast.sidecar().await?;
+        postgres.option("primary_conninfo", "");
+        postgres.option("synchronous_standby_names", "");
+        postgres.option("restore_command", &holdfast.restore_command()?);
+        postgres.start().await?;
+        Ok(Self {
+            postgres,
+            holdfast,
+            sidecar: Some(sidecar),
+        })
+    }
+
+    async fn sidecar_killed(&mut self, pause: Duration) -> Result<()> {
+        let sidecar = self.sidecar.take().context("it runs")?;
+        sidecar.kill9().await?;
+        sleep(pause).await;
+        self.sidecar = Some(self.holdfast.sidecar().await?);
+        Ok(())
+    }
+
+    async fn is_one_still(&mut self) -> Result<()> {
+        ensure!(
+            self.postgres.is_running()?
+                && self.postgres.value("SELECT pg_is_in_recovery()").await? == "t",
+            "the standby has ended its recovery\n{}",
+            self.postgres.tail()
+        );
+        Ok(())
+    }
 }
 
 impl Life<'_> {
@@ -101,11 +147,27 @@ impl Life<'_> {
                 sleep(pause).await;
                 self.minio.restart().await?;
             }
+            Event::StandbysSidecarKilled => self.standby.sidecar_killed(pause).await?,
             Event::SegmentClosed => {
                 self.primary.execute("SELECT pg_switch_wal()").await?;
             }
         }
-        Ok(())
+        self.standby.is_one_still().await
+    }
+
+    /// The standby comes to have all that was acknowledged by now.
+    async fn standby_follows(&mut self) -> Result<()> {
+        let known = acknowledged(self.ledger);
+        let end = self.primary.value("SELECT pg_switch_wal()").await?;
+        self.standby.postgres.wait_replayed(&end).await?;
+        let found = rows(&self.standby.postgres).await?;
+        let lost = known.difference(&found).count();
+        ensure!(
+            lost == 0,
+            "the standby lacks {lost} of {} rows",
+            known.len()
+        );
+        self.standby.is_one_still().await
     }
 
     /// Commits are acknowledged again.
@@ -133,12 +195,14 @@ async fn life(major: u32, seed: u64, faults: usize) -> Result<()> {
         };
         let (primary, holdfast, sidecar, ledger) =
             waiting_for(world, major, |settings| settings.s3(&through).encrypted()).await?;
+        let standby = Standby::of(&primary, &holdfast).await?;
         let mut life = Life {
             minio,
             network,
             primary,
             holdfast,
             sidecar: Some(sidecar),
+            standby,
             ledger: &ledger,
         };
         let mut events = Vec::new();
@@ -159,6 +223,8 @@ async fn life(major: u32, seed: u64, faults: usize) -> Result<()> {
         }
         let load = ledger.start(&life.primary, 3).await?;
         life.goes_on().await?;
+        let followed = life.standby_follows().await;
+        followed.with_context(|| format!("seed {seed}, {events:?}"))?;
         let sidecar = life.sidecar.take().context("it runs")?;
         sidecar.kill9().await?;
         life.primary.kill9().await?;

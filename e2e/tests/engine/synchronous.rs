@@ -77,7 +77,8 @@ pub fn acknowledged(ledger: &Ledger) -> BTreeSet<i64> {
         .collect()
 }
 
-async fn rows(on: &Postgres) -> Result<BTreeSet<i64>> {
+/// Of the ledger.
+pub async fn rows(on: &Postgres) -> Result<BTreeSet<i64>> {
     let rows = on
         .value("SELECT coalesce(string_agg(id::text, ','), '') FROM ledger")
         .await?;

@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// What was found is told again for so long, however many ask.
-const FRESH: Duration = Duration::from_secs(2);
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Tells how a sidecar and its server are. Shared by all that ask.
 pub struct Reporter<T> {
