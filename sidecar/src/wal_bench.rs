@@ -1,9 +1,11 @@
 //! A data directory, a repository and settings, for the tests of archiving and restoring.
 
 use crate::config::{self, Overrides, Settings};
+use crate::origin::{ORIGIN_FILE, Origin, Source};
 use holdfast_postgres::{
     SegmentName, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId, WalFileName,
 };
+use holdfast_repository::ArchiveId;
 use holdfast_repository::wal::sample::{self, Cluster, Fill};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -105,6 +107,17 @@ impl Bench {
         let name = WalFileName::History(TimelineId(timeline)).to_string();
         fs::write(self.path("data/pg_wal").join(&name), content).unwrap();
         name
+    }
+
+    /// Makes the data directory a copy of the database in that archive.
+    pub(crate) fn is_copy_of(&self, archive_id: ArchiveId) {
+        let source = Source {
+            archive_id,
+            place: "x".into(),
+            system_identifier: SYSTEM,
+        };
+        let origin = Origin::new(vec![source], None).to_json();
+        fs::write(self.data().join(ORIGIN_FILE), origin).unwrap();
     }
 
     /// Where an object of the incarnation lies.

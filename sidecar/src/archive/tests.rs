@@ -1,5 +1,5 @@
 use super::*;
-use crate::origin::{ORIGIN_FILE, Origin, Source};
+use crate::origin::ORIGIN_FILE;
 use crate::wal_bench::{Bench, IN_PRODUCTION, IN_RECOVERY, SYSTEM};
 use holdfast_postgres::{Lsn, SystemIdentifier};
 use holdfast_repository::PutError;
@@ -111,16 +111,7 @@ async fn a_copy_does_not_archive_into_its_source() {
     )
     .await
     .unwrap();
-    let source = Source {
-        archive_id: opened.id(),
-        place: "x".into(),
-        system_identifier: SYSTEM,
-    };
-    fs::write(
-        bench.data().join(ORIGIN_FILE),
-        Origin::new(vec![source], None).to_json(),
-    )
-    .unwrap();
+    bench.is_copy_of(opened.id());
     let refused = archive(&archiver(&bench), bench.segment(1, 4, Fill::Whole)).await;
     assert!(
         matches!(refused, Err(NotArchived::Copy { .. })),

@@ -1,6 +1,5 @@
 use super::*;
 use crate::config::Live;
-use crate::origin::{ORIGIN_FILE, Source};
 use crate::wal_bench::{Bench, SYSTEM};
 use holdfast_repository::wal::sample::{self, Fill};
 
@@ -207,16 +206,7 @@ async fn a_copy_brings_nothing_into_the_repositories_of_its_source() {
     let settings = settings(&bench);
     let archiver = Archiver::new(settings.clone());
     let archive = open::first(&settings, Create::Never).await.unwrap().1;
-    let source = Source {
-        archive_id: archive.id(),
-        place: "x".into(),
-        system_identifier: SYSTEM,
-    };
-    fs::write(
-        bench.data().join(ORIGIN_FILE),
-        Origin::new(vec![source], None).to_json(),
-    )
-    .unwrap();
+    bench.is_copy_of(archive.id());
     let spare = settings.repository("spare").unwrap();
     let name = WalFileName::Segment(bench.name(1, 3));
     for refused in [
