@@ -165,6 +165,90 @@ impl Minio {
         })
     }
 
+    /// Makes a bucket with versions, in which nothing that was stored can be removed for a day, by nobody.
+    ///
+    /// # Errors
+    /// With what the server says.
+    pub async fn locked_bucket(&self, name: &str) -> Result<Bucket> {
+        let lock = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
+                    <Mode>COMPLIANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
+        let lock = self.world.write("home/lock.xml", lock)?;
+        let lock = lock.to_string_lossy().into_owned();
+        let bucket = format!("{}/{name}", self.endpoint());
+        let make = [
+            "--request",
+            "PUT",
+            "--header",
+            "x-amz-bucket-object-lock-enabled: true",
+        ];
+        self.curl("s3", &[&make[..], &[&bucket]].concat()).await?;
+        let configure = [
+            "--header",
+            "x-amz-content-sha256: UNSIGNED-PAYLOAD",
+            "--upload-file",
+        ];
+        let configured = format!("{bucket}?object-lock=");
+        self.curl("s3", &[&configure[..], &[&lock, &configured]].concat())
+            .await?;
+        Ok(Bucket {
+            name: name.to_owned(),
+            endpoint: self.endpoint(),
+        })
+    }
+
+    /// Credentials for an hour that may do what this policy lets: a key's id, its secret, and a session token.
+    ///
+    /// # Errors
+    /// With what the server says.
+    pub async fn allowed(&self, policy: &str) -> Result<[String; 3]> {
+        let policy = format!("Policy={policy}");
+        let mut arguments = Vec::new();
+        for field in [
+            "Action=AssumeRole",
+            "Version=2011-06-15",
+            "DurationSeconds=3600",
+            &policy,
+        ] {
+            arguments.extend(["--data-urlencode", field]);
+        }
+        let endpoint = format!("{}/", self.endpoint());
+        arguments.push(&endpoint);
+        let answer = self.curl("sts", &arguments).await?;
+        let part = |name: &str| {
+            let (_, rest) = answer.split_once(&format!("<{name}>"))?;
+            Some(rest.split_once('<')?.0.to_owned())
+        };
+        let parts = || {
+            Some([
+                part("AccessKeyId")?,
+                part("SecretAccessKey")?,
+                part("SessionToken")?,
+            ])
+        };
+        parts().with_context(|| format!("credentials in {answer}"))
+    }
+
+    /// All versions of an object, as the server tells it.
+    ///
+    /// # Errors
+    /// With what the server says.
+    pub async fn versions(&self, bucket: &str, key: &str) -> Result<String> {
+        let key = key.replace('/', "%2F");
+        let listing = format!("{}/{bucket}?prefix={key}&versions=", self.endpoint());
+        self.curl("s3", &[&listing]).await
+    }
+
+    async fn curl(&self, service: &str, arguments: &[&str]) -> Result<String> {
+        let mut command = self.world.command("curl");
+        command
+            .args(["--silent", "--show-error", "--fail-with-body", "--user"])
+            .arg(format!("{ACCESS_KEY}:{SECRET_KEY}"))
+            .arg("--aws-sigv4")
+            .arg(format!("aws:amz:us-east-1:{service}"))
+            .args(arguments);
+        Ok(self.world.run(command).await?.success()?.stdout)
+    }
+
     /// `http://127.0.0.1:PORT`, or https.
     pub fn endpoint(&self) -> String {
         let scheme = if self.certificates.is_some() {

@@ -338,7 +338,10 @@ impl Archiver {
                 if !prepared.is_whole() {
                     return Err(NotArchived::Left);
                 }
-                turn.needs_only(prepared.memory());
+                // For the next one it is packed again.
+                if settings.required_repositories().count() == 1 {
+                    turn.needs_only(prepared.memory());
+                }
                 turn.wait().await?;
             }
             let put = async {

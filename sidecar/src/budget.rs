@@ -3,7 +3,9 @@
 //! What is asked for waits for its room. What is done ahead takes only what is left when one more file to archive and one
 //! more to restore would still fit.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -41,12 +43,16 @@ impl Budget {
     /// Room for `bytes`, at most [`LARGEST`], once there is some.
     pub async fn take(&self, bytes: u64) -> Option<Room> {
         let units = units(bytes.min(LARGEST));
-        if let Ok(taken) = self.left.clone().try_acquire_many_owned(units) {
-            return Some(Room(taken));
-        }
-        self.wanted.notify_waiters();
+        let mut taken = pin!(self.left.clone().acquire_many_owned(units));
+        let taken = match futures::poll!(taken.as_mut()) {
+            Poll::Ready(taken) => taken,
+            // It stands in the queue: nobody borrows before it.
+            Poll::Pending => {
+                self.wanted.notify_waiters();
+                taken.await
+            }
+        };
         // It is never closed.
-        let taken = self.left.clone().acquire_many_owned(units).await;
         taken.ok().map(Room)
     }
 

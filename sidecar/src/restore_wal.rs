@@ -17,7 +17,7 @@ use crate::open::{self, ArchiveError, Create};
 use crate::origin::{OriginError, RestoreOrder};
 use crate::socket::RestoreAnswer;
 use ahead::Ahead;
-use asked::{Asked, Opening, Silent};
+use asked::{Asked, Opening, Silent, Source};
 use bytes::Bytes;
 use decide::{Absence, Place, Question, Seen, Until, Verdict};
 use futures::stream::BoxStream;
@@ -63,8 +63,8 @@ struct Inner {
     known: Histories,
     /// Repositories that did not answer of late.
     silent: Arc<Silent>,
-    /// The timelines with a history file, by repository.
-    listed: Mutex<BTreeMap<String, Listed>>,
+    /// The timelines with a history file, by repository and place.
+    listed: Mutex<BTreeMap<(String, String), Listed>>,
     /// A standby's request that took longer than its answer could: whoever asks next for that name has the result.
     pending: Mutex<Option<Parked>>,
 }
@@ -298,7 +298,7 @@ impl Inner {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn listed(&self) -> MutexGuard<'_, BTreeMap<String, Listed>> {
+    fn listed(&self) -> MutexGuard<'_, BTreeMap<(String, String), Listed>> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -599,13 +599,16 @@ impl Inner {
         let mut histories: BTreeMap<TimelineId, TimelineHistory> = BTreeMap::new();
         let mut damaged: BTreeMap<TimelineId, ObjectError> = BTreeMap::new();
         let system = control.system_identifier;
-        // Where a history is asked for, the line may have gone on.
-        let since = match (&hurried, name) {
-            (Some(_), WalFileName::Segment(_)) => Instant::now().checked_sub(LATELY),
+        // A standby may be asking because the line has gone on, and whoever asks for a history does.
+        let since = match (&hurried, name, sources.recovery) {
+            (Some(_), WalFileName::Segment(_), Recovery::Archive) => {
+                Instant::now().checked_sub(LATELY)
+            }
             _ => None,
         };
         let is_known = AtomicBool::new(false);
-        let files = asked.each(|store| self.history_files(store, system, since, &is_known).boxed());
+        let files =
+            asked.each(|source| self.history_files(source, system, since, &is_known).boxed());
         let files = files.await?;
         if let Some(hurried) = hurried {
             *hurried |= is_known.into_inner();
@@ -651,13 +654,13 @@ impl Inner {
     /// again, and that is told.
     async fn history_files(
         &self,
-        store: WalStore,
+        Source { name, store, .. }: Source,
         system: SystemIdentifier,
         since: Option<Instant>,
         is_known: &AtomicBool,
     ) -> Result<Vec<(TimelineId, Result<Bytes, ObjectError>)>, Trouble> {
-        let place = store.archive().store().description();
-        let known = self.listed().get(place).cloned();
+        let key = (name, store.archive().store().description().to_owned());
+        let known = self.listed().get(&key).cloned();
         let timelines = match known.filter(|known| since.is_some_and(|since| known.at > since)) {
             Some(known) => {
                 is_known.store(true, Ordering::Relaxed);
@@ -670,7 +673,11 @@ impl Inner {
                     timelines: timelines.clone(),
                     at,
                 };
-                self.listed().insert(place.to_owned(), listed);
+                let mut all = self.listed();
+                // One that took longer says what was before.
+                if all.get(&key).is_none_or(|known| known.at < at) {
+                    all.insert(key, listed);
+                }
                 timelines
             }
         };
@@ -809,8 +816,9 @@ async fn later(asked: &mut Asked, question: &Question<'_>, on_lineage: bool) -> 
         return Seen::Missing;
     };
     let from = if on_lineage { number.next() } else { number };
-    let firsts = asked
-        .each(|store| async move { Ok(store.first_from(question.lineage, from).await?) }.boxed());
+    let firsts = asked.each(|source| {
+        async move { Ok(source.store.first_from(question.lineage, from).await?) }.boxed()
+    });
     match firsts.await {
         Ok(firsts) => match (firsts.into_iter().flatten().min(), &asked.trouble) {
             (Some(later), _) => Seen::There(WalFileName::Segment(later)),
@@ -822,7 +830,8 @@ async fn later(asked: &mut Asked, question: &Question<'_>, on_lineage: bool) -> 
 }
 
 async fn confirm(asked: &mut Asked) -> Result<(), String> {
-    let confirmed = asked.each(|store| async move { Ok(store.archive().confirm().await?) }.boxed());
+    let confirmed =
+        asked.each(|source| async move { Ok(source.store.archive().confirm().await?) }.boxed());
     confirmed.await.map_err(|e| e.to_string())?;
     match &asked.trouble {
         None => Ok(()),

@@ -87,6 +87,76 @@ async fn s3_conforms_over_tls() -> Result<()> {
     .await
 }
 
+/// A bucket with versions and a lock on all that is stored, for the one who maintains it.
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conforms_with_a_lock() -> Result<()> {
+    World::scenario("s3-lock", async |world| {
+        let minio = Minio::start(world).await?;
+        minio.locked_bucket("conformance").await?;
+        let store = open(&minio, None)?;
+        conformance::all(&store).await;
+        // Holdfast does not see it any more, and its version is there.
+        let Created::New = store.create("kept", vec!["x".into()]).await? else {
+            anyhow::bail!("it was there");
+        };
+        store.delete("kept").await?;
+        ensure!(store.get("kept", 9).await.is_err_and(|e| e.is_not_found()));
+        let versions = minio
+            .versions("conformance", "deep/prefix/shop/orders/kept")
+            .await?;
+        ensure!(
+            versions.matches("<Version>").count() == 1
+                && versions.matches("<DeleteMarker>").count() == 1,
+            "{versions}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// The policy that docs/stores.md has for a database's pods, in a bucket with a lock: a database comes back, and nothing that was
+/// stored can be removed.
+#[tokio::test]
+async fn a_database_comes_back_from_where_its_pods_may_not_delete() -> Result<()> {
+    World::scenario("least", async |world| {
+        let minio = Minio::start(world).await?;
+        let bucket = minio.locked_bucket("acme-pg").await?;
+        let docs = include_str!("../../../docs/stores.md");
+        let (_, policy) = docs.split_once("```json\n").context("a policy")?;
+        let (policy, _) = policy.split_once("```").context("it ends")?;
+        let [id, secret, token] = minio.allowed(policy).await?;
+        for (file, content) in [("id", &id), ("secret", &secret), ("token", &token)] {
+            world.write(&format!("home/{file}"), content)?;
+        }
+        world.write("home/wrong", "wrong-secret")?;
+        let repository = |secret: &str| {
+            format!(
+                "s3: {{bucket: acme-pg, prefix: prod, region: us-east-1, endpoint: \"{}\"}}\ncredentials: {{accessKeyIdFile: id, secretAccessKeyFile: {secret}, sessionTokenFile: token}}",
+                bucket.endpoint
+            )
+        };
+        comes_back(world, &repository("secret"), &repository("wrong")).await?;
+        let settings = S3Settings {
+            bucket: bucket.name,
+            prefix: "prod".into(),
+            region: Some("us-east-1".into()),
+            endpoint: Some(bucket.endpoint),
+            ca: None,
+            verify_tls: true,
+            credentials: Some(Credentials {
+                access_key_id: id,
+                secret_access_key: secret,
+                session_token: Some(token),
+            }),
+        };
+        let pods = StoreSettings::S3(settings).open("shop/orders")?;
+        let refused = pods.delete("archive.json").await.unwrap_err();
+        ensure!(refused.kind() == ErrorKind::Denied, "{refused}");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn azure_conforms() -> Result<()> {
     World::scenario("azure-conforms", async |world| {

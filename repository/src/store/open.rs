@@ -85,7 +85,7 @@ fn bucket<S: ObjectStore>(
         format!("{prefix}/{archive}")
     };
     let description = format!("{scheme}://{name}/{root}");
-    let inner = opened.map_err(|e| StoreError::new(&description, "open", "settings", e))?;
+    let inner = opened.map_err(|e| StoreError::invalid(&description, "settings", e))?;
     Store::new(Arc::new(inner), &root, &description)
 }
 

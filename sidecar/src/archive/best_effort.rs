@@ -13,7 +13,7 @@ use crate::origin::Origin;
 use crate::queue::{self, Rank};
 use futures::future::join_all;
 use holdfast_postgres::{ControlFile, SegmentName, SegmentNumber, TimelineId, WalFileName};
-use holdfast_repository::{ObjectError, OpenError, WalStore, blocking};
+use holdfast_repository::{ObjectError, OpenError, PutError, WalStore, blocking};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -102,10 +102,15 @@ impl Behind {
 
 impl Lacks {
     fn add(&mut self, name: WalFileName) {
-        // In order, or what is missing in between would not be seen.
-        if self.files.len() < MOST && !self.is_cut {
-            self.files.insert(queue::rank(&name), name);
-        } else {
+        let rank = queue::rank(&name);
+        let last = self.files.last_key_value();
+        // Brought before what was cut off, it would hide that.
+        if self.is_cut && last.is_none_or(|(last, _)| rank > *last) {
+            return;
+        }
+        self.files.insert(rank, name);
+        if self.files.len() > MOST {
+            self.files.pop_last();
             self.is_cut = true;
         }
     }
@@ -124,14 +129,23 @@ fn best_effort(settings: &Settings) -> impl Iterator<Item = &Repository> {
     all.filter(|repository| repository.mode == Mode::BestEffort)
 }
 
+/// Whether it is this file that can't be brought, and others can.
+fn is_of_the_file(why: &NotArchived) -> bool {
+    match why {
+        NotArchived::Object(why) | NotArchived::Put(PutError::Object(why)) => why.is_damage(),
+        NotArchived::Put(PutError::Read { .. } | PutError::Changed(_)) => false,
+        NotArchived::Put(_) | NotArchived::NoHistory { .. } | NotArchived::Diverged { .. } => true,
+        _ => false,
+    }
+}
+
 /// The segments of a timeline that are held elsewhere, behind the last that is there. What comes before that was there once, for all
 /// are brought in order, and retention has removed it since; so it has what comes before `first`, the first of any timeline there.
 fn lacking_of(
-    held: &[SegmentNumber],
-    there: &[SegmentNumber],
+    held: &BTreeSet<SegmentNumber>,
+    last: Option<SegmentNumber>,
     first: Option<SegmentNumber>,
 ) -> Vec<SegmentNumber> {
-    let last = there.iter().max().copied();
     let held = held.iter().copied();
     held.filter(|number| match last {
         Some(last) => *number > last,
@@ -181,9 +195,12 @@ impl Archiver {
             let (next, is_cut) = self.behind.of(repository, |lacks| {
                 (lacks.next(skipped.as_ref()), lacks.is_cut)
             });
-            let is_due = look <= Instant::now() || (next.is_none() && is_cut);
+            if next.is_none() && is_cut {
+                look = look.min(Instant::now());
+            }
             let done = match next {
-                _ if is_due => {
+                // Before anything else, until it has gone well: nothing may be brought before what was missed.
+                _ if look <= Instant::now() => {
                     let compared = self.compare(settings, repository).await;
                     if compared.is_ok() {
                         look = Instant::now() + LOOK;
@@ -198,7 +215,7 @@ impl Archiver {
                                 .of(repository, |lacks| lacks.files.remove(&rank));
                         }
                         // In order: what lies behind a file tells that it was there. One that can't be had keeps none back.
-                        Err(why) if why.is_permanent() => skipped = Some(rank),
+                        Err(why) if is_of_the_file(why) => skipped = Some(rank),
                         Err(_) => {}
                     }
                     brought
@@ -246,34 +263,39 @@ impl Archiver {
         repository: &Repository,
     ) -> Result<(), NotArchived> {
         let local = Directory::look(settings).await?;
-        let Some(held) = self.holders(settings, &local).await?.into_iter().next() else {
-            return Ok(());
-        };
-        let there = self.opened(settings, repository, &local.control).await?;
-        let listed = async {
-            let (held, there) = (Listed::of(&held.wal).await?, Listed::of(&there.wal).await?);
-            Ok::<_, NotArchived>(held.lacking(&there, &local.control))
-        };
-        let listed = listed.await;
-        // What said so little was the archive, and not an empty folder in its place.
-        let confirmed = async {
-            held.wal.archive().confirm().await?;
-            there.wal.archive().confirm().await?;
-            Ok::<(), NotArchived>(())
-        };
-        let confirmed = confirmed.await;
-        if listed.is_err() || confirmed.is_err() {
-            self.forget(settings);
+        let (held, trouble) = self.holders(settings, &local).await?;
+        if let Some(trouble) = trouble {
+            return Err(trouble);
         }
-        confirmed?;
-        let lacking = listed?;
-        self.behind.of(repository, |lacks| {
-            lacks.is_cut = false;
-            for name in lacking {
-                lacks.add(name);
+        if held.is_empty() {
+            return Ok(());
+        }
+        let there = self.opened(settings, repository, &local.control).await?;
+        // What is archived from here on is added by itself.
+        self.behind.of(repository, |lacks| lacks.is_cut = false);
+        let listed = async {
+            let mut all = Listed::default();
+            for held in &held {
+                all.add(&held.wal).await?;
             }
-        });
-        Ok(())
+            let mut known = Listed::default();
+            known.add(&there.wal).await?;
+            Ok::<_, NotArchived>(all.lacking(&known, &local.control))
+        };
+        match listed.await {
+            Ok(lacking) => {
+                self.behind.of(repository, |lacks| {
+                    for name in lacking {
+                        lacks.add(name);
+                    }
+                });
+                Ok(())
+            }
+            Err(why) => {
+                self.forget(settings);
+                Err(why)
+            }
+        }
     }
 
     /// What is open may be stale.
@@ -284,15 +306,15 @@ impl Archiver {
         }
     }
 
-    /// The required repositories that hold the archive. None of them: nothing was archived yet.
+    /// The required repositories that hold the archive, and why another one can't be asked. None of them: nothing was archived yet.
     ///
     /// # Errors
-    /// If none can be reached, or this data directory may not archive there.
+    /// If this data directory may not archive there.
     async fn holders(
         &self,
         settings: &Arc<Settings>,
         local: &Directory,
-    ) -> Result<Vec<Opened>, NotArchived> {
+    ) -> Result<(Vec<Opened>, Option<NotArchived>), NotArchived> {
         let (mut holders, mut trouble) = (Vec::new(), None);
         for repository in settings.required_repositories() {
             // Made when something is archived, and not before.
@@ -317,10 +339,7 @@ impl Archiver {
                 Err(why) => trouble = Some(why),
             }
         }
-        match trouble {
-            Some(trouble) if holders.is_empty() => Err(trouble),
-            _ => Ok(holders),
-        }
+        Ok((holders, trouble))
     }
 
     /// Beside all else, in memory that nobody wants.
@@ -368,8 +387,8 @@ impl Archiver {
         _room: Room,
     ) -> Result<(), NotArchived> {
         let local = Directory::look(settings).await?;
-        let mut trouble = None;
-        for held in self.holders(settings, &local).await? {
+        let (holders, mut trouble) = self.holders(settings, &local).await?;
+        for held in holders {
             match fetched(settings, &held.wal, name, &local).await {
                 Ok(Some(local)) => {
                     let put = self.put_into(settings, repository, name, &local, None);
@@ -382,7 +401,7 @@ impl Archiver {
                 }
             }
         }
-        // Removed by retention meanwhile, or something that is never read back: what is kept aside.
+        // All say no: removed by retention meanwhile, or something that is never read back, as what is kept aside.
         trouble.map_or(Ok(()), Err)
     }
 }
@@ -409,23 +428,24 @@ impl Directory {
 }
 
 /// What is stored.
+#[derive(Debug, Default)]
 struct Listed {
     histories: BTreeSet<TimelineId>,
-    segments: BTreeMap<TimelineId, Vec<SegmentNumber>>,
+    segments: BTreeMap<TimelineId, BTreeSet<SegmentNumber>>,
 }
 
 impl Listed {
-    async fn of(wal: &WalStore) -> Result<Self, NotArchived> {
+    /// And what is stored there.
+    async fn add(&mut self, wal: &WalStore) -> Result<(), NotArchived> {
         let histories = wal.history_timelines().await.map_err(ObjectError::from)?;
-        let mut segments = BTreeMap::new();
+        self.histories.extend(histories);
         for timeline in wal.timelines().await.map_err(ObjectError::from)? {
             let numbers = wal.segments(timeline).await.map_err(ObjectError::from)?;
-            segments.insert(timeline, numbers);
+            self.segments.entry(timeline).or_default().extend(numbers);
         }
-        Ok(Self {
-            histories: histories.into_iter().collect(),
-            segments,
-        })
+        // What said so little was the archive, and not an empty folder in its place.
+        wal.archive().confirm().await?;
+        Ok(())
     }
 
     /// What that one lacks.
@@ -434,8 +454,12 @@ impl Listed {
         let histories = self.histories.difference(&there.histories).copied();
         let mut lacking: Vec<WalFileName> = histories.map(WalFileName::History).collect();
         for (timeline, held) in &self.segments {
-            let there = there.segments.get(timeline).map_or(&[][..], Vec::as_slice);
-            for number in lacking_of(held, there, first) {
+            let last = there
+                .segments
+                .get(timeline)
+                .and_then(BTreeSet::last)
+                .copied();
+            for number in lacking_of(held, last, first) {
                 let name = SegmentName::new(*timeline, number, control.segment_size);
                 lacking.push(WalFileName::Segment(name));
             }

@@ -172,11 +172,11 @@ impl Asked {
     /// What each says. Whoever fails or is silent is not asked any more; an error if nobody is left.
     pub(super) async fn each<'f, T>(
         &mut self,
-        ask: impl Fn(WalStore) -> BoxFuture<'f, Result<T, Trouble>>,
+        ask: impl Fn(Source) -> BoxFuture<'f, Result<T, Trouble>>,
     ) -> Result<Vec<T>, Trouble> {
         let sources = std::mem::take(&mut self.sources);
         let counts: Vec<bool> = sources.iter().map(|source| source.counts).collect();
-        let asking = sources.iter().map(|source| ask(source.store.clone()));
+        let asking = sources.iter().map(|source| ask(source.clone()));
         let answers = answers(&counts, asking.collect(), WAITS).await;
         let mut said = Vec::new();
         for (source, answer) in sources.into_iter().zip(answers) {
@@ -329,7 +329,12 @@ async fn fetch(
                 // Perhaps it is nowhere else: what keeps it from being read is trouble, and not the end.
                 Ok(Ok(true)) => {
                     source.counts = true;
-                    timeout(SENT, read).await.ok()
+                    let late = |_| {
+                        Err(Trouble::Unknown(
+                            "it has the file and does not send it".to_owned(),
+                        ))
+                    };
+                    Some(timeout(SENT, read).await.unwrap_or_else(late))
                 }
                 Ok(Ok(false)) => Some(Ok(None)),
                 Ok(Err(e)) => Some(Err(e.into())),

@@ -49,21 +49,18 @@ fn waiting(archiver: &Archiver) -> u64 {
 
 #[test]
 fn what_retention_has_removed_is_not_brought_again() {
-    let numbers =
-        |numbers: &[u64]| -> Vec<_> { numbers.iter().map(|n| SegmentNumber(*n)).collect() };
-    for (held, there, first, expected) in [
-        (&[1, 2, 3][..], &[][..], None, &[1, 2, 3][..]),
-        (&[1, 2, 3], &[1, 2, 3], Some(1), &[]),
-        (&[1, 2, 3, 4], &[2, 3], Some(2), &[4]),
-        (&[1, 2, 3], &[3], Some(3), &[]),
-        (&[], &[3], Some(3), &[]),
-        // A backup that is kept for ever needs the first ones.
-        (&[1, 2, 3, 4, 5, 6], &[1, 2, 5], Some(1), &[6]),
+    for (held, last, first, expected) in [
+        (&[1, 2, 3][..], None, None, &[1, 2, 3][..]),
+        (&[1, 2, 3], Some(3), Some(1), &[]),
+        (&[1, 2, 3, 4], Some(3), Some(2), &[4]),
+        (&[], Some(3), Some(3), &[]),
         // Another timeline.
-        (&[4, 5, 6], &[], Some(5), &[5, 6]),
+        (&[4, 5, 6], None, Some(5), &[5, 6]),
     ] {
-        let found = lacking_of(&numbers(held), &numbers(there), first.map(SegmentNumber));
-        assert_eq!(found, numbers(expected), "{held:?} {there:?}");
+        let held = held.iter().map(|n| SegmentNumber(*n)).collect();
+        let found = lacking_of(&held, last.map(SegmentNumber), first.map(SegmentNumber));
+        let found: Vec<u64> = found.iter().map(|number| number.0).collect();
+        assert_eq!(found, expected, "{held:?} {last:?}");
     }
 }
 
@@ -86,14 +83,17 @@ fn each_has_its_turn_and_no_more_are_kept_in_mind_than_fit() {
     }
     let history = WalFileName::History(TimelineId(2));
     assert_eq!(order, [history, name(3), name(4), name(5), history]);
-    for number in 0..MOST as u64 {
+    // Whatever comes first: the first of them stay.
+    for number in (0..MOST as u64 + 10).rev() {
         lacks.add(name(number));
     }
+    let last = |lacks: &Lacks| lacks.files.last_key_value().map(|(_, name)| *name);
     assert!(lacks.files.len() == MOST && lacks.is_cut);
+    let cut = last(&lacks);
     // What came between would not be found again.
     lacks.files.pop_first();
-    lacks.add(name(MOST as u64));
-    assert!(lacks.files.len() < MOST);
+    lacks.add(name(MOST as u64 + 20));
+    assert_eq!(last(&lacks), cut);
 }
 
 #[tokio::test]
