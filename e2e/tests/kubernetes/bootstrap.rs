@@ -135,8 +135,10 @@ async fn by_the_words_of_the_docs_it_is_rebuilt_when_its_namespace_is_gone() -> 
         let pod = "orders-db-0";
         let write = async |space: &Space, statement: &str| {
             space.sql(pod, statement).await?;
-            let switch = "SELECT pg_walfile_name(pg_switch_wal())";
-            let segment = space.sql(pod, switch).await?;
+            // A backup that ends at this moment closes the segment, too, and the one after it holds nothing yet.
+            let written = "SELECT pg_walfile_name(pg_logical_emit_message(false, '', 'x'))";
+            let segment = space.sql(pod, written).await?;
+            space.sql(pod, "SELECT pg_switch_wal()").await?;
             archived(space, pod, &segment).await?;
             Ok::<_, anyhow::Error>(segment)
         };

@@ -123,7 +123,7 @@ containers:
         .find(|c| c["name"] == "postgres")
         .context("postgres")?;
     let arguments = postgres["args"].as_array().map_or(0, Vec::len);
-    ensure!(arguments == 6, "patched twice: {}", postgres["args"]);
+    ensure!(arguments == 8, "patched twice: {}", postgres["args"]);
     space
         .wait_for("archive/orders", "condition=Ready", 120)
         .await?;
