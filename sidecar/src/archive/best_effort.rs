@@ -3,7 +3,7 @@
 //! It is read from a required repository and never from pg_wal, verified: only what was accepted there is the archive's WAL. What
 //! was missed while this program did not run, or was stored by another member, is found by comparing listings.
 
-use super::local::Local;
+use super::local::{Local, read_all};
 use super::{Archiver, NotArchived, Opened, check_copy};
 use crate::budget::Room;
 use crate::config::{Mode, Repository, Settings};
@@ -488,7 +488,10 @@ async fn fetched(
         None => None,
         Some(history) => match fetch(held, history, folder).await? {
             None => None,
-            Some(file) => Some((file, held.small_file(&history).await?.to_vec())),
+            Some(file) => {
+                let content = read_all(&file).map_err(NotArchived::Scratch)?;
+                Some((file, content))
+            }
         },
     };
     Ok(Some(Local {

@@ -96,8 +96,7 @@ impl Asked {
 
     /// One whose word is needed is not asked.
     pub(super) fn missing(&mut self, repository: &str) {
-        let why = format!("the repository {repository} does not answer");
-        self.trouble.get_or_insert(Trouble::Unknown(why));
+        self.trouble.get_or_insert(unanswered(repository));
     }
 
     /// The part of a segment that reaches furthest, and at least to its end. None: what there is does not. `last`: nothing
@@ -249,7 +248,7 @@ impl Asked {
             Some(Err(why)) => why,
             None => {
                 self.silent.insert(repository);
-                Trouble::Unknown(format!("the repository {repository} does not answer"))
+                unanswered(repository)
             }
         };
         if counts {
@@ -260,6 +259,10 @@ impl Asked {
         }
         None
     }
+}
+
+fn unanswered(repository: &str) -> Trouble {
+    Trouble::Unknown(format!("the repository {repository} does not answer"))
 }
 
 /// Each answer, in order: none where it was not waited for any longer. `counts`: whose word is needed.
