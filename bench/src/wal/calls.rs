@@ -8,6 +8,7 @@ use holdfast_e2e::World;
 use tokio::process::Command;
 
 use super::Bench;
+use super::archiver::drain;
 use super::samples::{Key, Measure, Program, Requests};
 use crate::measure::watched;
 
@@ -62,6 +63,26 @@ impl Bench<'_> {
             std::fs::copy(from.join(file), to.join(file))?;
         }
         Ok(to)
+    }
+
+    /// Has the server's archiver hand over all with these settings.
+    pub async fn drain(&mut self, program: Program, settings: &[(&str, &str)]) -> Result<()> {
+        let before = Requests::ask(self.world, self.store).await?;
+        let postgres = &mut self.database.postgres;
+        let drained = drain(
+            self.world,
+            postgres,
+            settings,
+            program.words(),
+            &self.segments,
+        );
+        let (run, calls) = drained.await?;
+        let requests = before.since(self.world, self.store).await?;
+        let key = self.key(Measure::Drain, program);
+        let segments = self.segments.len();
+        self.table
+            .add(key, Measure::Call, segments, (run, requests), calls);
+        Ok(())
     }
 
     /// Hands over what waits.

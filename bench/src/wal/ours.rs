@@ -4,9 +4,8 @@ use anyhow::Result;
 use holdfast_e2e::{Bucket, Holdfast, parts};
 
 use super::Bench;
-use super::archiver::drain;
 use super::calls::TARGET;
-use super::samples::{Measure, Program, Requests};
+use super::samples::Program;
 use crate::trust;
 
 /// Drains and fetches, and pushes into another archive; the module only drains, for nothing else can call it.
@@ -42,17 +41,8 @@ pub async fn measure(bench: &mut Bench<'_>, program: Program, round: u32) -> Res
         ],
     };
     let settings: Vec<(&str, &str)> = settings.iter().map(|(n, v)| (*n, v.as_str())).collect();
-    let words = program.words();
     let sidecar = holdfast.sidecar().await?;
-    let before = Requests::ask(world, store).await?;
-    let postgres = &mut bench.database.postgres;
-    let (run, calls) = drain(world, postgres, &settings, words, &bench.segments).await?;
-    let requests = before.since(world, store).await?;
-    let key = bench.key(Measure::Drain, program);
-    let segments = bench.segments.len();
-    bench
-        .table
-        .add(key, Measure::Call, segments, (run, requests), calls);
+    bench.drain(program, &settings).await?;
     sidecar.stop().await?;
     if program != Program::Module {
         fetch(bench, &holdfast).await?;

@@ -7,9 +7,8 @@ use holdfast_e2e::World;
 use tokio::process::Command;
 
 use super::Bench;
-use super::archiver::drain;
 use super::calls::TARGET;
-use super::samples::{Measure, Program, Requests};
+use super::samples::Program;
 use crate::barman::Barman;
 use crate::database::Database;
 use crate::pgbackrest::PgBackRest;
@@ -93,21 +92,13 @@ impl Peer {
 
 /// Drains, fetches, and pushes once more from nothing.
 pub async fn measure(bench: &mut Bench<'_>, peer: &Peer) -> Result<()> {
-    let (world, store, program) = (bench.world, bench.store, peer.program);
-    let postgres = &mut bench.database.postgres;
-    let command = peer.archive_command(postgres.dir());
+    let (world, program) = (bench.world, peer.program);
+    let command = peer.archive_command(bench.database.postgres.dir());
     let settings = [
         ("archive_command", command.as_str()),
         ("archive_library", ""),
     ];
-    let before = Requests::ask(world, store).await?;
-    let (run, calls) = drain(world, postgres, &settings, program.words(), &bench.segments).await?;
-    let requests = before.since(world, store).await?;
-    let key = bench.key(Measure::Drain, program);
-    let segments = bench.segments.len();
-    bench
-        .table
-        .add(key, Measure::Call, segments, (run, requests), calls);
+    bench.drain(program, &settings).await?;
 
     let directory = bench.recovering()?;
     bench
