@@ -25,5 +25,5 @@ pub use blocking::blocking;
 pub use compression::Compression;
 pub use keys::MasterKeys;
 pub use object::{ObjectError, ObjectKind, ObjectReader, ObjectWriter};
-pub use store::{Created, ErrorKind, Store, StoreError};
+pub use store::{Created, ErrorKind, Store, StoreError, withhold};
 pub use wal::{PutError, PutOutcome, WalStore};

@@ -31,7 +31,7 @@ use bytes::Bytes;
 use futures::future::try_join;
 use holdfast_postgres::{ClusterState, ControlFile, TimelineId, WalFileName};
 use holdfast_repository::wal::StoredThrough;
-use holdfast_repository::{ArchiveId, OpenError, PutOutcome, WalStore, blocking};
+use holdfast_repository::{ArchiveId, OpenError, PutOutcome, WalStore, blocking, withhold};
 use jiff::Timestamp;
 use judge::judge;
 use local::Local;
@@ -342,10 +342,20 @@ impl Archiver {
                 if settings.required_repositories().count() == 1 {
                     turn.needs_only(prepared.memory());
                 }
-                turn.wait().await?;
+                turn.comes_soon().await?;
             }
+            // All of it but its last byte is sent before its turn.
+            let (release, withheld) = withhold();
+            let allow = async {
+                if let Some(turn) = turn {
+                    turn.wait().await?;
+                }
+                release.go();
+                Ok(())
+            };
             let put = async {
-                let outcome = wal.put_prepared(prepared).await?;
+                let withheld = turn.map(|_| &withheld);
+                let outcome = wal.put_prepared(prepared, withheld).await?;
                 // The end of the timeline that a promotion has left: who restores along that one finds it as a part.
                 if let WalFileName::Partial(segment) = name {
                     wal.put_part(segment, local.file.clone(), settings.wal_compression)
@@ -357,11 +367,15 @@ impl Archiver {
             // unmounted at any time, so there it comes after the work; elsewhere beside it.
             let confirm = async { Ok::<(), NotArchived>(wal.archive().confirm().await?) };
             if wal.archive().store().is_filesystem() {
-                let outcome = put.await?;
+                let (outcome, ()) = try_join(put, allow).await?;
                 confirm.await?;
                 return Ok(outcome);
             }
-            let (outcome, ()) = try_join(put, confirm).await?;
+            let allow_and_confirm = async {
+                allow.await?;
+                confirm.await
+            };
+            let (outcome, ()) = try_join(put, allow_and_confirm).await?;
             Ok(outcome)
         }
         .await;

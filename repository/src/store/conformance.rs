@@ -8,7 +8,7 @@ mod faulty;
 
 pub use faulty::{Fault, Faulty};
 
-use super::{Created, ErrorKind, Store};
+use super::{Created, ErrorKind, Store, withhold};
 use crate::archive::Archive;
 use crate::compression::Compression;
 use crate::keys::MasterKeys;
@@ -29,6 +29,7 @@ use std::time::Duration;
 pub async fn all(store: &Store) {
     creates_only(&store.under("creates-only")).await;
     one_of_many_writers_wins(&store.under("many-writers")).await;
+    what_is_withheld_is_not_there(&store.under("withheld")).await;
     reads_are_exact(&store.under("reads")).await;
     listings_are_whole(&store.under("listings")).await;
     deletes_are_idempotent(&store.under("deletes")).await;
@@ -130,6 +131,70 @@ pub async fn one_of_many_writers_wins(store: &Store) {
         }
     }
     assert_eq!(won, 1);
+}
+
+/// What is withheld is not there before it is released, and never if it is not.
+pub async fn what_is_withheld_is_not_there(store: &Store) {
+    let content = Bytes::from(vec![7; 3 << 20]);
+    let there = async |key: &str| match store.head(key).await {
+        Ok(object) => {
+            assert_eq!(object.size, content.len() as u64);
+            true
+        }
+        Err(e) if e.is_not_found() => false,
+        Err(e) => panic!("{e}"),
+    };
+    // Split where the last byte is a piece of its own, and where it is not.
+    for (key, pieces) in [
+        ("one", vec![content.clone()]),
+        (
+            "two",
+            vec![content.slice(1..), content.slice(..1), Bytes::new()],
+        ),
+    ] {
+        let (release, withheld) = withhold();
+        let released = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(!there(key).await, "{key} is there before its time");
+            release.go();
+        };
+        let (created, ()) = futures::join!(
+            store.create_withheld(key, pieces.clone(), &withheld),
+            released
+        );
+        assert!(matches!(created, Ok(Created::New)), "{created:?}");
+        assert!(there(key).await);
+        // The same, again; and something else.
+        let again = store.create_withheld(key, pieces, &withheld).await;
+        assert!(matches!(again, Ok(Created::New)), "{again:?}");
+        let other = store.create_withheld(key, text("other"), &withheld).await;
+        assert!(
+            matches!(&other, Ok(Created::Occupied(stored)) if *stored == content),
+            "{other:?}"
+        );
+    }
+    // Never released; and nobody waits any more.
+    let (release, withheld) = withhold();
+    let never = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        drop(release);
+    };
+    let (created, ()) = futures::join!(
+        store.create_withheld("never", vec![content.clone()], &withheld),
+        never
+    );
+    assert_eq!(created.unwrap_err().kind(), ErrorKind::Trouble);
+    let (_release, withheld) = withhold();
+    let dropped = store.create_withheld("dropped", vec![content.clone()], &withheld);
+    let waited = tokio::time::timeout(Duration::from_millis(500), dropped).await;
+    assert!(waited.is_err());
+    for key in ["never", "dropped"] {
+        assert!(!there(key).await, "{key}");
+        assert!(matches!(
+            store.create(key, vec![content.clone()]).await,
+            Ok(Created::New)
+        ));
+    }
 }
 
 /// What is read is what is there, or an error that says which.

@@ -1,9 +1,10 @@
 //! Create-only writes.
 
 use super::error::says_that_it_is_there;
-use super::{ErrorKind, LARGEST_WHOLE_OBJECT, Operation, Store, StoreError};
+use super::{ErrorKind, LARGEST_WHOLE_OBJECT, Operation, Store, StoreError, Withheld};
 use bytes::Bytes;
-use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
+use object_store::path::Path;
+use object_store::{Extensions, ObjectStore, PutMode, PutOptions, PutPayload, PutResult};
 
 /// What a create-only write found.
 #[derive(Debug)]
@@ -20,17 +21,43 @@ impl Store {
     /// Returns only when the store has confirmed the whole object; over S3 it has compared a checksum of it as well.
     /// After an error it is unknown whether the object exists; calling again with the same bytes is safe.
     pub async fn create(&self, key: &str, parts: Vec<Bytes>) -> Result<Created, StoreError> {
-        Operation::Write.count(self.create_uncounted(key, parts).await)
+        Operation::Write.count(self.create_uncounted(key, parts, None).await)
     }
 
-    async fn create_uncounted(&self, key: &str, parts: Vec<Bytes>) -> Result<Created, StoreError> {
+    /// [`Store::create`] of what may exist only once it is released; where the store allows, it is on its way before. An error
+    /// where it never is.
+    pub async fn create_withheld(
+        &self,
+        key: &str,
+        parts: Vec<Bytes>,
+        withheld: &Withheld,
+    ) -> Result<Created, StoreError> {
+        let created = self.create_uncounted(key, parts, Some(withheld)).await;
+        Operation::Write.count(created)
+    }
+
+    async fn create_uncounted(
+        &self,
+        key: &str,
+        parts: Vec<Bytes>,
+        withheld: Option<&Withheld>,
+    ) -> Result<Created, StoreError> {
         let path = self.path(key)?;
         let payload: PutPayload = parts.into_iter().collect();
-        let options = PutOptions {
-            mode: PutMode::Create,
-            ..PutOptions::default()
+        let mut early = None;
+        if let Some(withheld) = withheld {
+            // Of nothing there is no last byte.
+            if self.withholds && payload.content_length() > 0 {
+                early = self.send_early(&path, payload.clone(), withheld).await;
+            }
+            if !withheld.released().await {
+                return Err(StoreError::withdrawn(&self.description, key));
+            }
+        }
+        let answer = match early {
+            Some(answer) => answer,
+            None => self.put(&path, payload.clone(), Extensions::new()).await,
         };
-        let answer = self.inner.put_opts(&path, payload.clone(), options).await;
         let Err(error) = answer else {
             return Ok(Created::New);
         };
@@ -55,6 +82,34 @@ impl Store {
         } else {
             Ok(Created::Occupied(stored))
         }
+    }
+
+    /// None: it failed before its time, of whatever it was, and is to be sent once that has come.
+    async fn send_early(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        withheld: &Withheld,
+    ) -> Option<object_store::Result<PutResult>> {
+        let answer = self.put(path, payload, withheld.extensions()).await;
+        match &answer {
+            Err(error) if !withheld.is_released() && !says_that_it_is_there(error) => None,
+            _ => Some(answer),
+        }
+    }
+
+    async fn put(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        extensions: Extensions,
+    ) -> object_store::Result<PutResult> {
+        let options = PutOptions {
+            mode: PutMode::Create,
+            extensions,
+            ..PutOptions::default()
+        };
+        self.inner.put_opts(path, payload, options).await
     }
 }
 

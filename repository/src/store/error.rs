@@ -81,6 +81,16 @@ impl StoreError {
         }
     }
 
+    pub(super) fn withdrawn(store: &str, key: &str) -> Self {
+        Self {
+            kind: ErrorKind::Trouble,
+            store: store.to_owned(),
+            operation: "write",
+            key: key.to_owned(),
+            source: "what comes before it was not stored".into(),
+        }
+    }
+
     pub(super) fn short(store: &str, key: &str, wanted: u64, got: u64) -> Self {
         Self::damaged(
             store,

@@ -9,6 +9,7 @@ mod create;
 mod error;
 mod open;
 mod requests;
+mod withheld;
 
 pub use create::Created;
 pub use error::{ErrorKind, StoreError};
@@ -16,6 +17,7 @@ pub use open::{
     AzureCredentials, AzureSettings, Credentials, GcsSettings, S3Settings, StoreSettings,
 };
 pub use requests::{Operation, Requests, requests};
+pub use withheld::{Release, Withheld, withhold};
 
 use crate::blocking::blocking;
 use bytes::{Bytes, BytesMut};
@@ -48,6 +50,8 @@ pub struct Store {
     description: Arc<str>,
     /// The same store as `inner`, where that is a folder.
     folder: Option<Arc<LocalFileSystem>>,
+    /// Whether it can be sent an object without its last byte.
+    withholds: bool,
 }
 
 impl Store {
@@ -63,6 +67,7 @@ impl Store {
             root,
             description: description.into(),
             folder: None,
+            withholds: false,
         })
     }
 

@@ -8,6 +8,7 @@ pub use azure::{AzureCredentials, AzureSettings};
 pub use gcs::GcsSettings;
 pub use s3::{Credentials, S3Settings};
 
+use super::withheld::Connector;
 use super::{Store, StoreError};
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
@@ -41,6 +42,10 @@ const RETRIES: RetryConfig = RetryConfig {
     max_retries: 4,
     retry_timeout: Duration::from_secs(20),
 };
+
+/// Runs from the request's first byte, so a large object has to get through a slow line in it.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(180);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl StoreSettings {
     /// Makes a handle on the archive `archive` (`namespace/name`). Reaches nothing yet, but a folder must exist.
@@ -86,7 +91,10 @@ fn bucket<S: ObjectStore>(
     };
     let description = format!("{scheme}://{name}/{root}");
     let inner = opened.map_err(|e| StoreError::invalid(&description, "settings", e))?;
-    Store::new(Arc::new(inner), &root, &description)
+    Ok(Store {
+        withholds: true,
+        ..Store::new(Arc::new(inner), &root, &description)?
+    })
 }
 
 /// Whether everything is sent in the clear.
@@ -103,9 +111,8 @@ fn client(
     let client = ClientOptions::new()
         .with_allow_http(is_plain(endpoint))
         .with_timeout_disabled()
-        // Runs from the request's first byte, so a large object has to get through a slow line in it.
-        .with_read_timeout(Duration::from_secs(180))
-        .with_connect_timeout(Duration::from_secs(5))
+        .with_read_timeout(READ_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT)
         .with_allow_invalid_certificates(!verify_tls);
     let trusted = ca.map(Certificate::from_pem_bundle).transpose()?;
     Ok(trusted

@@ -7,7 +7,7 @@ use crate::blocking::blocking;
 use crate::compression::Compression;
 use crate::layout;
 use crate::object::{ObjectError, ObjectKind};
-use crate::store::Created;
+use crate::store::{Created, Withheld};
 use bytes::Bytes;
 use holdfast_postgres::wal::{
     SegmentEnd, SegmentHeader, SegmentIndex, SegmentScan, SegmentScanner,
@@ -218,7 +218,7 @@ impl WalStore {
         compression: Compression,
     ) -> Result<PutOutcome, PutError> {
         let prepared = self.prepare(name, source, compression).await?;
-        let (outcome, _) = self.put_prepared(prepared).await?;
+        let (outcome, _) = self.put_prepared(prepared, None).await?;
         Ok(outcome)
     }
 
@@ -289,10 +289,12 @@ impl WalStore {
     /// A whole segment, a history and a backup history file come to lie under their exact names. Anything that is not
     /// a whole segment is kept aside, under its name and digest. Returns only when the store holds the whole object
     /// and, where there was one before, its content was read back and is the same. After an error it is unknown
-    /// whether the object exists. Safe to drop and to repeat.
+    /// whether the object exists. Safe to drop and to repeat. What is `withheld` is under its exact name only once that is
+    /// released.
     pub async fn put_prepared(
         &self,
         prepared: Prepared,
+        withheld: Option<&Withheld>,
     ) -> Result<(PutOutcome, Option<StoredThrough>), PutError> {
         let name = prepared.descriptor.name;
         if let (Some((valid_through, _)), WalFileName::Segment(segment)) =
@@ -305,7 +307,7 @@ impl WalStore {
         }
         self.put_chunks(&prepared).await?;
         let through = prepared.through;
-        let (descriptor, existed) = self.create(prepared).await?;
+        let (descriptor, existed) = self.create(prepared, withheld).await?;
         let outcome = match descriptor.aside {
             Some((valid_through, why)) => PutOutcome::Aside { valid_through, why },
             None if existed => PutOutcome::AlreadyThere,
@@ -315,7 +317,11 @@ impl WalStore {
     }
 
     /// Creates the object; true if it was there before, with the same content.
-    async fn create(&self, prepared: Prepared) -> Result<(Descriptor, bool), PutError> {
+    async fn create(
+        &self,
+        prepared: Prepared,
+        withheld: Option<&Withheld>,
+    ) -> Result<(Descriptor, bool), PutError> {
         let Prepared {
             kind,
             key,
@@ -323,13 +329,12 @@ impl WalStore {
             object,
             ..
         } = prepared;
-        let stored = match self
-            .archive
-            .store()
-            .create(&key, vec![object])
-            .await
-            .map_err(ObjectError::from)?
-        {
+        let (store, object) = (self.archive.store(), vec![object]);
+        let created = match withheld {
+            Some(withheld) => store.create_withheld(&key, object, withheld).await,
+            None => store.create(&key, object).await,
+        };
+        let stored = match created.map_err(ObjectError::from)? {
             Created::New => return Ok((descriptor, false)),
             Created::Occupied(stored) => stored,
         };

@@ -1,8 +1,8 @@
 //! Ahead of being asked: what Postgres has marked is read, and stored, before it asks for it.
 //!
 //! Postgres hands over one file, waits, and hands over the next. What is stored by then is answered at once. Several are
-//! read and packed at a time, but each is stored only once all before it are, or once it is asked for: whatever ends this
-//! process, the archive has no segment without those that come before it.
+//! read and packed at a time, and some sent, but each comes to be stored only once all before it are, or once it is asked for:
+//! whatever ends this process, the archive has no segment without those that come before it.
 //!
 //! Only whole segments are stored ahead, and only of a server whose archive_command asks. All else, and whatever fails,
 //! is left to be asked for. What is stored is remembered here alone: after a crash Postgres asks for all that it was not
@@ -41,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const HASTE: Duration = Duration::from_secs(10);
 /// Segments that are read or stored at a time, where the memory is there for more.
 const MOST: usize = 8;
+/// A segment is sent, but for its last byte, while no more than so many before it are not stored yet.
+const UNDER_WAY: usize = 2;
 /// So many of those that wait are looked at, and may be remembered.
 const HORIZON: usize = 64;
 
@@ -248,9 +250,9 @@ impl Ahead {
         self.changed.send_replace(());
     }
 
-    /// Returns once all before it are stored where these settings say, or once it is wanted; and false if it has no turn
-    /// any more.
-    async fn turn(&self, rank: &Rank, settings: &Arc<Settings>) -> bool {
+    /// Returns once all but so many before it are stored where these settings say, or once it is wanted; and false if it has
+    /// no turn any more.
+    async fn turn(&self, rank: &Rank, settings: &Arc<Settings>, but: usize) -> bool {
         let mut changed = self.changed.subscribe();
         loop {
             {
@@ -260,11 +262,12 @@ impl Ahead {
                     Place::Answered => true,
                     _ => false,
                 };
-                let mut before = places.range(..rank.clone());
+                let before = places.range(..rank.clone());
                 match places.get(rank) {
                     Some((_, Place::Ahead { wanted: true })) => return true,
                     Some((_, Place::Ahead { wanted: false })) if self.is_asked() => {
-                        if before.all(|(_, (_, place))| is_stored(place)) {
+                        let missing = before.filter(|(_, (_, place))| !is_stored(place));
+                        if missing.count() <= but {
                             return true;
                         }
                     }
@@ -341,8 +344,8 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// It is packed, and others may be read in the memory that it took. They are stored one after the other, so that no more than
-    /// one of them at a time is compared with what is there already.
+    /// It is packed, and others may be read in the memory that it took. They come to be stored one after the other, so that no more
+    /// than one of them at a time is compared with what is there already.
     pub(super) fn needs_only(&self, bytes: u64) {
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         room.shrink(bytes);
@@ -350,12 +353,23 @@ impl Turn<'_> {
         self.begun.ahead.changed.send_replace(());
     }
 
+    /// Waits until it may be sent, but for its last byte.
+    pub(super) async fn comes_soon(&self) -> Result<(), NotArchived> {
+        self.has_but(UNDER_WAY).await
+    }
+
+    async fn has_but(&self, before: usize) -> Result<(), NotArchived> {
+        let Begun { ahead, rank, .. } = self.begun;
+        match ahead.turn(rank, self.settings, before).await {
+            true => Ok(()),
+            false => Err(NotArchived::Left),
+        }
+    }
+
     /// Waits for it.
     pub(super) async fn wait(&self) -> Result<(), NotArchived> {
         let ahead = self.begun.ahead;
-        if !ahead.turn(&self.begun.rank, self.settings).await {
-            return Err(NotArchived::Left);
-        }
+        self.has_but(0).await?;
         // A folder is not listed at one moment: the mark of the one before may have come behind the reader's back.
         let overlooked = self.previous.filter(|previous| !ahead.knows(previous));
         let (settings, name) = (self.settings.clone(), self.begun.name);

@@ -1,6 +1,6 @@
 //! Azure Blob Storage.
 
-use super::{RETRIES, client};
+use super::{Connector, RETRIES, client};
 use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder};
 use std::fmt;
 
@@ -57,6 +57,10 @@ impl AzureSettings {
             .with_account(&self.account)
             .with_container_name(&self.container)
             .with_client_options(client(endpoint, self.ca.as_deref(), self.verify_tls)?)
+            .with_http_connector(Connector {
+                ca: self.ca.clone(),
+                verify_tls: self.verify_tls,
+            })
             .with_retry(RETRIES)
             .build()
     }

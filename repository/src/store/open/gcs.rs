@@ -1,6 +1,6 @@
 //! Google Cloud Storage.
 
-use super::{RETRIES, client};
+use super::{Connector, RETRIES, client};
 use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 use serde_json::Value;
 use std::fmt;
@@ -61,6 +61,10 @@ impl GcsSettings {
         builder
             .with_bucket_name(&self.bucket)
             .with_client_options(client(endpoint, self.ca.as_deref(), self.verify_tls)?)
+            .with_http_connector(Connector {
+                ca: self.ca.clone(),
+                verify_tls: self.verify_tls,
+            })
             .with_retry(RETRIES)
             .build()
     }

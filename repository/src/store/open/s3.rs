@@ -1,6 +1,6 @@
 //! S3.
 
-use super::{RETRIES, client, is_plain};
+use super::{Connector, RETRIES, client, is_plain};
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum, S3ConditionalPut};
 use std::fmt;
 
@@ -64,6 +64,10 @@ impl S3Settings {
         builder
             .with_bucket_name(&self.bucket)
             .with_client_options(client(endpoint, self.ca.as_deref(), self.verify_tls)?)
+            .with_http_connector(Connector {
+                ca: self.ca.clone(),
+                verify_tls: self.verify_tls,
+            })
             .with_retry(RETRIES)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .with_checksum_algorithm(Checksum::CRC64NVME)
