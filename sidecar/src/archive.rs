@@ -344,18 +344,26 @@ impl Archiver {
                 }
                 turn.comes_soon().await?;
             }
-            // All of it but its last byte is sent before its turn.
+            // Before its turn all of it but its last byte is sent.
+            let early = turn.filter(|turn| !turn.has_come());
             let (release, withheld) = withhold();
             let allow = async {
-                if let Some(turn) = turn {
+                if let Some(turn) = early {
                     turn.wait().await?;
                 }
                 release.go();
                 Ok(())
             };
+            if let (Some(turn), None) = (turn, early) {
+                turn.wait().await?;
+            }
+            let begun = Instant::now();
             let put = async {
-                let withheld = turn.map(|_| &withheld);
+                let withheld = early.map(|_| &withheld);
                 let outcome = wal.put_prepared(prepared, withheld).await?;
+                if let Some(turn) = turn {
+                    turn.took(begun.elapsed());
+                }
                 // The end of the timeline that a promotion has left: who restores along that one finds it as a part.
                 if let WalFileName::Partial(segment) = name {
                     wal.put_part(segment, local.file.clone(), settings.wal_compression)

@@ -4,7 +4,7 @@ use super::error::says_that_it_is_there;
 use super::{ErrorKind, LARGEST_WHOLE_OBJECT, Operation, Store, StoreError, Withheld};
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{Extensions, ObjectStore, PutMode, PutOptions, PutPayload, PutResult};
+use object_store::{Error, Extensions, ObjectStore, PutMode, PutOptions, PutPayload, PutResult};
 
 /// What a create-only write found.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Store {
         }
     }
 
-    /// None: it failed before its time, of whatever it was, and is to be sent once that has come.
+    /// None: it failed, of whatever it was, and is to be sent in its time.
     async fn send_early(
         &self,
         path: &Path,
@@ -93,8 +93,11 @@ impl Store {
     ) -> Option<object_store::Result<PutResult>> {
         let answer = self.put(path, payload, withheld.extensions()).await;
         match &answer {
-            Err(error) if !withheld.is_released() && !says_that_it_is_there(error) => None,
-            _ => Some(answer),
+            Ok(_) | Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Some(answer),
+            Err(error) => {
+                tracing::debug!(%path, %error, "not sent before its time");
+                None
+            }
         }
     }
 

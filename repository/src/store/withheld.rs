@@ -13,14 +13,18 @@ use object_store::client::{
 };
 use object_store::{ClientOptions, Extensions, HeaderValue};
 use reqwest::header::CONTENT_LENGTH;
+use reqwest::redirect::Policy;
 use std::io;
 use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// A connection on which nothing comes is given up by S3 after some twenty seconds.
-const LONGEST: Duration = Duration::from_secs(10);
+/// MinIO holds back who reads the object's key as long as it is being sent, and S3 gives up a connection on which nothing comes
+/// for some twenty seconds.
+const LONGEST: Duration = Duration::from_secs(3);
+/// Whatever is told apart by stores, by proxies before them and in their logs is one program's.
+const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
 
 /// Makes an upload wait for its last byte.
 pub fn withhold() -> (Release, Withheld) {
@@ -47,10 +51,6 @@ impl Withheld {
     /// Returns once it may go; false: it never will.
     pub async fn released(&self) -> bool {
         self.0.clone().wait_for(|go| *go).await.is_ok()
-    }
-
-    pub(super) fn is_released(&self) -> bool {
-        *self.0.borrow()
     }
 
     pub(super) fn extensions(&self) -> Extensions {
@@ -85,6 +85,8 @@ impl Connector {
             .as_deref()
             .map(reqwest::Certificate::from_pem_bundle);
         reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .redirect(Policy::none())
             .http1_only()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
@@ -119,7 +121,8 @@ impl HttpService for Service {
         let Some(withheld) = request.extensions().get::<Withheld>().cloned() else {
             return self.plain.execute(request).await;
         };
-        // Whoever sends one tries again without this: nothing is gained by finding out which errors pass.
+        // Whatever is wrong, it is sent again in its turn, by the other client, which knows what passes. So none of it is tried
+        // again here, as `object_store` would what is overloaded.
         let failed = |e: reqwest::Error| HttpError::new(HttpErrorKind::Unknown, e.without_url());
         let client = match self.client.get() {
             Some(client) => client,
@@ -143,6 +146,11 @@ impl HttpService for Service {
             .headers(parts.headers)
             .body(reqwest::Body::wrap_stream(body));
         let answer = http::Response::from(request.send().await.map_err(failed)?);
+        let status = answer.status();
+        if !status.is_success() && !matches!(status.as_u16(), 409 | 412) {
+            let refused = io::Error::other(format!("the store answered {status}"));
+            return Err(HttpError::new(HttpErrorKind::Unknown, refused));
+        }
         Ok(answer.map(|body| HttpResponseBody::new(body.map_err(failed))))
     }
 }

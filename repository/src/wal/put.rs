@@ -306,6 +306,10 @@ impl WalStore {
         {
             return Ok((PutOutcome::PrefixOfStored, None));
         }
+        // Chunks that nothing comes to name are never swept.
+        if let (Some(withheld), false) = (withheld, prepared.descriptor.chunks.is_empty()) {
+            withheld.released().await;
+        }
         self.put_chunks(&prepared).await?;
         let through = prepared.through;
         let (descriptor, existed) = self.create(prepared, withheld).await?;

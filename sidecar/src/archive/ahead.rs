@@ -23,6 +23,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -43,6 +44,8 @@ const HASTE: Duration = Duration::from_secs(10);
 const MOST: usize = 8;
 /// A segment is sent, but for its last byte, while no more than so many before it are not stored yet.
 const UNDER_WAY: usize = 2;
+/// And while one takes no longer than this: a slow line is left to the one that Postgres waits for.
+const QUICK: Duration = Duration::from_secs(2);
 /// So many of those that wait are looked at, and may be remembered.
 const HORIZON: usize = 64;
 
@@ -73,6 +76,8 @@ impl Place {
 #[derive(Debug)]
 pub(super) struct Ahead {
     places: Mutex<BTreeMap<Rank, (WalFileName, Place)>>,
+    /// Whether the one that was stored last took no longer than [`QUICK`].
+    is_quick: AtomicBool,
     patience: Duration,
     lately: Duration,
     /// Told whenever anything of it changes.
@@ -127,6 +132,7 @@ impl Default for Ahead {
     fn default() -> Self {
         Self {
             places: Mutex::default(),
+            is_quick: AtomicBool::new(false),
             patience: PATIENCE,
             lately: LATELY,
             changed: watch::Sender::new(()),
@@ -255,27 +261,31 @@ impl Ahead {
     async fn turn(&self, rank: &Rank, settings: &Arc<Settings>, but: usize) -> bool {
         let mut changed = self.changed.subscribe();
         loop {
-            {
-                let places = self.places();
-                let is_stored = |place: &Place| match place {
-                    Place::Stored(stored) => Arc::ptr_eq(&stored.settings, settings),
-                    Place::Answered => true,
-                    _ => false,
-                };
-                let before = places.range(..rank.clone());
-                match places.get(rank) {
-                    Some((_, Place::Ahead { wanted: true })) => return true,
-                    Some((_, Place::Ahead { wanted: false })) if self.is_asked() => {
-                        let missing = before.filter(|(_, (_, place))| !is_stored(place));
-                        if missing.count() <= but {
-                            return true;
-                        }
-                    }
-                    _ => return false,
-                }
+            match self.missing_before(rank, settings) {
+                Some(missing) if missing <= but => return true,
+                Some(_) => {}
+                None => return false,
             }
             // Its sender is ours.
             let _ = changed.changed().await;
+        }
+    }
+
+    /// How many before it are not stored where these settings say; 0 if it is wanted, and none if it has no turn any more.
+    fn missing_before(&self, rank: &Rank, settings: &Arc<Settings>) -> Option<usize> {
+        let places = self.places();
+        let is_stored = |place: &Place| match place {
+            Place::Stored(stored) => Arc::ptr_eq(&stored.settings, settings),
+            Place::Answered => true,
+            _ => false,
+        };
+        match places.get(rank)? {
+            (_, Place::Ahead { wanted: true }) => Some(0),
+            (_, Place::Ahead { wanted: false }) if self.is_asked() => {
+                let before = places.range(..rank.clone());
+                Some(before.filter(|(_, (_, place))| !is_stored(place)).count())
+            }
+            _ => None,
         }
     }
 
@@ -355,7 +365,20 @@ impl Turn<'_> {
 
     /// Waits until it may be sent, but for its last byte.
     pub(super) async fn comes_soon(&self) -> Result<(), NotArchived> {
-        self.has_but(UNDER_WAY).await
+        let is_quick = self.begun.ahead.is_quick.load(Ordering::Relaxed);
+        self.has_but(if is_quick { UNDER_WAY } else { 0 }).await
+    }
+
+    /// Whether nothing before it is missing.
+    pub(super) fn has_come(&self) -> bool {
+        let Begun { ahead, rank, .. } = self.begun;
+        ahead.missing_before(rank, self.settings) == Some(0)
+    }
+
+    /// So long it was under way.
+    pub(super) fn took(&self, time: Duration) {
+        let is_quick = &self.begun.ahead.is_quick;
+        is_quick.store(time < QUICK, Ordering::Relaxed);
     }
 
     async fn has_but(&self, before: usize) -> Result<(), NotArchived> {
