@@ -325,6 +325,10 @@ pub struct BestEffortReport {
     pub name: String,
     /// Files that the required repositories hold and it lacks, as far as this sidecar knows; 10,000 at most are counted.
     pub waiting_count: u64,
+    /// Seconds since the oldest of them was found to be lacking, or since what it lacks can't be told. Left out where it lacks
+    /// nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind_seconds: Option<u64>,
     /// Why the last attempt went wrong. Left out once one went well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,

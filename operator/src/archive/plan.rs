@@ -9,7 +9,7 @@ use crate::conditions::{Finding, Tone, find};
 use crate::repository::lines;
 use crate::text;
 use holdfast_crds::Repository;
-use holdfast_protocol::control::{BootstrapState, Role};
+use holdfast_protocol::control::{BestEffortReport, BootstrapState, InstanceReport, Role};
 use holdfast_protocol::status::{Condition, ConditionStatus};
 use holdfast_repository::owner::Ownership;
 
@@ -27,6 +27,14 @@ pub const INJECTED: &str = "Injected";
 pub const CONFIGURATION_APPLIED: &str = "ConfigurationApplied";
 /// This installation may expire.
 pub const OWNER: &str = "Owner";
+
+/// A best-effort repository is told to be behind once it is for so long: in ordinary work it gets a file within seconds, and what
+/// is told must not turn with each of them.
+const BEHIND_SECONDS: u64 = 60;
+/// And it is told to be so until it has come this close again, for the same reason.
+const CAUGHT_UP_SECONDS: u64 = 10;
+/// The reason that is told then.
+const BEST_EFFORT_BEHIND: &str = "BestEffortBehind";
 
 /// What became of the Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,8 +233,35 @@ impl Observed<'_> {
             );
             return Finding::bad(ARCHIVING, "FallingBehind", message);
         }
+        let behind = self.best_effort_behind(report);
+        if !behind.is_empty() {
+            let message = format!(
+                "what the primary {name} writes is stored as it is written; {}",
+                behind.join("; ")
+            );
+            return Finding::failed(ARCHIVING, BEST_EFFORT_BEHIND, message);
+        }
         let message = format!("{name} is the primary, and its WAL is stored as it is written");
         Finding::good(ARCHIVING, "Archiving", message)
+    }
+
+    /// What best-effort repositories lack, without figures.
+    fn best_effort_behind(&self, report: &InstanceReport) -> Vec<String> {
+        let told = find(self.before, ARCHIVING).is_some_and(|c| c.reason == BEST_EFFORT_BEHIND);
+        let least = if told {
+            CAUGHT_UP_SECONDS
+        } else {
+            BEHIND_SECONDS
+        };
+        let all = report.wal.best_effort.iter();
+        all.filter(|repository| repository.behind_seconds >= Some(least))
+            .map(|BestEffortReport { name, trouble, .. }| {
+                let why = trouble.as_deref().map(text::line);
+                let why = why.map_or(String::new(), |why| format!(": {why}"));
+                let name = text::line(name);
+                format!("the best-effort repository {name} lacks some of it{why}")
+            })
+            .collect()
     }
 
     fn streaming(&self) -> Finding {
@@ -344,7 +379,9 @@ impl Observed<'_> {
         });
         // WAL is archived without it.
         let parts: Vec<&Finding> = parts.iter().filter(|part| part.kind != STREAMING).collect();
-        if let Some(part) = parts.iter().find(|part| part.tone == Tone::Bad) {
+        let fails =
+            |part: &&&Finding| part.tone == Tone::Bad && part.status != ConditionStatus::True;
+        if let Some(part) = parts.iter().find(fails) {
             // What it says is an event already.
             return Finding {
                 kind: READY,
@@ -687,6 +724,76 @@ pub(super) mod tests {
             .findings();
             let archiving = findings.iter().find(|f| f.kind == ARCHIVING).unwrap();
             assert_eq!(archiving.reason, reason, "{waiting}");
+        }
+    }
+
+    #[test]
+    fn a_best_effort_repository_that_stays_behind_is_named_and_nothing_is_less_ready() {
+        let told = Finding::failed(ARCHIVING, BEST_EFFORT_BEHIND, "it lacks some of it");
+        let usual = Finding::good(ARCHIVING, "Archiving", "it is stored");
+        let fails = Finding::bad(ARCHIVING, "ArchivingFails", "the bucket is gone");
+        let spare = |seconds: Option<u64>, trouble: Option<&str>| json!({"name": "spare", "waitingCount": 7, "behindSeconds": seconds, "trouble": trouble});
+        let all_is_well = "orders-0 is the primary, and its WAL is stored as it is written";
+        let lacks = "what the primary orders-0 writes is stored as it is written; the best-effort repository spare lacks some of it";
+        for (before, best_effort, expected) in [
+            (&usual, json!([spare(None, None)]), all_is_well.to_owned()),
+            (
+                &usual,
+                json!([spare(Some(59), Some("refused"))]),
+                all_is_well.to_owned(),
+            ),
+            (
+                &fails,
+                json!([spare(Some(59), None)]),
+                all_is_well.to_owned(),
+            ),
+            // It catches up, or nobody knows what is wrong.
+            (&usual, json!([spare(Some(60), None)]), lacks.to_owned()),
+            (
+                &usual,
+                json!([spare(Some(9999), Some("no\nbucket"))]),
+                format!("{lacks}: no bucket"),
+            ),
+            (
+                &usual,
+                json!([{"name": "near"}, spare(Some(60), Some("refused")), {"name": "far", "behindSeconds": 60}]),
+                format!("{lacks}: refused; the best-effort repository far lacks some of it"),
+            ),
+            // It has nearly caught up.
+            (&told, json!([spare(Some(10), None)]), lacks.to_owned()),
+            (
+                &told,
+                json!([spare(Some(9), Some("refused"))]),
+                all_is_well.to_owned(),
+            ),
+            (&told, json!([spare(None, None)]), all_is_well.to_owned()),
+        ] {
+            let before = settle(&[], vec![before.clone()], None, Timestamp::UNIX_EPOCH).conditions;
+            let report = json!({"wal": {"bestEffort": best_effort, "streaming": {"active": true}}});
+            let members = [primary(report)];
+            let known = stored(Some(7));
+            let identity = Identity::of(&known, &members, "");
+            let findings = Observed {
+                namespace: "shop",
+                name: "orders",
+                repositories: &[],
+                members: &members,
+                rendering: &STANDS,
+                stored: &known,
+                identity: &identity,
+                before: &before,
+            }
+            .findings();
+            let of = |kind| findings.iter().find(|f| f.kind == kind).unwrap();
+            let archiving = of(ARCHIVING);
+            assert_eq!(archiving.message, expected, "{best_effort}");
+            let is_behind = archiving.reason == BEST_EFFORT_BEHIND;
+            assert_eq!(is_behind, expected != all_is_well);
+            // People should look, and nothing waits for it.
+            assert_eq!(archiving.tone == Tone::Bad, is_behind);
+            for found in [archiving, of(READY)] {
+                assert_eq!(found.status, ConditionStatus::True, "{found:?}");
+            }
         }
     }
 

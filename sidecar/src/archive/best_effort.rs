@@ -47,9 +47,12 @@ pub(super) struct Behind {
 
 #[derive(Debug, Default)]
 struct Lacks {
-    files: BTreeMap<Rank, WalFileName>,
+    /// And since when each is known to be lacking.
+    files: BTreeMap<Rank, (WalFileName, Instant)>,
     /// There is more than these: listings have to tell.
     is_cut: bool,
+    /// Since when listings should have told what else it lacks, and could not.
+    untold: Option<Instant>,
     trouble: Option<String>,
 }
 
@@ -60,6 +63,8 @@ pub struct BestEffort {
     pub name: String,
     /// Files that the required repositories hold and it lacks, as far as is known; 10,000 at most are counted.
     pub waiting: u64,
+    /// How long it has lacked the oldest of them, or listings could not tell what it lacks. None: it lacks nothing.
+    pub behind: Option<Duration>,
     /// Why the last attempt went wrong. None once one went well.
     pub trouble: Option<String>,
 }
@@ -74,7 +79,7 @@ impl Behind {
         let mut lacks = self.lock();
         for repository in best_effort(settings) {
             let lacks = lacks.entry(repository.name.clone()).or_default();
-            lacks.add(name);
+            lacks.add(name, Instant::now());
         }
         drop(lacks);
         self.more.notify_waiters();
@@ -85,6 +90,7 @@ impl Behind {
         let told = lacks.iter().map(|(name, lacks)| BestEffort {
             name: name.clone(),
             waiting: lacks.files.len() as u64,
+            behind: lacks.since().map(|since| since.elapsed()),
             trouble: lacks.trouble.clone(),
         });
         told.collect()
@@ -101,18 +107,23 @@ impl Behind {
 }
 
 impl Lacks {
-    fn add(&mut self, name: WalFileName) {
+    fn add(&mut self, name: WalFileName, now: Instant) {
         let rank = queue::rank(&name);
         let last = self.files.last_key_value();
         // Brought before what was cut off, it would hide that.
         if self.is_cut && last.is_none_or(|(last, _)| rank > *last) {
             return;
         }
-        self.files.insert(rank, name);
+        self.files.entry(rank).or_insert((name, now));
         if self.files.len() > MOST {
             self.files.pop_last();
             self.is_cut = true;
         }
+    }
+
+    fn since(&self) -> Option<Instant> {
+        let lacking = self.files.values().map(|(_, since)| *since);
+        lacking.chain(self.untold).min()
     }
 
     /// The one after that, or else the first.
@@ -120,7 +131,7 @@ impl Lacks {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut later = self.files.range((from, Bound::Unbounded));
         let next = later.next().or_else(|| self.files.first_key_value());
-        next.map(|(rank, name)| (rank.clone(), *name))
+        next.map(|(rank, (name, _))| (rank.clone(), *name))
     }
 }
 
@@ -205,6 +216,10 @@ impl Archiver {
                     if compared.is_ok() {
                         look = Instant::now() + LOOK;
                     }
+                    self.behind.of(repository, |lacks| {
+                        let since = lacks.untold.unwrap_or_else(Instant::now);
+                        lacks.untold = compared.is_err().then_some(since);
+                    });
                     compared
                 }
                 Some((rank, name)) => {
@@ -226,22 +241,24 @@ impl Archiver {
                     continue;
                 }
             };
-            let trouble = done.err().map(|why| why.to_string());
-            let is_fine = trouble.is_none();
-            if let Some(why) = &trouble {
-                tracing::warn!(
-                    repository = repository.name,
-                    error = why,
-                    "best-effort: it falls behind"
-                );
-            }
-            self.behind.of(repository, |lacks| lacks.trouble = trouble);
-            if is_fine {
+            let Err(why) = done else {
+                self.behind.of(repository, |lacks| lacks.trouble = None);
                 pause = FIRST_PAUSE;
-            } else {
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
+            };
+            let trouble = why.to_string();
+            tracing::warn!(
+                repository = repository.name,
+                error = trouble,
+                "best-effort: it falls behind"
+            );
+            // That others go first tells nothing of the repository.
+            if !matches!(why, NotArchived::InTheWay(_)) {
+                self.behind
+                    .of(repository, |lacks| lacks.trouble = Some(trouble));
             }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -286,7 +303,7 @@ impl Archiver {
             Ok(lacking) => {
                 self.behind.of(repository, |lacks| {
                     for name in lacking {
-                        lacks.add(name);
+                        lacks.add(name, Instant::now());
                     }
                 });
                 Ok(())

@@ -135,6 +135,7 @@ fn behind_elsewhere(repository: BestEffort) -> BestEffortReport {
     BestEffortReport {
         name: repository.name,
         waiting_count: repository.waiting,
+        behind_seconds: repository.behind.map(|behind| behind.as_secs()),
         trouble: repository.trouble,
     }
 }

@@ -68,12 +68,12 @@ fn what_retention_has_removed_is_not_brought_again() {
 fn each_has_its_turn_and_no_more_are_kept_in_mind_than_fit() {
     let bench = Bench::new();
     let name = |number| WalFileName::Segment(bench.name(1, number));
-    let mut lacks = Lacks::default();
+    let (mut lacks, now) = (Lacks::default(), Instant::now());
     assert_eq!(lacks.next(None), None);
     for number in [5, 3, 4] {
-        lacks.add(name(number));
+        lacks.add(name(number), now);
     }
-    lacks.add(WalFileName::History(TimelineId(2)));
+    lacks.add(WalFileName::History(TimelineId(2)), now);
     let mut last = None;
     let mut order = Vec::new();
     for _ in 0..5 {
@@ -85,15 +85,36 @@ fn each_has_its_turn_and_no_more_are_kept_in_mind_than_fit() {
     assert_eq!(order, [history, name(3), name(4), name(5), history]);
     // Whatever comes first: the first of them stay.
     for number in (0..MOST as u64 + 10).rev() {
-        lacks.add(name(number));
+        lacks.add(name(number), now);
     }
-    let last = |lacks: &Lacks| lacks.files.last_key_value().map(|(_, name)| *name);
+    let last = |lacks: &Lacks| lacks.files.last_key_value().map(|(_, (name, _))| *name);
     assert!(lacks.files.len() == MOST && lacks.is_cut);
     let cut = last(&lacks);
     // What came between would not be found again.
     lacks.files.pop_first();
-    lacks.add(name(MOST as u64 + 20));
+    lacks.add(name(MOST as u64 + 20), now);
     assert_eq!(last(&lacks), cut);
+}
+
+#[test]
+fn it_is_behind_since_the_oldest_that_it_lacks() {
+    let bench = Bench::new();
+    let mut lacks = Lacks::default();
+    assert_eq!(lacks.since(), None);
+    let begin = Instant::now();
+    let after = |seconds| begin + Duration::from_secs(seconds);
+    for (number, seconds) in [(5, 0), (4, 20), (5, 30)] {
+        lacks.add(WalFileName::Segment(bench.name(1, number)), after(seconds));
+    }
+    // Found again by listings, it is lacking no shorter for that.
+    assert_eq!(lacks.since(), Some(after(0)));
+    lacks.files.pop_last();
+    assert_eq!(lacks.since(), Some(after(20)));
+    // There may be more.
+    lacks.untold = Some(after(10));
+    assert_eq!(lacks.since(), lacks.untold);
+    lacks.files.clear();
+    assert_eq!(lacks.since(), lacks.untold);
 }
 
 #[tokio::test]
@@ -128,7 +149,8 @@ async fn what_is_archived_while_it_is_away_is_brought_when_it_is_back() {
     let _ = fs::remove_dir_all(bench.path("spare"));
     fs::rename(bench.path("away"), bench.path("spare")).unwrap();
     until_copied(&archiver, &bench, &[(1, 3), (1, 4), (2, 5), (2, 6)]).await;
-    assert_eq!(archiver.progress().best_effort[0].trouble, None);
+    let told = archiver.progress().best_effort.remove(0);
+    assert_eq!((told.behind, told.trouble), (None, None));
     let history = bench.path(&format!("spare/shop/orders/{SYSTEM}"));
     let content = |folder: &Path| {
         walk(folder)
