@@ -52,17 +52,24 @@ pub(super) fn lag(position: &Position<'_>, now: Timestamp) -> Option<Lag> {
         .filter(|through| through.timeline == timeline)
         .map(|through| through.boundary);
     let stored = acknowledged.max(stored)?;
-    // All before the segment that is being written is stored.
-    let written = written.filter(|written| (written.timeline, written.start) == (timeline, stored));
+    // All before the segment that is being written is stored. It may be a whole one by now, and wait to be handed over.
+    let written = written
+        .filter(|written| written.timeline == timeline)
+        .filter(|written| (written.start..=written.stored).contains(&stored));
     let stored = written.map_or(stored, |written| written.stored);
     let bytes = lsn.0.saturating_sub(stored.0);
     let age = |since: Timestamp| u64::try_from(now.duration_since(since).as_secs()).unwrap_or(0);
-    let last_archived = written.map(|written| written.as_of).or(last_archived);
-    let seconds = match (bytes, waits, queue.and_then(|queue| queue.since)) {
-        (0, ..) => Some(0),
-        (_, Some(_), Some(since)) => Timestamp::try_from(since).ok().map(age),
+    let since = queue.and_then(|queue| queue.since);
+    let since = match (written, waits, since) {
+        // It was told when all that was there was stored.
+        (Some(written), ..) => Some(written.as_of),
+        (None, Some(_), Some(since)) => Timestamp::try_from(since).ok(),
         // What is being written was begun after the last was stored.
-        _ => last_archived.map(age),
+        _ => last_archived,
+    };
+    let seconds = match bytes {
+        0 => Some(0),
+        _ => since.map(age),
     };
     Some(Lag {
         bytes: Some(bytes),
@@ -170,6 +177,52 @@ mod tests {
             };
             let found = lag(&position, now).map(|lag| (lag.bytes.unwrap(), lag.seconds));
             assert_eq!(found, expected, "{position:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_of_an_unfinished_segment_counts_from_when_it_was_all() {
+        let size = SegmentSize::new(MIB as u32).unwrap();
+        let now = Timestamp::from_second(1000).unwrap();
+        let (five, six) = (5 * MIB, 6 * MIB);
+        for (lsn, waiting, (timeline, start, stored), expected) in [
+            // All of it; some of it.
+            (five + 7, &[][..], (1, five, five + 7), (0, Some(0))),
+            (five + 9, &[], (1, five, five + 7), (2, Some(10))),
+            // The segment is whole, and waits: not only since then.
+            (six, &[5], (1, five, five + 7), (MIB - 7, Some(10))),
+            (six + 1, &[5], (1, five, six), (1, Some(10))),
+            // It was stored, and the next one is begun.
+            (six + 1, &[], (1, five, six), (1, Some(10))),
+            // Something before it waits; another timeline's.
+            (
+                six + 1,
+                &[4, 5],
+                (1, five, five + 7),
+                (2 * MIB + 1, Some(100)),
+            ),
+            (five + 9, &[], (2, five, five + 7), (9, Some(500))),
+        ] {
+            let queue = queue(waiting, 900);
+            let written = Written {
+                timeline: TimelineId(timeline),
+                start: Lsn(start),
+                stored: Lsn(stored),
+                end: Lsn(stored),
+                last_commit: None,
+                as_of: Timestamp::from_second(990).unwrap(),
+            };
+            let position = Position {
+                lsn: Lsn(lsn),
+                timeline: TimelineId(1),
+                segment_size: size,
+                queue: Some(&queue),
+                through: None,
+                written: Some(&written),
+                last_archived: Timestamp::from_second(500).ok(),
+            };
+            let found = lag(&position, now).map(|lag| (lag.bytes.unwrap(), lag.seconds));
+            assert_eq!(found, Some(expected), "{position:?}");
         }
     }
 }
