@@ -1,5 +1,6 @@
 //! `holdfast info`: backups, the recovery window, WAL by timeline with its gaps, sizes and lag. The store is enough;
-//! where the server answers too, or the sidecar beside it, they tell how far the archive is behind.
+//! where the server answers too, or the sidecar beside it, they tell how far the archive is behind. The sidecar does so without
+//! the store, too.
 
 mod report;
 mod table;
@@ -59,7 +60,8 @@ impl Default for Answer {
 
 /// Prints what there is.
 pub async fn run(settings: &Settings, args: &InfoArgs) -> Result<(), Failure> {
-    let (repository, archive) = open::first(settings, Create::Never).await?;
+    let stored = stored(settings).await;
+    // Asked last: what they say is true when it is read, however long the store took.
     let options = settings.postgres.connect_options("holdfast info");
     let asked = async {
         match options {
@@ -74,15 +76,24 @@ pub async fn run(settings: &Settings, args: &InfoArgs) -> Result<(), Failure> {
         }
     };
     let socket = settings.control_socket();
-    let (incarnations, server, sidecar) = tokio::join!(
-        incarnations(&archive),
-        asked,
-        timeout(SERVER_PATIENCE, client::status(&socket))
-    );
+    let (server, sidecar) = tokio::join!(asked, timeout(SERVER_PATIENCE, client::status(&socket)));
+    let sidecar = sidecar.ok().and_then(Result::ok);
+    let (repository, archive, incarnations) = match (stored, &sidecar) {
+        (Ok(stored), _) => stored,
+        (Err(failure), Some(sidecar)) if failure.class == ExitClass::Unknown => {
+            let status = report::without_store(sidecar, &failure.message);
+            match args.json {
+                true => commands::print_json(&status)?,
+                false => commands::print(&table::without_store(&status, jiff::Timestamp::now()))?,
+            }
+            return Err(failure);
+        }
+        (Err(failure), _) => return Err(failure),
+    };
     let found = Found {
-        incarnations: incarnations?,
+        incarnations,
         server,
-        sidecar: sidecar.ok().and_then(Result::ok),
+        sidecar,
     };
     let status = report::status(&found, &repository);
     if args.json {
@@ -99,6 +110,13 @@ pub async fn run(settings: &Settings, args: &InfoArgs) -> Result<(), Failure> {
         },
     };
     commands::print(&table::text(&status, &head, jiff::Timestamp::now()))
+}
+
+/// What the store tells: the repository that is read, the archive there, and what it holds.
+async fn stored(settings: &Settings) -> Result<(String, Archive, Vec<Incarnation>), Failure> {
+    let (repository, archive) = open::first(settings, Create::Never).await?;
+    let incarnations = incarnations(&archive).await?;
+    Ok((repository, archive, incarnations))
 }
 
 async fn incarnations(archive: &Archive) -> Result<Vec<Incarnation>, Failure> {

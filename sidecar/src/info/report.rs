@@ -7,6 +7,7 @@ use crate::status::{
 };
 use holdfast_postgres::server::Settings as ServerSettings;
 use holdfast_postgres::{Lsn, TimelineId};
+use holdfast_protocol::control::InstanceReport;
 use holdfast_repository::catalogue::{Catalogue, CataloguedBackup};
 use holdfast_repository::reach::{Window, hole_after, newest_complete};
 
@@ -62,6 +63,32 @@ pub(super) fn status(found: &Found, repository: &str) -> ArchiveStatus {
         status.lag = wal.lag.or(status.lag);
     }
     status
+}
+
+/// Where the store can't be asked: what the sidecar knows without it.
+pub(super) fn without_store(report: &InstanceReport, why: &str) -> ArchiveStatus {
+    let InstanceReport { postgres, wal, .. } = report;
+    let unread = Condition::new("Recoverable", ConditionStatus::Unknown, "NotRead", why);
+    let mut conditions = vec![unread];
+    if let Some(trouble) = wal.streaming.as_ref().and_then(|one| one.trouble.as_ref()) {
+        let message = format!("what is committed is not stored at once: {trouble}");
+        conditions.push(not("Streaming", "StreamingFails", message));
+    }
+    ArchiveStatus {
+        system_identifier: postgres.system_identifier.clone(),
+        postgres_version: postgres.version.clone(),
+        timeline: postgres.timeline,
+        instances: vec![Instance {
+            role: postgres.role.map(|role| format!("{role:?}")),
+            sidecar_version: Some(report.sidecar_version.clone()),
+            streaming: wal.streaming.as_ref().is_some_and(|one| one.active),
+            ..Instance::default()
+        }],
+        archived_through: wal.archived_through.clone(),
+        lag: wal.lag,
+        conditions,
+        ..ArchiveStatus::default()
+    }
 }
 
 fn recovery_window(window: &Window) -> RecoveryWindow {

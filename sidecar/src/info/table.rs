@@ -45,6 +45,14 @@ pub(super) fn text(status: &ArchiveStatus, head: &Head<'_>, now: Timestamp) -> S
     text
 }
 
+/// Where only the sidecar could be asked.
+pub(super) fn without_store(status: &ArchiveStatus, now: Timestamp) -> String {
+    let mut rows: Vec<_> = server(status).into_iter().collect();
+    rows.extend(archived(status, None, now));
+    rows.extend(troubles(status));
+    columns(&rows, "")
+}
+
 fn facts(status: &ArchiveStatus, head: &Head<'_>, now: Timestamp) -> Vec<Vec<String>> {
     let sealed = if head.encrypted {
         "encrypted"
@@ -58,32 +66,8 @@ fn facts(status: &ArchiveStatus, head: &Head<'_>, now: Timestamp) -> Vec<Vec<Str
             head.archive, head.repository, head.place
         ),
     ])];
-    if let Some(system) = &status.system_identifier {
-        let version = status.postgres_version.as_deref().unwrap_or("?");
-        rows.push(row([
-            "PostgreSQL",
-            &format!(
-                "{version}, system identifier {system}, timeline {}",
-                or_none(&status.timeline)
-            ),
-        ]));
-    }
-    if let Some(moment) = &status.archived_through {
-        let time = moment
-            .time
-            .map(|time| format!(", last change {time} ({} ago)", age(now, time)))
-            .unwrap_or_default();
-        rows.push(row([
-            "Archived",
-            &format!("through {}{time}", or_none(&moment.lsn)),
-        ]));
-        let lag = match (status.lag.and_then(|lag| lag.bytes), head.silent) {
-            (Some(bytes), _) => format!("{} of WAL not archived yet", HumanBytes(bytes)),
-            (None, Some(why)) => format!("unknown: {why}"),
-            (None, None) => "unknown: the server's timeline is not archived".to_owned(),
-        };
-        rows.push(row(["Lag", &lag]));
-    }
+    rows.extend(server(status));
+    rows.extend(archived(status, head.silent, now));
     match &status.recovery_window {
         Some(window) => {
             let moment = |time: &Option<Timestamp>, lsn: &Option<String>| {
@@ -103,12 +87,50 @@ fn facts(status: &ArchiveStatus, head: &Head<'_>, now: Timestamp) -> Vec<Vec<Str
         }
         None => rows.push(row(["Recoverable", "nothing"])),
     }
-    let troubles = status
-        .conditions
-        .iter()
-        .filter(|condition| condition.status != ConditionStatus::True);
-    rows.extend(troubles.map(|condition| row(["Attention", &condition.message])));
+    rows.extend(troubles(status));
     rows
+}
+
+fn server(status: &ArchiveStatus) -> Option<Vec<String>> {
+    let system = status.system_identifier.as_ref()?;
+    let version = status.postgres_version.as_deref().unwrap_or("?");
+    Some(row([
+        "PostgreSQL",
+        &format!(
+            "{version}, system identifier {system}, timeline {}",
+            or_none(&status.timeline)
+        ),
+    ]))
+}
+
+/// `silent`: why the server told nothing, if it did not.
+fn archived(status: &ArchiveStatus, silent: Option<&str>, now: Timestamp) -> Vec<Vec<String>> {
+    let Some(moment) = &status.archived_through else {
+        return Vec::new();
+    };
+    let time = moment
+        .time
+        .map(|time| format!(", last change {time} ({} ago)", age(now, time)))
+        .unwrap_or_default();
+    let lag = match (status.lag.and_then(|lag| lag.bytes), silent) {
+        (Some(bytes), _) => format!("{} of WAL not archived yet", HumanBytes(bytes)),
+        (None, Some(why)) => format!("unknown: {why}"),
+        (None, None) => "unknown: the server's timeline is not archived".to_owned(),
+    };
+    vec![
+        row([
+            "Archived",
+            &format!("through {}{time}", or_none(&moment.lsn)),
+        ]),
+        row(["Lag", &lag]),
+    ]
+}
+
+fn troubles(status: &ArchiveStatus) -> impl Iterator<Item = Vec<String>> {
+    let conditions = status.conditions.iter();
+    conditions
+        .filter(|condition| condition.status != ConditionStatus::True)
+        .map(|condition| row(["Attention", &condition.message]))
 }
 
 fn backup(backup: &BackupStatus, now: Timestamp) -> Vec<String> {
@@ -233,6 +255,7 @@ fn age(now: Timestamp, then: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::report;
     use super::*;
     use crate::status::{BackupSize, Gap, Moment, RecoveryWindow};
 
@@ -317,6 +340,35 @@ WAL
             nothing.contains("Recoverable  nothing") && nothing.contains("Backups\n  none"),
             "{nothing}"
         );
+    }
+
+    #[test]
+    fn without_a_store_the_sidecar_tells_how_far_it_is_behind() {
+        let report = serde_json::from_value(serde_json::json!({
+            "sidecarVersion": "0.1.0",
+            "postgres": {"role": "Primary", "systemIdentifier": "7", "version": "17.6", "timeline": 1},
+            "wal": {
+                "archivedThrough": {"lsn": "0/5000000"},
+                "lag": {"bytes": 2048, "seconds": 7},
+                "streaming": {"active": false, "trouble": "refused"},
+            },
+        }))
+        .unwrap();
+        let status = report::without_store(&report, "s3://b: refused");
+        assert_eq!(
+            without_store(&status, Timestamp::UNIX_EPOCH),
+            "\
+PostgreSQL  17.6, system identifier 7, timeline 1
+Archived    through 0/5000000
+Lag         2.00 KiB of WAL not archived yet
+Attention   s3://b: refused
+Attention   what is committed is not stored at once: refused
+"
+        );
+        let (instance, lag) = (&status.instances[0], status.lag.unwrap());
+        assert_eq!(instance.role.as_deref(), Some("Primary"));
+        assert!(!instance.streaming);
+        assert_eq!((lag.bytes, lag.seconds), (Some(2048), Some(7)));
     }
 
     #[test]
