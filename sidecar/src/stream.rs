@@ -16,6 +16,7 @@ use holdfast_postgres::replication::{Event, Position, Replication, ReplicationEr
 use holdfast_postgres::{ClusterState, ControlFile, Lsn, SystemIdentifier};
 use holdfast_repository::blocking;
 use jiff::Timestamp;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -61,6 +62,18 @@ enum NotFollowed {
 }
 
 impl NotFollowed {
+    /// Whether no server runs, or none that can be asked yet: what else asks it tells so.
+    fn is_away(&self) -> bool {
+        match self {
+            Self::Replication(ReplicationError::Connection { source, .. }, _) => matches!(
+                source.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            ),
+            Self::Replication(error, _) => error.is_not_now(),
+            Self::Secret(_) | Self::Other { .. } => false,
+        }
+    }
+
     /// Whether somebody has to change something at the server. Not while it starts or stops.
     fn is_refused(&self) -> bool {
         let Self::Replication(error, _) = self else {
@@ -94,6 +107,12 @@ pub async fn run(live: Live, archiver: Arc<Archiver>) {
         };
         match follow(&live, &settings, mode, &control, &archiver).await {
             Ok(()) => {
+                pause = PAUSE;
+                sleep(LOOK).await;
+            }
+            Err(error) if error.is_away() => {
+                tracing::info!(%error, "there is no server to follow yet");
+                archiver.set_streaming(Streaming::Off);
                 pause = PAUSE;
                 sleep(LOOK).await;
             }
