@@ -61,8 +61,21 @@ pub(super) fn status(found: &Found, repository: &str) -> ArchiveStatus {
         instance.sidecar_version = Some(report.sidecar_version.clone());
         // It knows what is stored of the segment that is being written.
         status.lag = wal.lag.or(status.lag);
+        if is_further(report, last) {
+            status.archived_through = wal.archived_through.clone();
+        }
     }
     status
+}
+
+/// Whether a sidecar has stored more than this, by timeline: of the segment that its server is writing.
+fn is_further(report: &InstanceReport, last: Option<(&TimelineId, &Lsn)>) -> bool {
+    let through = report.wal.archived_through.as_ref();
+    let through: Option<Lsn> = through.and_then(|through| through.lsn.as_ref()?.parse().ok());
+    let (timeline, end) = last.map_or((None, None), |(timeline, end)| {
+        (Some(timeline.0), Some(*end))
+    });
+    report.postgres.timeline >= timeline && through > end
 }
 
 /// Where the store can't be asked: what the sidecar knows without it.
@@ -290,4 +303,34 @@ fn with_manifest(backup: &CataloguedBackup, repository: &str) -> BackupStatus {
 
 fn not(r#type: &str, reason: &str, message: impl Into<String>) -> Condition {
     Condition::new(r#type, ConditionStatus::False, reason, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_sidecar_has_stored_of_an_unfinished_segment_is_further() {
+        let end = |timeline| Some((TimelineId(timeline), Lsn(0x500_0000)));
+        for (timeline, through, last, expected) in [
+            (Some(1), Some("0/5000100"), end(1), true),
+            (Some(1), Some("0/5000000"), end(1), false),
+            (Some(1), Some("0/4000000"), end(1), false),
+            (Some(2), Some("0/5000100"), end(1), true),
+            // Another server was promoted.
+            (Some(1), Some("0/5000100"), end(2), false),
+            (Some(1), Some("0/5000100"), None, true),
+            (Some(1), None, end(1), false),
+            (None, None, None, false),
+        ] {
+            let report = serde_json::from_value(json!({
+                "postgres": {"timeline": timeline},
+                "wal": {"archivedThrough": {"lsn": through}},
+            }))
+            .unwrap();
+            let last = last.as_ref().map(|(timeline, end)| (timeline, end));
+            assert_eq!(is_further(&report, last), expected, "{report:?} {last:?}");
+        }
+    }
 }
