@@ -17,6 +17,7 @@ mod full_disk;
 mod hand;
 mod incarnations;
 mod install;
+mod lag;
 mod mesh;
 mod metrics;
 mod operator_down;

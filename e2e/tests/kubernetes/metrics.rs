@@ -11,7 +11,7 @@ use holdfast_e2e::{Space, eventually};
 
 /// A page in the text format.
 #[derive(Debug, Default)]
-struct Page {
+pub struct Page {
     /// By family: its type.
     types: BTreeMap<String, String>,
     /// By family: what it says it is.
@@ -48,7 +48,7 @@ impl Page {
     }
 
     /// The sum of a metric's samples that carry these labels.
-    fn value(&self, name: &str, labels: &[&str]) -> Option<f64> {
+    pub fn value(&self, name: &str, labels: &[&str]) -> Option<f64> {
         let of_name = |sample: &str| sample == name || sample.starts_with(&format!("{name}{{"));
         let mut found = self
             .samples
@@ -196,7 +196,8 @@ async fn page_of(
     said.success().with_context(|| path)
 }
 
-async fn sidecar(space: &Space, pod: &str) -> Result<Page> {
+/// What a pod's sidecar serves.
+pub async fn sidecar(space: &Space, pod: &str) -> Result<Page> {
     let mut page = Page::default();
     page.read(&page_of(space, &space.namespace, pod, 9644, "metrics").await?)?;
     Ok(page)

@@ -12,7 +12,7 @@ use serde_json::Value;
 const WAITING: &str = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'";
 
 /// Waits for a condition with this reason that says all of this.
-async fn told_as(
+pub async fn told_as(
     space: &Space,
     object: &str,
     (condition, status, reason): (&str, &str, &str),

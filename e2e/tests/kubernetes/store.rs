@@ -118,6 +118,16 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
+    /// Beside the one that it has from the beginning.
+    pub async fn makes_bucket(&self, name: &str) -> Result<()> {
+        let script = format!(
+            "curl -sS --fail-with-body --max-time 20 --aws-sigv4 aws:amz:us-east-1:s3 \\
+                 --user \"$MINIO_ROOT_USER:$MINIO_ROOT_PASSWORD\" -X PUT http://127.0.0.1:9000/{name}"
+        );
+        self.hand(&script).await?;
+        Ok(())
+    }
+
     /// Waits until it stands still.
     pub async fn stands_still(&self) -> Result<()> {
         eventually("the store stands still", async || {
