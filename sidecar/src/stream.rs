@@ -24,6 +24,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 /// How our session is named in `pg_stat_replication`.
 pub(crate) const APPLICATION_NAME: &str = "holdfast";
+/// A server that starts listens within so long; one that can't be reached for longer is somewhere else than the settings say, or
+/// gone, and what it commits is not followed.
+const STARTS: Duration = Duration::from_secs(60);
 /// How often is looked whether there is a primary.
 const LOOK: Duration = Duration::from_secs(1);
 /// After a session that failed; doubled, up to the longest, where the server refuses it.
@@ -62,7 +65,7 @@ enum NotFollowed {
 }
 
 impl NotFollowed {
-    /// Whether no server runs, or none that can be asked yet: what else asks it tells so.
+    /// Whether no server runs, or none that can be asked yet.
     fn is_away(&self) -> bool {
         match self {
             Self::Replication(ReplicationError::Connection { source, .. }, _) => matches!(
@@ -98,19 +101,26 @@ pub async fn may_follow(settings: &Settings) -> Option<Result<(), String>> {
 /// Follows the server for as long as it is a primary, and again when it is. Never ends; safe to drop.
 pub async fn run(live: Live, archiver: Arc<Archiver>) {
     let mut pause = PAUSE;
+    let mut away = None;
     loop {
         let settings = live.get();
         let Some((mode, control)) = primary(&settings).await else {
+            away = None;
             archiver.set_streaming(Streaming::Off);
             sleep(LOOK).await;
             continue;
         };
-        match follow(&live, &settings, mode, &control, &archiver).await {
+        let followed = follow(&live, &settings, mode, &control, &archiver).await;
+        away = match &followed {
+            Err(error) if error.is_away() => away.or_else(|| Some(Instant::now())),
+            _ => None,
+        };
+        match followed {
             Ok(()) => {
                 pause = PAUSE;
                 sleep(LOOK).await;
             }
-            Err(error) if error.is_away() => {
+            Err(error) if away.is_some_and(|since| since.elapsed() < STARTS) => {
                 tracing::info!(%error, "there is no server to follow yet");
                 archiver.set_streaming(Streaming::Off);
                 pause = PAUSE;

@@ -11,7 +11,9 @@ pub use s3::{Credentials, S3Settings};
 use super::withheld::Connector;
 use super::{Store, StoreError};
 use object_store::local::LocalFileSystem;
-use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{
+    BackoffConfig, Certificate, ClientOptions, HeaderValue, ObjectStore, RetryConfig,
+};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +48,9 @@ const RETRIES: RetryConfig = RetryConfig {
 /// Runs from the request's first byte, so a large object has to get through a slow line in it.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(180);
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// As stores log it, and policies may ask for it.
+pub(super) const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("holdfast/", env!("CARGO_PKG_VERSION")));
 
 impl StoreSettings {
     /// Makes a handle on the archive `archive` (`namespace/name`). Reaches nothing yet, but a folder must exist.
@@ -111,6 +116,7 @@ fn client(
     let client = ClientOptions::new()
         .with_allow_http(is_plain(endpoint))
         .with_timeout_disabled()
+        .with_user_agent(USER_AGENT)
         .with_read_timeout(READ_TIMEOUT)
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_allow_invalid_certificates(!verify_tls);

@@ -3,7 +3,7 @@
 //! A store makes an object of a request's whole body, and nothing of less. So of objects that must come to exist one after
 //! the other, each can be sent while the one before is still being stored: only the answers take turns.
 
-use super::open::{CONNECT_TIMEOUT, READ_TIMEOUT};
+use super::open::{CONNECT_TIMEOUT, READ_TIMEOUT, USER_AGENT};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use http_body_util::BodyExt;
@@ -23,8 +23,6 @@ use tokio::time::timeout;
 /// MinIO holds back who reads the object's key as long as it is being sent, and S3 gives up a connection on which nothing comes
 /// for some twenty seconds.
 const LONGEST: Duration = Duration::from_secs(3);
-/// Whatever is told apart by stores, by proxies before them and in their logs is one program's.
-const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
 
 /// Makes an upload wait for its last byte.
 pub fn withhold() -> (Release, Withheld) {
