@@ -90,19 +90,29 @@ impl Events {
         let (named, count) = self.said().again(words.clone(), name, now);
         let namespace = about.namespace.as_deref().unwrap_or("default");
         let events = Api::<Event>::namespaced(self.client.clone(), namespace);
-        let published = if count == 1 {
-            event.metadata.name = Some(named);
-            event.event_time = Some(MicroTime(now));
-            events.create(&PostParams::default(), &event).await
-        } else {
-            let series = EventSeries {
-                count,
-                last_observed_time: MicroTime(now),
-            };
-            let counted = Patch::Merge(json!({"series": series}));
-            events
+        let series = EventSeries {
+            count,
+            last_observed_time: MicroTime(now),
+        };
+        let counted = Patch::Merge(json!({"series": series}));
+        let known = match count {
+            1 => None,
+            _ => match events
                 .patch(&named, &PatchParams::default(), &counted)
                 .await
+            {
+                // Somebody has deleted it, or it was too old.
+                Err(kube::Error::Api(status)) if status.is_not_found() => None,
+                other => Some(other),
+            },
+        };
+        let published = match known {
+            Some(known) => known,
+            None => {
+                event.metadata.name = Some(named);
+                event.event_time = Some(MicroTime(now));
+                events.create(&PostParams::default(), &event).await
+            }
         };
         if let Err(error) = published {
             self.said().0.remove(&words);

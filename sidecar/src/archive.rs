@@ -302,7 +302,8 @@ impl Archiver {
                 done = (told, through);
             }
         }
-        self.behind.add(settings, name);
+        // A repository may have been left out of the settings meanwhile, or have come into them.
+        self.behind.add(&self.settings.get(), name);
         if let WalFileName::History(_) = name
             && let Ok(content) = local::read_all(&local.file)
         {

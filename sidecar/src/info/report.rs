@@ -6,7 +6,7 @@ use crate::status::{
     Instance, Lag, Moment, RecoveryWindow, TimelineStatus,
 };
 use holdfast_postgres::server::Settings as ServerSettings;
-use holdfast_postgres::{Lsn, TimelineId};
+use holdfast_postgres::{Lsn, SegmentSize, TimelineId};
 use holdfast_protocol::control::InstanceReport;
 use holdfast_repository::catalogue::{Catalogue, CataloguedBackup};
 use holdfast_repository::reach::{Window, hole_after, newest_complete};
@@ -61,21 +61,32 @@ pub(super) fn status(found: &Found, repository: &str) -> ArchiveStatus {
         instance.sidecar_version = Some(report.sidecar_version.clone());
         // It knows what is stored of the segment that is being written.
         status.lag = wal.lag.or(status.lag);
-        if is_further(report, last) {
+        if is_further(report, last, catalogue.segment_size) {
             status.archived_through = wal.archived_through.clone();
         }
     }
     status
 }
 
-/// Whether a sidecar has stored more than this, by timeline: of the segment that its server is writing.
-fn is_further(report: &InstanceReport, last: Option<(&TimelineId, &Lsn)>) -> bool {
+/// Whether a sidecar has stored more than this, by timeline: of the segment that its server is writing. What it remembers of
+/// segments after that one is not there any more, or was another timeline's.
+fn is_further(
+    report: &InstanceReport,
+    last: Option<(&TimelineId, &Lsn)>,
+    size: SegmentSize,
+) -> bool {
     let through = report.wal.archived_through.as_ref();
     let through: Option<Lsn> = through.and_then(|through| through.lsn.as_ref()?.parse().ok());
-    let (timeline, end) = last.map_or((None, None), |(timeline, end)| {
-        (Some(timeline.0), Some(*end))
-    });
-    report.postgres.timeline >= timeline && through > end
+    match (last, through) {
+        (Some((timeline, end)), Some(through)) => {
+            let unfinished = Lsn(end.0.saturating_sub(1)).segment(size).next();
+            report.postgres.timeline >= Some(timeline.0)
+                && (*end..unfinished.end(size)).contains(&through)
+                && through > *end
+        }
+        (None, through) => through.is_some(),
+        (_, None) => false,
+    }
 }
 
 /// Where the store can't be asked: what the sidecar knows without it.
@@ -315,6 +326,9 @@ mod tests {
         let end = |timeline| Some((TimelineId(timeline), Lsn(0x500_0000)));
         for (timeline, through, last, expected) in [
             (Some(1), Some("0/5000100"), end(1), true),
+            (Some(1), Some("0/5FFFFFF"), end(1), true),
+            // It was removed since.
+            (Some(1), Some("0/6000000"), end(1), false),
             (Some(1), Some("0/5000000"), end(1), false),
             (Some(1), Some("0/4000000"), end(1), false),
             (Some(2), Some("0/5000100"), end(1), true),
@@ -330,7 +344,8 @@ mod tests {
             }))
             .unwrap();
             let last = last.as_ref().map(|(timeline, end)| (timeline, end));
-            assert_eq!(is_further(&report, last), expected, "{report:?} {last:?}");
+            let found = is_further(&report, last, SegmentSize::DEFAULT);
+            assert_eq!(found, expected, "{report:?} {last:?}");
         }
     }
 }
