@@ -346,7 +346,13 @@ impl Archiver {
                 turn.comes_soon().await?;
             }
             // Before its turn all of it but its last byte is sent.
-            let early = turn.filter(|turn| !turn.has_come());
+            let early = match turn {
+                Some(turn) if turn.has_come() => {
+                    turn.wait().await?;
+                    None
+                }
+                turn => turn,
+            };
             let (release, withheld) = withhold();
             let allow = async {
                 if let Some(turn) = early {
@@ -355,9 +361,6 @@ impl Archiver {
                 release.go();
                 Ok(())
             };
-            if let (Some(turn), None) = (turn, early) {
-                turn.wait().await?;
-            }
             let begun = Instant::now();
             let put = async {
                 let withheld = early.map(|_| &withheld);

@@ -698,6 +698,24 @@ pub(super) mod tests {
         }
     }
 
+    /// Where a condition stood so, and the primary reports this.
+    fn findings_after(before: &Finding, report: serde_json::Value) -> Vec<Finding> {
+        let before = settle(&[], vec![before.clone()], None, Timestamp::UNIX_EPOCH).conditions;
+        let members = [primary(report)];
+        let known = stored(Some(7));
+        Observed {
+            namespace: "shop",
+            name: "orders",
+            repositories: &[],
+            members: &members,
+            rendering: &STANDS,
+            stored: &known,
+            identity: &Identity::of(&known, &members, ""),
+            before: &before,
+        }
+        .findings()
+    }
+
     #[test]
     fn a_sidecar_that_starts_does_not_mend_what_fails() {
         let bad = Finding::bad(ARCHIVING, "ArchivingFails", "the bucket is gone");
@@ -707,21 +725,7 @@ pub(super) mod tests {
             (&good, 7, "Starting"),
             (&bad, 0, "Archiving"),
         ] {
-            let before = settle(&[], vec![before.clone()], None, Timestamp::UNIX_EPOCH).conditions;
-            let members = [primary(json!({"wal": {"readyCount": waiting}}))];
-            let known = stored(Some(7));
-            let identity = Identity::of(&known, &members, "");
-            let findings = Observed {
-                namespace: "shop",
-                name: "orders",
-                repositories: &[],
-                members: &members,
-                rendering: &STANDS,
-                stored: &known,
-                identity: &identity,
-                before: &before,
-            }
-            .findings();
+            let findings = findings_after(before, json!({"wal": {"readyCount": waiting}}));
             let archiving = findings.iter().find(|f| f.kind == ARCHIVING).unwrap();
             assert_eq!(archiving.reason, reason, "{waiting}");
         }
@@ -768,22 +772,8 @@ pub(super) mod tests {
             ),
             (&told, json!([spare(None, None)]), all_is_well.to_owned()),
         ] {
-            let before = settle(&[], vec![before.clone()], None, Timestamp::UNIX_EPOCH).conditions;
             let report = json!({"wal": {"bestEffort": best_effort, "streaming": {"active": true}}});
-            let members = [primary(report)];
-            let known = stored(Some(7));
-            let identity = Identity::of(&known, &members, "");
-            let findings = Observed {
-                namespace: "shop",
-                name: "orders",
-                repositories: &[],
-                members: &members,
-                rendering: &STANDS,
-                stored: &known,
-                identity: &identity,
-                before: &before,
-            }
-            .findings();
+            let findings = findings_after(before, report);
             let of = |kind| findings.iter().find(|f| f.kind == kind).unwrap();
             let archiving = of(ARCHIVING);
             assert_eq!(archiving.message, expected, "{best_effort}");

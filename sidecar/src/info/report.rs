@@ -81,8 +81,8 @@ fn is_further(
         (Some((timeline, end)), Some(through)) => {
             let unfinished = Lsn(end.0.saturating_sub(1)).segment(size).next();
             report.postgres.timeline >= Some(timeline.0)
-                && (*end..unfinished.end(size)).contains(&through)
-                && through > *end
+                && *end < through
+                && through < unfinished.end(size)
         }
         (None, through) => through.is_some(),
         (_, None) => false,
