@@ -206,7 +206,14 @@ pub struct InstanceReport {
     /// The restore that Postgres waits for; left out once it may start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<BootstrapReport>,
+    /// Another one where archiving, streaming or the settings have turned since: who asks with `?unless=` and this is answered
+    /// when it has, or after [`UNLESS_SECONDS`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
 }
+
+/// A question with `?unless=` waits so long for news.
+pub const UNLESS_SECONDS: u64 = 12;
 
 /// How a restore goes that Postgres waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -39,6 +39,7 @@ use crate::conditions::settle;
 use crate::context::Context;
 use crate::controller::{Controller, Outcome, ReconcileError};
 use crate::names::{Key, rendered_secret};
+use crate::sidecar_client::Sidecar;
 use crate::status::StatusWriter;
 use holdfast_crds::{Archive, ArchiveStatus, Backup, Repository, RepositoryMode};
 use holdfast_protocol::control::Role;
@@ -203,10 +204,13 @@ impl Controller for Archives {
         };
         let mut members = members(context, key);
         let everybody = context.watched.pods.count();
-        let next_report = context
+        let (next_report, waited_for) = context
             .reports
             .ask(&context.sidecars, key, &mut members, everybody)
             .await;
+        for (sidecar, mark) in waited_for {
+            wait_for_news(context.clone(), key.clone(), sidecar, mark);
+        }
         let stored_before = context.stored.get(key);
         let next_reading = match first_repository(&archive) {
             Some(repository) => context.stored.refresh(context, key, repository),
@@ -266,6 +270,18 @@ impl Controller for Archives {
         }
         Ok(Outcome::Again(next_report.min(next_reading)))
     }
+}
+
+/// Has the Archive looked at as soon as a sidecar has news: what turns is told at once, and not when it is asked next.
+fn wait_for_news(context: Arc<Context>, archive: Key, sidecar: Sidecar, mark: String) {
+    context.tasks.clone().spawn(async move {
+        let news = tokio::select! {
+            news = context.sidecars.news(&sidecar, &mark) => news.ok(),
+            () = context.stop.cancelled() => return,
+        };
+        context.reports.heard(&archive, &sidecar.pod_uid, news);
+        context.wakers.archives.wake(archive);
+    });
 }
 
 /// What every instance is given, and whose they are.

@@ -3,7 +3,7 @@
 
 use super::member::Member;
 use crate::names::Key;
-use crate::sidecar_client::SidecarClient;
+use crate::sidecar_client::{Sidecar, SidecarClient};
 use holdfast_protocol::control::InstanceReport;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +18,10 @@ const CLOSE: Duration = Duration::from_secs(3);
 const PATIENT: Duration = Duration::from_secs(60);
 /// Requests a second to all sidecars together, when all are at ease.
 const MOST_A_SECOND: u32 = 100;
+/// Of no more sidecars than this is news waited for: each costs a connection.
+const MOST_WAITED_FOR: usize = 500;
+/// News is looked at no more often than this.
+const LEAST: Duration = Duration::from_secs(1);
 /// One lost answer is no news: so long what was said before counts.
 const COUNTS: Duration = Duration::from_secs(60);
 
@@ -39,6 +43,10 @@ struct Entry {
     trouble: Option<String>,
     failures: u32,
     due: Instant,
+    /// Whether it is being asked for news, and has not answered yet.
+    is_waited_for: bool,
+    /// Its news, which nobody has looked at yet.
+    news: Option<Arc<InstanceReport>>,
 }
 
 /// What sidecars said last, by archive and pod.
@@ -58,47 +66,64 @@ impl Reports {
     }
 
     /// Asks those whose turn it is, all at once, and returns how long nobody need be asked. What pods that are gone
-    /// said is forgotten. `everybody` is how many pods there are in all.
+    /// said is forgotten. `everybody` is how many pods there are in all. Those who are to be waited for are told.
     pub async fn ask(
         &self,
         client: &SidecarClient,
         archive: &Key,
         members: &mut [Member],
         everybody: usize,
-    ) -> Duration {
+    ) -> (Duration, Vec<(Sidecar, String)>) {
         let now = Instant::now();
-        let due: Vec<_> = {
+        let due: Vec<(Sidecar, Option<Arc<InstanceReport>>)> = {
             let mut archives = self.lock();
             if members.is_empty() {
                 archives.remove(archive);
-                return EASY;
+                return (EASY, Vec::new());
             }
             let pods = archives.entry(archive.clone()).or_default();
             pods.retain(|uid, _| members.iter().any(|member| member.uid == *uid));
-            let is_due = |uid: &str| pods.get(uid).is_none_or(|entry| now >= entry.due);
-            members
-                .iter()
-                .filter(|member| member.counts() && is_due(&member.uid))
-                .filter_map(|member| member.sidecar())
-                .collect()
+            let mut due = Vec::new();
+            for member in members.iter().filter(|member| member.counts()) {
+                let entry = pods.get_mut(&member.uid);
+                if entry.as_ref().is_some_and(|entry| now < entry.due) {
+                    continue;
+                }
+                let news = entry.and_then(|entry| entry.news.take());
+                due.extend(member.sidecar().map(|sidecar| (sidecar, news)));
+            }
+            due
         };
-        let answers =
-            futures::future::join_all(due.iter().map(|sidecar| async move {
-                (sidecar.pod_uid.clone(), client.status(sidecar).await)
-            }))
-            .await;
+        let answers = futures::future::join_all(due.into_iter().map(|(sidecar, news)| async {
+            let answer = match news {
+                Some(news) => Ok(news),
+                None => client.status(&sidecar).await.map(Arc::new),
+            };
+            (sidecar, answer)
+        }))
+        .await;
+        let mut waited_for = Vec::new();
         let now = Instant::now();
         let mut archives = self.lock();
         let pods = archives.entry(archive.clone()).or_default();
-        for (uid, answer) in answers {
+        for (sidecar, answer) in answers {
+            let uid = sidecar.pod_uid.clone();
             let before = pods.get(&uid);
+            let is_waited_for = before.is_some_and(|entry| entry.is_waited_for);
             let entry = match answer {
-                Ok(report) => Entry {
-                    due: now + spread(pause(&report, everybody)),
-                    report: Some((Arc::new(report), now)),
-                    trouble: None,
-                    failures: 0,
-                },
+                Ok(report) => {
+                    let mark = mark_to_wait_for(&report, everybody).filter(|_| !is_waited_for);
+                    let is_waited_for = is_waited_for || mark.is_some();
+                    waited_for.extend(mark.map(|mark| (sidecar, mark)));
+                    Entry {
+                        due: now + spread(pause(&report, everybody)),
+                        report: Some((report, now)),
+                        trouble: None,
+                        failures: 0,
+                        is_waited_for,
+                        news: None,
+                    }
+                }
                 Err(error) => {
                     let failures = before.map_or(0, |entry| entry.failures).saturating_add(1);
                     Entry {
@@ -106,6 +131,8 @@ impl Reports {
                         trouble: Some(error.to_string()),
                         failures,
                         due: now + spread(retry(failures)),
+                        is_waited_for,
+                        news: None,
                     }
                 }
             };
@@ -117,8 +144,22 @@ impl Reports {
             }
         }
         let next = pods.values().map(|entry| entry.due).min();
-        next.map_or(EASY, |next| next.saturating_duration_since(now))
-            .min(EASY.max(PATIENT))
+        let next = next.map_or(EASY, |next| next.saturating_duration_since(now));
+        (next.min(EASY.max(PATIENT)), waited_for)
+    }
+
+    /// What became of waiting for a sidecar's news: it is looked at, but no more often than once a second. Where there is none,
+    /// the sidecar is asked when it would have been.
+    pub fn heard(&self, archive: &Key, uid: &str, news: Option<InstanceReport>) {
+        let mut archives = self.lock();
+        if let Some(entry) = archives.get_mut(archive).and_then(|pods| pods.get_mut(uid)) {
+            entry.is_waited_for = false;
+            if let Some(news) = news {
+                let last = entry.report.as_ref().map(|(_, at)| *at + LEAST);
+                entry.news = Some(Arc::new(news));
+                entry.due = last.map_or_else(Instant::now, |last| last.max(Instant::now()));
+            }
+        }
     }
 
     /// Has a pod's sidecar asked at the next look: something was ordered from it.
@@ -159,6 +200,12 @@ fn pause(report: &InstanceReport, everybody: usize) -> Duration {
         let everybody = u32::try_from(everybody).unwrap_or(u32::MAX);
         EASY.max(Duration::from_secs(1).mul_f64(f64::from(everybody) / f64::from(MOST_A_SECOND)))
     }
+}
+
+/// Its mark, if it is at ease and there are few enough.
+fn mark_to_wait_for(report: &InstanceReport, everybody: usize) -> Option<String> {
+    let may_be = everybody <= MOST_WAITED_FOR && pause(report, everybody) == EASY;
+    report.mark.clone().filter(|_| may_be)
 }
 
 fn retry(failures: u32) -> Duration {
@@ -205,6 +252,51 @@ mod tests {
     }
 
     #[test]
+    fn news_is_waited_for_from_few_who_are_at_ease() {
+        let report = |value| serde_json::from_value::<InstanceReport>(value).unwrap();
+        let easy = json!({"postgres": {"role": "Primary"}, "mark": "a1"});
+        for (value, everybody, expected) in [
+            (easy.clone(), 1, Some("a1")),
+            (easy.clone(), 500, Some("a1")),
+            (easy, 501, None),
+            (json!({"mark": "a1"}), 1, None),
+            // An older one.
+            (json!({"postgres": {"role": "Primary"}}), 1, None),
+        ] {
+            let mark = mark_to_wait_for(&report(value.clone()), everybody);
+            assert_eq!(mark.as_deref(), expected, "{value} {everybody}");
+        }
+    }
+
+    #[test]
+    fn news_is_looked_at_once_a_second_and_none_changes_nothing() {
+        let (reports, archive) = (Reports::default(), Key::new("shop", "orders"));
+        let now = Instant::now();
+        let entry = Entry {
+            report: Some((Arc::default(), now)),
+            trouble: None,
+            failures: 0,
+            due: now + EASY,
+            is_waited_for: true,
+            news: None,
+        };
+        let pods = HashMap::from([("u".to_owned(), entry)]);
+        reports.lock().insert(archive.clone(), pods);
+        let seen = || {
+            let archives = reports.lock();
+            let entry = &archives[&archive]["u"];
+            (entry.is_waited_for, entry.news.is_some(), entry.due)
+        };
+        reports.heard(&archive, "u", None);
+        assert_eq!(seen(), (false, false, now + EASY));
+        reports.heard(&archive, "u", Some(InstanceReport::default()));
+        assert_eq!(seen(), (false, true, now + LEAST));
+        // A pod that is gone.
+        reports.heard(&archive, "v", Some(InstanceReport::default()));
+        reports.heard(&Key::new("shop", "gone"), "u", None);
+    }
+
+    #[test]
     fn one_lost_answer_is_no_news() {
         let begin = Instant::now();
         let entry = |trouble: Option<&str>| Entry {
@@ -212,6 +304,8 @@ mod tests {
             trouble: trouble.map(str::to_owned),
             failures: 1,
             due: begin,
+            is_waited_for: false,
+            news: None,
         };
         let at = |seconds| begin + Duration::from_secs(seconds);
         assert!(matches!(

@@ -12,6 +12,8 @@ use crate::authority::Keyring;
 use crate::metrics::Metrics;
 use crate::names::{CONTROL_PORT, Key};
 use crate::text;
+#[cfg(doc)]
+use holdfast_protocol::control::UNLESS_SECONDS;
 use holdfast_protocol::control::{
     BackupAccepted, BackupOrder, Drain, DrainOrder, GoAccepted, GoOrder, InstanceReport, Lacking,
     LackingQuestion, Outside, SwitchWalOrder, WalSwitched, sidecar_name,
@@ -61,9 +63,23 @@ impl SidecarClient {
 
     /// What it knows of itself and its server. The answer is checked to be the named pod's.
     pub async fn status(&self, sidecar: &Sidecar) -> Result<InstanceReport, SidecarError> {
-        let report: InstanceReport = self
-            .ask(sidecar, "status", Method::GET, "/v1/status", None)
-            .await?;
+        self.report(sidecar, "/v1/status").await
+    }
+
+    /// The same, once its [`InstanceReport::mark`] is another one, or after [`UNLESS_SECONDS`].
+    pub async fn news(
+        &self,
+        sidecar: &Sidecar,
+        mark: &str,
+    ) -> Result<InstanceReport, SidecarError> {
+        // Whatever a sidecar calls its mark: it stands in an address.
+        let mark: String = mark.chars().filter(char::is_ascii_alphanumeric).collect();
+        self.report(sidecar, &format!("/v1/status?unless={mark}"))
+            .await
+    }
+
+    async fn report(&self, sidecar: &Sidecar, path: &str) -> Result<InstanceReport, SidecarError> {
+        let report: InstanceReport = self.ask(sidecar, "status", Method::GET, path, None).await?;
         match &report.pod_uid {
             Some(uid) if *uid != sidecar.pod_uid => Err(SidecarError::Refused {
                 code: 412,

@@ -27,7 +27,7 @@ pub struct ArchiveProgress {
 }
 
 /// Whether what a server is writing is followed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum Streaming {
     /// It is not to be, or there is no primary here that could be.
     #[default]

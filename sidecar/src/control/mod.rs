@@ -47,6 +47,9 @@ pub trait Instance: Send + Sync + 'static {
     /// What is known, within some five seconds.
     fn report(&self) -> impl Future<Output = InstanceReport> + Send;
 
+    /// [`InstanceReport::mark`], now. Costs nothing.
+    fn mark(&self) -> String;
+
     /// Closes the segment that is being written; where its WAL ends.
     fn switch_wal(&self) -> impl Future<Output = Result<Lsn, OrderError>> + Send;
 

@@ -11,13 +11,17 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use holdfast_protocol::control::{
     BackupAccepted, BackupOrder, DrainOrder, ErrorBody, GoAccepted, GoOrder, Lacking,
-    LackingQuestion, SwitchWalOrder, WalSwitched,
+    LackingQuestion, SwitchWalOrder, UNLESS_SECONDS, WalSwitched,
 };
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{sleep, timeout};
 
 const LARGEST_BODY: usize = 64 << 10;
+/// How often is looked whether there is news, where somebody waits for it.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Where an order comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +68,19 @@ pub fn router<B: BackupService, I: Instance>(
 
 async fn status<B: BackupService, I: Instance>(
     State(shared): State<Arc<Shared<B, I>>>,
+    uri: Uri,
 ) -> Response {
-    Json(shared.instance.report().await).into_response()
+    let instance = &shared.instance;
+    // A mark has no letter that is written otherwise in an address.
+    if let Some(unless) = uri.query().and_then(|query| query.strip_prefix("unless=")) {
+        let news = async {
+            while instance.mark() == unless {
+                sleep(LOOK).await;
+            }
+        };
+        let _ = timeout(Duration::from_secs(UNLESS_SECONDS), news).await;
+    }
+    Json(instance.report().await).into_response()
 }
 
 async fn start<B: BackupService, I: Instance>(

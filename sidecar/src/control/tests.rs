@@ -10,13 +10,16 @@ use crate::status::{Condition, ConditionStatus, is_true};
 use holdfast_protocol::control::{BackupKind, BackupOrder};
 use holdfast_repository::backup::BackupId;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 
-/// A server that is a primary of a pod.
-struct Primary;
+/// A server that is a primary of a pod, and its mark.
+#[derive(Default)]
+struct Primary(Mutex<String>);
 
 impl Instance for Primary {
     fn pod_uid(&self) -> Option<&str> {
@@ -28,6 +31,10 @@ impl Instance for Primary {
             archive: "shop/orders".into(),
             ..InstanceReport::default()
         }
+    }
+
+    fn mark(&self) -> String {
+        self.0.lock().unwrap().clone()
     }
 
     async fn switch_wal(&self) -> Result<Lsn, OrderError> {
@@ -96,6 +103,7 @@ struct Sidecar {
     socket: PathBuf,
     leave: Arc<Semaphore>,
     backups: Arc<Backups<Taker>>,
+    primary: Arc<Primary>,
     stop: oneshot::Sender<()>,
     server: tokio::task::JoinHandle<()>,
 }
@@ -110,9 +118,10 @@ async fn sidecar() -> Sidecar {
     let backups = Arc::new(Backups::new(taker, Some("orders-0".into())));
     let (stop, stopped) = oneshot::channel();
     let bound = bind(&socket, 0o600).await.unwrap();
+    let primary = Arc::new(Primary::default());
     let server = tokio::spawn(serve(
         Unix::new(bound),
-        router(backups.clone(), Arc::new(Primary), Caller::Local),
+        router(backups.clone(), primary.clone(), Caller::Local),
         Limits::default(),
         async {
             let _ = stopped.await;
@@ -123,9 +132,38 @@ async fn sidecar() -> Sidecar {
         socket,
         leave,
         backups,
+        primary,
         stop,
         server,
     }
+}
+
+#[tokio::test]
+async fn who_asks_for_news_is_answered_when_there_is_some() {
+    let sidecar = sidecar().await;
+    "a1".clone_into(&mut sidecar.primary.0.lock().unwrap());
+    let ask = async |known: &str| {
+        let mut stream = UnixStream::connect(&sidecar.socket).await.unwrap();
+        let request =
+            format!("GET /v1/status{known} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    let long = Duration::from_secs(60);
+    for at_once in ["", "?unless=a0", "?unless=", "?other=a1"] {
+        timeout(long, ask(at_once)).await.expect(at_once);
+    }
+    let asked = ask("?unless=a1");
+    tokio::pin!(asked);
+    assert!(
+        timeout(Duration::from_millis(600), asked.as_mut())
+            .await
+            .is_err()
+    );
+    "a2".clone_into(&mut sidecar.primary.0.lock().unwrap());
+    timeout(long, asked).await.unwrap();
 }
 
 fn order(id: &str) -> BackupOrder {

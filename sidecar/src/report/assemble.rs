@@ -14,6 +14,7 @@ use holdfast_protocol::control::{
     PostgresReport, RecoveryReport, Role, StreamingReport, WalReport,
 };
 use jiff::Timestamp;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// All that a report is made of.
 pub(super) struct Parts<'a> {
@@ -29,6 +30,30 @@ pub(super) struct Parts<'a> {
     pub now: Timestamp,
 }
 
+/// What differs once archiving, streaming or the settings have turned, and not while figures move.
+pub(super) fn mark(
+    progress: &ArchiveProgress,
+    generation: Option<i64>,
+    trouble: Option<&str>,
+    not_configured: Option<&str>,
+) -> String {
+    let ArchiveProgress {
+        last_archived,
+        last_failure,
+        streaming,
+        ..
+    } = progress;
+    let archived = last_archived.as_ref().map(|(_, time)| time);
+    let fails = last_failure
+        .as_ref()
+        .filter(|(_, _, time)| archived < Some(time))
+        .map(|(name, why, _)| (name, why));
+    let mut hasher = DefaultHasher::new();
+    (fails, archived.is_some(), streaming, generation).hash(&mut hasher);
+    (trouble, not_configured).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
 pub(super) fn report(parts: Parts<'_>) -> InstanceReport {
     let Parts {
         settings,
@@ -42,6 +67,12 @@ pub(super) fn report(parts: Parts<'_>) -> InstanceReport {
         bootstrap,
         now,
     } = parts;
+    let mark = mark(
+        &progress,
+        settings.generation,
+        trouble.as_deref(),
+        not_configured.as_deref(),
+    );
     let postgres = postgres(found, &WalCommand::of(&settings.socket), not_configured);
     let lag = match &found.server {
         Ok(answer) if archives(answer, &postgres) => behind(found, answer, &progress, now),
@@ -82,6 +113,7 @@ pub(super) fn report(parts: Parts<'_>) -> InstanceReport {
             histories,
         },
         running_backup,
+        mark: Some(mark),
         bootstrap,
     }
 }

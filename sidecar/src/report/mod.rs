@@ -139,6 +139,15 @@ impl<T: TakeBackup> Instance for Reporter<T> {
         report
     }
 
+    fn mark(&self) -> String {
+        assemble::mark(
+            &self.archiver.progress(),
+            self.settings.get().generation,
+            self.settings.trouble().as_deref(),
+            self.not_configured().as_deref(),
+        )
+    }
+
     async fn switch_wal(&self) -> Result<Lsn, OrderError> {
         let switched = look::switch_wal(&self.settings.get()).await;
         self.forget().await;

@@ -76,7 +76,7 @@ impl Served {
         let backups = Arc::new(Backups::new(taker, None));
         tokio::spawn(serve(
             Tls::new(listener, identity.clone()),
-            router(backups, Arc::new(Primary), Caller::Remote),
+            router(backups, Arc::new(Primary::default()), Caller::Remote),
             limits,
             std::future::pending(),
         ));

@@ -88,7 +88,10 @@ fn a_report_has_what_was_found() {
         }),
         ..ArchiveProgress::default()
     };
-    let value = serde_json::to_value(of(&found(Ok(answer())), progress, None)).unwrap();
+    let mut report = of(&found(Ok(answer())), progress, None);
+    // What it says is of no importance.
+    assert!(report.mark.take().is_some());
+    let value = serde_json::to_value(report).unwrap();
     assert_eq!(
         value,
         serde_json::json!({
@@ -245,4 +248,47 @@ fn what_keeps_archiving_off_is_told_with_the_line_that_mends_it() {
         }
         assert_eq!(report.wal.lag.is_some(), lag, "{off}");
     }
+}
+
+#[test]
+fn the_mark_turns_with_what_people_are_told_and_not_with_figures() {
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let failure = |why: &str, second| Some(("a".to_owned(), why.to_owned(), at(second)));
+    let archived = |second| Some(("b".to_owned(), at(second)));
+    let of = |last_failure, last_archived, streaming, trouble| {
+        let progress = ArchiveProgress {
+            last_failure,
+            last_archived,
+            streaming,
+            archived: 7,
+            ..ArchiveProgress::default()
+        };
+        mark(&progress, Some(4), trouble, None)
+    };
+    use Streaming::{Fails, Follows, Off};
+    let usual = of(None, archived(10), Follows, None);
+    for (same, other) in [
+        (true, of(None, archived(20), Follows, None)),
+        // It passed.
+        (true, of(failure("refused", 5), archived(10), Follows, None)),
+        (false, of(None, None, Follows, None)),
+        (false, of(None, archived(10), Off, None)),
+        (false, of(None, archived(10), Follows, Some("no such key"))),
+    ] {
+        assert_eq!(same, other == usual);
+    }
+    let fails = of(failure("refused", 15), archived(10), Follows, None);
+    assert_ne!(fails, usual);
+    // Tried again; for another reason.
+    assert_eq!(
+        fails,
+        of(failure("refused", 25), archived(10), Follows, None)
+    );
+    assert_ne!(
+        fails,
+        of(failure("denied", 25), archived(10), Follows, None)
+    );
+    let streams = |why: &str| of(None, archived(10), Fails(why.to_owned()), None);
+    assert_eq!(streams("refused"), streams("refused"));
+    assert_ne!(streams("refused"), streams("denied"));
 }
