@@ -15,7 +15,7 @@ mod written;
 
 pub use best_effort::BestEffort;
 pub use error::NotArchived;
-pub use progress::{ArchiveProgress, Streaming, Through, Written};
+pub use progress::{ArchiveProgress, Left, Streaming, Through, Written};
 pub use timeline::confirm_timeline;
 pub use written::{Stored, Writers};
 

@@ -207,7 +207,7 @@ fn operator(authority: &Authority, port: u16) -> Client<'_> {
 }
 
 /// Free a moment ago.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

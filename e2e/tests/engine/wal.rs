@@ -9,6 +9,8 @@ use holdfast_e2e::{
 };
 use holdfast_postgres::{Lsn, SegmentName, SegmentSize, TimelineId};
 
+use crate::sidecar::free_port;
+
 const MIB: u32 = 1 << 20;
 
 fn segment(timeline: u32, lsn: Lsn) -> Result<SegmentName> {
@@ -416,6 +418,74 @@ async fn what_a_dead_primary_has_not_archived_its_standby_does() -> Result<()> {
         for timeline in [2, 1] {
             restored_has_all(world, 17, &holdfast, &ledger, timeline).await?;
         }
+        second_sidecar.stop().await
+    })
+    .await
+}
+
+/// What is not stored counts from the primary's last segment that is, for as long as it takes.
+#[tokio::test]
+async fn what_a_dead_primary_has_not_archived_counts_as_lag() -> Result<()> {
+    World::scenario("left", async |world| {
+        let (mut primary, holdfast, sidecar) = world.archiving(17).await?;
+        let ledger = Ledger::create(&primary).await?;
+        holdfast.backup().await?;
+        let mut standby = primary.standby("standby").await?;
+        let port = free_port()?;
+        let second = holdfast
+            .also_for(&standby)
+            .line(&format!("monitoring: {{listen: \"127.0.0.1:{port}\"}}"))
+            .build()?;
+        standby.archive_with(&second).await?;
+        primary.archive_all().await?;
+        let second_sidecar = second.sidecar().await?;
+        let lag = async || -> Result<f64> {
+            let mut command = world.command("curl");
+            command.args(["--silent", &format!("http://127.0.0.1:{port}/metrics")]);
+            let page = world.run(command).await?.success()?.stdout;
+            let mut lines = page.lines();
+            let lag = lines.find_map(|line| line.strip_prefix("holdfast_wal_lag_bytes "));
+            Ok(lag.with_context(|| page.clone())?.parse()?)
+        };
+        sidecar.stop().await?;
+        let (store, away) = (world.path("backups"), world.path("away"));
+        std::fs::rename(&store, &away)?;
+        std::fs::write(&store, "in the way")?;
+        const LEFT: u32 = 5;
+        for _ in 0..LEFT {
+            ledger.write(&primary, 2).await?;
+            primary.execute("SELECT pg_switch_wal()").await?;
+        }
+        ledger.write(&primary, 2).await?;
+        standby
+            .wait_replayed(&primary.value("SELECT pg_current_wal_flush_lsn()").await?)
+            .await?;
+        primary.kill9().await?;
+        standby.promote().await?;
+        ledger.write(&standby, 2).await?;
+        standby.execute("SELECT pg_switch_wal()").await?;
+        let at_least = f64::from((LEFT + 1) * MIB);
+        let is_true = async || {
+            let lag = lag().await?;
+            ensure!(lag >= at_least, "{lag}, not {at_least}");
+            Ok(())
+        };
+        eventually("it is told", is_true).await?;
+        // It is tried again and again.
+        for _ in 0..12 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            is_true().await?;
+        }
+        std::fs::remove_file(&store)?;
+        std::fs::rename(&away, &store)?;
+        standby.archive_all().await?;
+        eventually("nothing is behind", async || {
+            let lag = lag().await?;
+            ensure!(lag == 0.0, "{lag}\n{}", standby.tail());
+            Ok(())
+        })
+        .await?;
+        ensure_no_hole(&stored_segments(&holdfast).await?)?;
         second_sidecar.stop().await
     })
     .await

@@ -4,11 +4,12 @@
 //! dies had not stored yet would never be.
 
 use super::rest::written;
-use super::{Archiver, NotArchived};
+use super::{Archiver, Left, NotArchived};
 use crate::config::Settings;
 use crate::data_directory::{self, Recovery};
 use holdfast_postgres::SegmentName;
 use holdfast_repository::{ObjectError, blocking};
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +78,21 @@ impl Received {
     fn is_stored(&mut self, name: SegmentName) {
         self.0.insert(name, State::Stored);
     }
+
+    /// What is told of one that is not stored.
+    fn left(&self, name: SegmentName, role: Role) -> Left {
+        let since = match self.0.get(&name) {
+            // What was there when this program began is older.
+            Some(State::Since(since)) if role != Role::Begun => {
+                Timestamp::now().checked_sub(since.elapsed()).ok()
+            }
+            _ => None,
+        };
+        Left {
+            segment: name,
+            since,
+        }
+    }
 }
 
 impl Archiver {
@@ -107,6 +123,7 @@ impl Archiver {
                 let is_over = done.as_ref().err().is_none_or(NotArchived::is_permanent);
                 if is_over && role != Role::Standby {
                     role = Role::Primary;
+                    self.lock_progress().left = None;
                 }
                 next = Instant::now() + LOOK;
             }
@@ -147,10 +164,12 @@ impl Archiver {
             .await?
         };
         let reached = control.timeline.max(control.min_recovery_timeline);
-        for name in received.see(complete, Instant::now(), patience) {
-            // Postgres hands over its own.
-            if role == Role::Begun && name.timeline == reached {
-                continue;
+        let mut due = received.see(complete, Instant::now(), patience);
+        // Postgres hands over its own.
+        due.retain(|name| role != Role::Begun || name.timeline != reached);
+        for name in due {
+            if role != Role::Standby {
+                self.lock_progress().left = Some(received.left(name, role));
             }
             let mut is_stored = true;
             for repository in settings.required_repositories() {
@@ -166,6 +185,7 @@ impl Archiver {
                 received.is_stored(name);
             }
         }
+        self.lock_progress().left = None;
         Ok(())
     }
 }
@@ -276,11 +296,14 @@ mod tests {
             .await
             .unwrap_err();
         assert!(error.is_permanent(), "{error}");
+        let left = |archiver: &Archiver| archiver.progress().left.map(|left| left.segment);
+        assert_eq!(left(&archiver), Some(bench.name(1, 4)));
         assert!(bench.segment_object(1, 3).exists() && !bench.segment_object(1, 5).exists());
         fs::write(&short, whole).unwrap();
         help(&archiver, &mut received, Role::Promoted)
             .await
             .unwrap();
+        assert_eq!(left(&archiver), None);
         assert!(bench.segment_object(1, 5).exists());
     }
 }

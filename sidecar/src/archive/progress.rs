@@ -20,6 +20,8 @@ pub struct ArchiveProgress {
     pub through: Option<Through>,
     /// What is stored of the segment that is being written.
     pub written: Option<Written>,
+    /// What is to be stored for a primary that is gone.
+    pub left: Option<Left>,
     /// Whether what is being written is followed.
     pub streaming: Streaming,
     /// What repositories lack that nobody waits for.
@@ -53,6 +55,15 @@ pub struct Written {
     pub last_commit: Option<Timestamp>,
     /// Until then nothing else was flushed.
     pub as_of: Timestamp,
+}
+
+/// The first segment that this server received as a standby, and that is not known to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Of the timeline that this server left when it was promoted.
+    pub segment: SegmentName,
+    /// When it was seen to be complete; none if before this program began.
+    pub since: Option<Timestamp>,
 }
 
 /// The end of what is stored without a break, as far as is known: Postgres hands over one segment after the other.

@@ -137,6 +137,7 @@ fn behind(
         queue: found.queue.as_ref(),
         through: progress.through.as_ref(),
         written: progress.written.as_ref(),
+        left: progress.left.as_ref(),
         last_archived: progress.last_archived.as_ref().map(|(_, time)| *time),
     };
     lag(&position, now)

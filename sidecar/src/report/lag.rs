@@ -1,6 +1,6 @@
 //! How far the store is behind the server. Pure.
 
-use crate::archive::{Through, Written};
+use crate::archive::{Left, Through, Written};
 use crate::queue::Queue;
 use crate::status::Lag;
 use holdfast_postgres::{Lsn, SegmentSize, TimelineId, WalFileName};
@@ -21,6 +21,8 @@ pub(super) struct Position<'a> {
     pub through: Option<&'a Through>,
     /// What it has stored of the segment that is being written.
     pub written: Option<&'a Written>,
+    /// What the primary before it has not stored.
+    pub left: Option<&'a Left>,
     /// When it last stored something.
     pub last_archived: Option<Timestamp>,
 }
@@ -35,8 +37,17 @@ pub(super) fn lag(position: &Position<'_>, now: Timestamp) -> Option<Lag> {
         queue,
         through,
         written,
+        left,
         last_archived,
     } = position.clone();
+    let age = |since: Timestamp| u64::try_from(now.duration_since(since).as_secs()).unwrap_or(0);
+    if let Some(left) = left {
+        let first = left.segment.number(segment_size).ok()?;
+        return Some(Lag {
+            bytes: Some(lsn.0.saturating_sub(first.start(segment_size).0)),
+            seconds: left.since.map(age),
+        });
+    }
     let waits = queue.and_then(Queue::first_segment).and_then(|name| {
         let WalFileName::Segment(segment) = name else {
             return None;
@@ -58,7 +69,6 @@ pub(super) fn lag(position: &Position<'_>, now: Timestamp) -> Option<Lag> {
         .filter(|written| (written.start..=written.stored).contains(&stored));
     let stored = written.map_or(stored, |written| written.stored);
     let bytes = lsn.0.saturating_sub(stored.0);
-    let age = |since: Timestamp| u64::try_from(now.duration_since(since).as_secs()).unwrap_or(0);
     let since = queue.and_then(|queue| queue.since);
     let since = match (written, waits, since) {
         // It was told when all that was there was stored.
@@ -173,10 +183,36 @@ mod tests {
                 queue: waiting.as_ref(),
                 through: stored.as_ref(),
                 written: None,
+                left: None,
                 last_archived: last,
             };
             let found = lag(&position, now).map(|lag| (lag.bytes.unwrap(), lag.seconds));
             assert_eq!(found, expected, "{position:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_primary_has_left_behind_counts() {
+        let size = SegmentSize::new(MIB as u32).unwrap();
+        let now = Timestamp::from_second(1000).unwrap();
+        for (since, expected) in [(Timestamp::from_second(970).ok(), Some(30)), (None, None)] {
+            let left = Left {
+                segment: SegmentName::new(TimelineId(1), SegmentNumber(3), size),
+                since,
+            };
+            let queue = queue(&[5], 990);
+            let position = Position {
+                lsn: Lsn(6 * MIB + 1),
+                timeline: TimelineId(2),
+                segment_size: size,
+                queue: Some(&queue),
+                through: None,
+                written: None,
+                left: Some(&left),
+                last_archived: Timestamp::from_second(900).ok(),
+            };
+            let found = lag(&position, now).map(|lag| (lag.bytes.unwrap(), lag.seconds));
+            assert_eq!(found, Some((3 * MIB + 1, expected)));
         }
     }
 
@@ -219,6 +255,7 @@ mod tests {
                 queue: Some(&queue),
                 through: None,
                 written: Some(&written),
+                left: None,
                 last_archived: Timestamp::from_second(500).ok(),
             };
             let found = lag(&position, now).map(|lag| (lag.bytes.unwrap(), lag.seconds));
