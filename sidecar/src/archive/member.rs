@@ -7,7 +7,7 @@ use super::rest::written;
 use super::{Archiver, Left, NotArchived};
 use crate::config::Settings;
 use crate::data_directory::{self, Recovery};
-use holdfast_postgres::SegmentName;
+use holdfast_postgres::{SegmentName, TimelineId};
 use holdfast_repository::{ObjectError, blocking};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -45,7 +45,11 @@ impl Role {
 
 /// The complete segments of a standby, and what is known of them.
 #[derive(Debug, Default)]
-struct Received(BTreeMap<SegmentName, State>);
+struct Received {
+    /// When they were first looked at: what was there by then is older than is known.
+    begun: Option<Instant>,
+    segments: BTreeMap<SegmentName, State>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -62,11 +66,12 @@ impl Received {
         now: Instant,
         patience: Duration,
     ) -> Vec<SegmentName> {
-        let known = std::mem::take(&mut self.0);
+        self.begun.get_or_insert(now);
+        let known = std::mem::take(&mut self.segments);
         let state = |name| known.get(name).copied().unwrap_or(State::Since(now));
-        self.0 = complete.iter().map(|name| (*name, state(name))).collect();
+        self.segments = complete.iter().map(|name| (*name, state(name))).collect();
         // One that is not due yet holds up those behind it: the archive must not have a gap.
-        let due = self.0.iter().take_while(|(_, state)| match state {
+        let due = self.segments.iter().take_while(|(_, state)| match state {
             State::Since(since) => now.duration_since(*since) >= patience,
             State::Stored => true,
         });
@@ -76,14 +81,24 @@ impl Received {
     }
 
     fn is_stored(&mut self, name: SegmentName) {
-        self.0.insert(name, State::Stored);
+        self.segments.insert(name, State::Stored);
+    }
+
+    /// Those that are not stored, and not there any more. Of timelines that the server has left: Postgres hands over its own
+    /// before it removes them. `complete` is what there is now, sorted.
+    fn lost(&self, complete: &[SegmentName], reached: TimelineId) -> Vec<SegmentName> {
+        let is_lost =
+            |name: &SegmentName| name.timeline < reached && complete.binary_search(name).is_err();
+        let all = self.segments.iter();
+        all.filter(|(name, state)| **state != State::Stored && is_lost(name))
+            .map(|(name, _)| *name)
+            .collect()
     }
 
     /// What is told of one that is not stored.
-    fn left(&self, name: SegmentName, role: Role) -> Left {
-        let since = match self.0.get(&name) {
-            // What was there when this program began is older.
-            Some(State::Since(since)) if role != Role::Begun => {
+    fn left(&self, name: SegmentName) -> Left {
+        let since = match self.segments.get(&name) {
+            Some(State::Since(since)) if Some(*since) > self.begun => {
                 Timestamp::now().checked_sub(since.elapsed()).ok()
             }
             _ => None,
@@ -102,6 +117,7 @@ impl Archiver {
         let mut received = Received::default();
         let mut of = self.settings.get();
         let (mut role, mut next) = (Role::Begun, Instant::now());
+        let mut told: Option<String> = None;
         loop {
             let settings = self.settings.get();
             // They may name other repositories.
@@ -110,23 +126,46 @@ impl Archiver {
             }
             let was = role;
             role = was.now(self.is_standby(&settings).await);
+            if role == Role::Standby && was != role {
+                // Another server is the primary again: what it has is stored from there.
+                self.lock_progress().left = None;
+            }
             let is_due = role != Role::Primary && next <= Instant::now();
             if is_due || (was, role) == (Role::Standby, Role::Promoted) {
-                let done = self.help(&settings, &mut received, role).await;
-                match &done {
-                    Err(error) if role != Role::Begun => tracing::warn!(
+                let help = self.help(&settings, &mut received, role);
+                let done = if role == Role::Standby {
+                    tokio::select! {
+                        done = help => done,
+                        // Its first checkpoint does not wait for a store that hangs.
+                        () = self.promoted(&settings) => continue,
+                    }
+                } else {
+                    help.await
+                };
+                let error = done.err().map(|error| error.to_string());
+                // Whatever stands in the way may be mended. It is said once.
+                if let Some(error) = &error
+                    && role != Role::Begun
+                    && told.as_ref() != Some(error)
+                {
+                    tracing::warn!(
                         %error,
                         "what the primary has not stored is not stored from here"
-                    ),
-                    Err(_) | Ok(()) => {}
+                    );
                 }
-                let is_over = done.as_ref().err().is_none_or(NotArchived::is_permanent);
-                if is_over && role != Role::Standby {
+                if error.is_none() && role != Role::Standby {
                     role = Role::Primary;
-                    self.lock_progress().left = None;
                 }
+                told = error.filter(|_| role != Role::Begun);
                 next = Instant::now() + LOOK;
             }
+            sleep(TICK).await;
+        }
+    }
+
+    /// Ends once it is no standby any more.
+    async fn promoted(&self, settings: &Arc<Settings>) {
+        while self.is_standby(settings).await {
             sleep(TICK).await;
         }
     }
@@ -164,12 +203,20 @@ impl Archiver {
             .await?
         };
         let reached = control.timeline.max(control.min_recovery_timeline);
+        if role != Role::Standby {
+            for name in received.lost(&complete, reached) {
+                tracing::error!(
+                    %name,
+                    "Postgres has removed it before it was stored: unless somebody else has stored it, the archive has a gap there"
+                );
+            }
+        }
         let mut due = received.see(complete, Instant::now(), patience);
         // Postgres hands over its own.
         due.retain(|name| role != Role::Begun || name.timeline != reached);
         for name in due {
             if role != Role::Standby {
-                self.lock_progress().left = Some(received.left(name, role));
+                self.lock_progress().left = Some(received.left(name));
             }
             let mut is_stored = true;
             for repository in settings.required_repositories() {
@@ -193,9 +240,10 @@ impl Archiver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wal_bench::{Bench, IN_RECOVERY};
+    use crate::wal_bench::{Bench, IN_PRODUCTION, IN_RECOVERY};
     use holdfast_repository::wal::sample::Fill;
     use std::fs;
+    use tokio::time::timeout;
 
     #[test]
     fn a_promotion_is_what_comes_after_a_standby() {
@@ -231,10 +279,23 @@ mod tests {
         received.is_stored(bench.name(1, 3));
         let due = received.see(names(&[3, 4, 5]), at(11), patience);
         assert_eq!(due, names(&[4]));
+        // Of what was there at first it can't be told since when.
+        assert_eq!(received.left(bench.name(1, 4)).since, None);
+        assert!(received.left(bench.name(1, 5)).since.is_some());
         // Promoted.
         assert_eq!(
             received.see(names(&[3, 4, 5, 6]), at(11), none),
             names(&[4, 5, 6])
+        );
+        let complete = [bench.name(1, 5)];
+        assert_eq!(
+            received.lost(&complete, TimelineId(2)),
+            names(&[4, 6]),
+            "3 is stored"
+        );
+        assert!(
+            received.lost(&complete, TimelineId(1)).is_empty(),
+            "its own"
         );
         // One before them that was not there holds them up, and what is gone is forgotten.
         assert!(received.see(names(&[2, 5]), at(20), patience).is_empty());
@@ -305,5 +366,35 @@ mod tests {
             .unwrap();
         assert_eq!(left(&archiver), None);
         assert!(bench.segment_object(1, 5).exists());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_stored_counts_until_it_is() {
+        let bench = Bench::new();
+        bench.control(2, IN_PRODUCTION);
+        for number in 3..=5 {
+            bench.segment(1, number, Fill::Whole);
+        }
+        bench.history(2, "1\t0/500000\tno recovery target specified\n");
+        let damaged = bench
+            .data()
+            .join("pg_wal")
+            .join(bench.name(1, 3).to_string());
+        let whole = fs::read(&damaged).unwrap();
+        fs::write(&damaged, &whole[..100_000]).unwrap();
+        let archiver = Archiver::new(bench.settings());
+        let run = async || {
+            // It never ends.
+            let _ = timeout(Duration::from_millis(500), archiver.run_member()).await;
+            archiver.progress().left.map(|left| left.segment)
+        };
+        assert_eq!(run().await, Some(bench.name(1, 3)));
+        fs::write(&damaged, whole).unwrap();
+        assert_eq!(run().await, None);
+        assert!(bench.segment_object(1, 3).exists() && bench.segment_object(1, 4).exists());
+        // A standby again.
+        archiver.lock_progress().left = Some(Received::default().left(bench.name(1, 3)));
+        fs::write(bench.data().join("standby.signal"), "").unwrap();
+        assert_eq!(run().await, None);
     }
 }

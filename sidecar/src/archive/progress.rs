@@ -62,7 +62,7 @@ pub struct Written {
 pub struct Left {
     /// Of the timeline that this server left when it was promoted.
     pub segment: SegmentName,
-    /// When it was seen to be complete; none if before this program began.
+    /// When it was seen to be complete; none if before this program began, or took other settings.
     pub since: Option<Timestamp>,
 }
 

@@ -144,11 +144,24 @@ fn behind(
 }
 
 /// In bytes, the WAL that waits to be stored; none if it can't be told. One segment and what is being written wait on every
-/// server, now and then.
-pub(super) fn waiting(wal: &WalReport) -> Option<u64> {
+/// server, now and then. What a dead primary left does not count: it is there at once, and Postgres doesn't keep it.
+pub(super) fn waiting(
+    wal: &WalReport,
+    found: &Found,
+    progress: &ArchiveProgress,
+    now: Timestamp,
+) -> Option<u64> {
     match wal.ready_count? {
         0 | 1 => Some(0),
-        _ => wal.lag?.bytes,
+        _ => {
+            // Only where this server archives.
+            wal.lag?;
+            let own = ArchiveProgress {
+                left: None,
+                ..progress.clone()
+            };
+            behind(found, found.server.as_ref().ok()?, &own, now)?.bytes
+        }
     }
 }
 

@@ -41,13 +41,6 @@ pub(super) fn lag(position: &Position<'_>, now: Timestamp) -> Option<Lag> {
         last_archived,
     } = position.clone();
     let age = |since: Timestamp| u64::try_from(now.duration_since(since).as_secs()).unwrap_or(0);
-    if let Some(left) = left {
-        let first = left.segment.number(segment_size).ok()?;
-        return Some(Lag {
-            bytes: Some(lsn.0.saturating_sub(first.start(segment_size).0)),
-            seconds: left.since.map(age),
-        });
-    }
     let waits = queue.and_then(Queue::first_segment).and_then(|name| {
         let WalFileName::Segment(segment) = name else {
             return None;
@@ -62,20 +55,35 @@ pub(super) fn lag(position: &Position<'_>, now: Timestamp) -> Option<Lag> {
     let stored = through
         .filter(|through| through.timeline == timeline)
         .map(|through| through.boundary);
-    let stored = acknowledged.max(stored)?;
+    let stored = acknowledged.max(stored);
+    let left = left.and_then(|left| {
+        let first = left.segment.number(segment_size).ok()?;
+        Some((first.start(segment_size), left.since))
+    });
+    let queued = queue.and_then(|queue| queue.since);
+    let queued = waits.and(queued);
+    let queued = queued.and_then(|since| Timestamp::try_from(since).ok());
+    if let Some((first, since)) = left {
+        // What waits may be older, as where this server was a primary before.
+        let first = stored.map_or(first, |stored| first.min(stored));
+        return Some(Lag {
+            bytes: Some(lsn.0.saturating_sub(first.0)),
+            seconds: [since, queued].into_iter().flatten().min().map(age),
+        });
+    }
+    let stored = stored?;
     // All before the segment that is being written is stored. It may be a whole one by now, and wait to be handed over.
     let written = written
         .filter(|written| written.timeline == timeline)
         .filter(|written| (written.start..=written.stored).contains(&stored));
     let stored = written.map_or(stored, |written| written.stored);
     let bytes = lsn.0.saturating_sub(stored.0);
-    let since = queue.and_then(|queue| queue.since);
-    let since = match (written, waits, since) {
+    let since = match (written, queued) {
         // It was told when all that was there was stored.
-        (Some(written), ..) => Some(written.as_of),
-        (None, Some(_), Some(since)) => Timestamp::try_from(since).ok(),
+        (Some(written), _) => Some(written.as_of),
+        (None, Some(since)) => Some(since),
         // What is being written was begun after the last was stored.
-        _ => last_archived,
+        (None, None) => last_archived,
     };
     let seconds = match bytes {
         0 => Some(0),
@@ -195,24 +203,31 @@ mod tests {
     fn what_a_primary_has_left_behind_counts() {
         let size = SegmentSize::new(MIB as u32).unwrap();
         let now = Timestamp::from_second(1000).unwrap();
-        for (since, expected) in [(Timestamp::from_second(970).ok(), Some(30)), (None, None)] {
+        let waits = |number, since| Some(queue(&[number], since));
+        for (since, queue, bytes, seconds) in [
+            (Some(970), None, 3, Some(30)),
+            (None, None, 3, None),
+            // Beside what waits, the older of the two.
+            (Some(970), waits(5, 990), 3, Some(30)),
+            (None, waits(5, 990), 3, Some(10)),
+            (Some(970), waits(2, 950), 4, Some(50)),
+        ] {
             let left = Left {
                 segment: SegmentName::new(TimelineId(1), SegmentNumber(3), size),
-                since,
+                since: since.and_then(|since| Timestamp::from_second(since).ok()),
             };
-            let queue = queue(&[5], 990);
             let position = Position {
                 lsn: Lsn(6 * MIB + 1),
                 timeline: TimelineId(2),
                 segment_size: size,
-                queue: Some(&queue),
+                queue: queue.as_ref(),
                 through: None,
                 written: None,
                 left: Some(&left),
                 last_archived: Timestamp::from_second(900).ok(),
             };
             let found = lag(&position, now).map(|lag| (lag.bytes.unwrap(), lag.seconds));
-            assert_eq!(found, Some((3 * MIB + 1, expected)));
+            assert_eq!(found, Some((bytes * MIB + 1, seconds)), "{position:?}");
         }
     }
 

@@ -118,20 +118,21 @@ impl<T: TakeBackup> Instance for Reporter<T> {
             Ok(control) => self.histories.seen(control.system_identifier),
             Err(_) => Vec::new(),
         };
+        let (progress, now) = (self.archiver.progress(), jiff::Timestamp::now());
         let mut report = assemble::report(assemble::Parts {
             settings: &settings,
             trouble: self.settings.trouble(),
             pod: &self.pod,
             found: &found,
             not_configured: self.not_configured(),
-            progress: self.archiver.progress(),
+            progress: progress.clone(),
             histories,
             running_backup: self.backups.figures().running,
             bootstrap: bootstrap::reported(&settings.socket),
-            now: jiff::Timestamp::now(),
+            now,
         });
         let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bytes) = assemble::waiting(&report.wal) {
+        if let Some(bytes) = assemble::waiting(&report.wal, &found, &progress, now) {
             growth.note(Instant::now(), bytes);
         }
         let rate = growth.rate();

@@ -1,10 +1,13 @@
 use super::*;
-use crate::archive::Written;
+use crate::archive::{Left, Written};
 use crate::config::{Overrides, parse};
 use crate::queue::Queue;
 use crate::wal_bench::{Bench, IN_RECOVERY};
 use holdfast_postgres::server::{Recovery, Settings as ServerSettings};
-use holdfast_postgres::{Lsn, SystemIdentifier, TimelineId, WalLevel};
+use holdfast_postgres::{
+    Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId, WalFileName,
+    WalLevel,
+};
 use std::path::Path;
 
 fn settings() -> Settings {
@@ -167,6 +170,28 @@ fn what_is_stored_of_the_segment_that_is_being_written_counts() {
         Some("0/4FFFF0")
     );
     assert_eq!(wal.lag.unwrap().bytes, Some(7));
+}
+
+#[test]
+fn what_a_primary_has_left_does_not_fill_the_volume() {
+    let size = SegmentSize::new(1 << 20).unwrap();
+    let segment = |number| SegmentName::new(TimelineId(2), SegmentNumber(number), size);
+    let mut found = found(Ok(answer()));
+    found.queue = Some(Queue {
+        names: [3, 4].map(|n| WalFileName::Segment(segment(n))).into(),
+        since: None,
+    });
+    let progress = ArchiveProgress {
+        left: Some(Left {
+            segment: segment(1),
+            since: None,
+        }),
+        ..ArchiveProgress::default()
+    };
+    let wal = of(&found, progress.clone(), None).wal;
+    assert_eq!(wal.lag.unwrap().bytes, Some((4 << 20) + 7));
+    let waits = waiting(&wal, &found, &progress, Timestamp::UNIX_EPOCH);
+    assert_eq!(waits, Some((2 << 20) + 7));
 }
 
 #[test]
