@@ -28,7 +28,7 @@ pub use plan::{
 };
 pub(crate) use render::{CONFIG, target};
 pub use render::{Entries, Loaded, Own, Present, RenderError, render};
-pub use reports::{Reports, Said};
+pub use reports::{Reports, Said, Wait};
 pub(crate) use secret::present;
 pub use stored::{Incarnation, Known, Stored, StoredArchives};
 pub(crate) use stores::repository;
@@ -39,7 +39,6 @@ use crate::conditions::settle;
 use crate::context::Context;
 use crate::controller::{Controller, Outcome, ReconcileError};
 use crate::names::{Key, rendered_secret};
-use crate::sidecar_client::Sidecar;
 use crate::status::StatusWriter;
 use holdfast_crds::{Archive, ArchiveStatus, Backup, Repository, RepositoryMode};
 use holdfast_protocol::control::Role;
@@ -204,12 +203,12 @@ impl Controller for Archives {
         };
         let mut members = members(context, key);
         let everybody = context.watched.pods.count();
-        let (next_report, waited_for) = context
+        let (next_report, waits) = context
             .reports
             .ask(&context.sidecars, key, &mut members, everybody)
             .await;
-        for (sidecar, mark) in waited_for {
-            wait_for_news(context.clone(), key.clone(), sidecar, mark);
+        for wait in waits {
+            wait_for_news(context.clone(), key.clone(), wait);
         }
         let stored_before = context.stored.get(key);
         let next_reading = match first_repository(&archive) {
@@ -273,13 +272,13 @@ impl Controller for Archives {
 }
 
 /// Has the Archive looked at as soon as a sidecar has news: what turns is told at once, and not when it is asked next.
-fn wait_for_news(context: Arc<Context>, archive: Key, sidecar: Sidecar, mark: String) {
+fn wait_for_news(context: Arc<Context>, archive: Key, wait: Wait) {
     context.tasks.clone().spawn(async move {
         let news = tokio::select! {
-            news = context.sidecars.news(&sidecar, &mark) => news.ok(),
+            news = context.sidecars.news(&wait.sidecar, &wait.mark) => news.ok(),
             () = context.stop.cancelled() => return,
         };
-        context.reports.heard(&archive, &sidecar.pod_uid, news);
+        context.reports.heard(&archive, &wait, news);
         context.wakers.archives.wake(archive);
     });
 }

@@ -6,6 +6,7 @@ use crate::names::Key;
 use crate::sidecar_client::{Sidecar, SidecarClient};
 use holdfast_protocol::control::InstanceReport;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ const PATIENT: Duration = Duration::from_secs(60);
 const MOST_A_SECOND: u32 = 100;
 /// Of no more sidecars than this is news waited for: each costs a connection.
 const MOST_WAITED_FOR: usize = 500;
-/// News is looked at no more often than this.
+/// News is looked at no more often than this, and less and less often where it comes early time and again.
 const LEAST: Duration = Duration::from_secs(1);
 /// One lost answer is no news: so long what was said before counts.
 const COUNTS: Duration = Duration::from_secs(60);
@@ -43,16 +44,32 @@ struct Entry {
     trouble: Option<String>,
     failures: u32,
     due: Instant,
-    /// Whether it is being asked for news, and has not answered yet.
-    is_waited_for: bool,
+    /// The number of the wait for its news, while there is one.
+    waited_for: Option<u64>,
+    /// How many waits in a row have ended early.
+    early: u32,
     /// Its news, which nobody has looked at yet.
     news: Option<Arc<InstanceReport>>,
+}
+
+/// A sidecar whose news is to be waited for.
+#[derive(Debug)]
+pub struct Wait {
+    /// It.
+    pub sidecar: Sidecar,
+    /// Of what it said last.
+    pub mark: String,
+    /// No other wait has it: what came of one that nobody counts on any more is no news.
+    number: u64,
+    begun: Instant,
 }
 
 /// What sidecars said last, by archive and pod.
 #[derive(Debug, Default)]
 pub struct Reports {
     archives: Mutex<HashMap<Key, HashMap<String, Entry>>>,
+    /// How many waits there have been.
+    waits: AtomicU64,
 }
 
 impl Reports {
@@ -73,7 +90,7 @@ impl Reports {
         archive: &Key,
         members: &mut [Member],
         everybody: usize,
-    ) -> (Duration, Vec<(Sidecar, String)>) {
+    ) -> (Duration, Vec<Wait>) {
         let now = Instant::now();
         let due: Vec<(Sidecar, Option<Arc<InstanceReport>>)> = {
             let mut archives = self.lock();
@@ -102,25 +119,35 @@ impl Reports {
             (sidecar, answer)
         }))
         .await;
-        let mut waited_for = Vec::new();
+        let mut waits = Vec::new();
         let now = Instant::now();
         let mut archives = self.lock();
         let pods = archives.entry(archive.clone()).or_default();
         for (sidecar, answer) in answers {
             let uid = sidecar.pod_uid.clone();
             let before = pods.get(&uid);
-            let is_waited_for = before.is_some_and(|entry| entry.is_waited_for);
+            let mut waited_for = before.and_then(|entry| entry.waited_for);
+            let early = before.map_or(0, |entry| entry.early);
             let entry = match answer {
                 Ok(report) => {
-                    let mark = mark_to_wait_for(&report, everybody).filter(|_| !is_waited_for);
-                    let is_waited_for = is_waited_for || mark.is_some();
-                    waited_for.extend(mark.map(|mark| (sidecar, mark)));
+                    let mark = mark_to_wait_for(&report, everybody);
+                    if let Some(mark) = mark.filter(|_| waited_for.is_none()) {
+                        let number = self.waits.fetch_add(1, Ordering::Relaxed);
+                        waited_for = Some(number);
+                        waits.push(Wait {
+                            sidecar,
+                            mark,
+                            number,
+                            begun: now,
+                        });
+                    }
                     Entry {
                         due: now + spread(pause(&report, everybody)),
                         report: Some((report, now)),
                         trouble: None,
                         failures: 0,
-                        is_waited_for,
+                        waited_for,
+                        early,
                         news: None,
                     }
                 }
@@ -131,7 +158,8 @@ impl Reports {
                         trouble: Some(error.to_string()),
                         failures,
                         due: now + spread(retry(failures)),
-                        is_waited_for,
+                        waited_for,
+                        early,
                         news: None,
                     }
                 }
@@ -145,28 +173,44 @@ impl Reports {
         }
         let next = pods.values().map(|entry| entry.due).min();
         let next = next.map_or(EASY, |next| next.saturating_duration_since(now));
-        (next.min(EASY.max(PATIENT)), waited_for)
+        (next.min(EASY.max(PATIENT)), waits)
     }
 
-    /// What became of waiting for a sidecar's news: it is looked at, but no more often than once a second. Where there is none,
-    /// the sidecar is asked when it would have been.
-    pub fn heard(&self, archive: &Key, uid: &str, news: Option<InstanceReport>) {
+    /// What became of waiting for a sidecar's news: it is looked at, but no more often than once a second, and less often where
+    /// it comes early time and again. Where there is none, the sidecar is asked when it would have been.
+    pub fn heard(&self, archive: &Key, wait: &Wait, news: Option<InstanceReport>) {
         let mut archives = self.lock();
-        if let Some(entry) = archives.get_mut(archive).and_then(|pods| pods.get_mut(uid)) {
-            entry.is_waited_for = false;
+        let entry = archives
+            .get_mut(archive)
+            .and_then(|pods| pods.get_mut(&wait.sidecar.pod_uid))
+            .filter(|entry| entry.waited_for == Some(wait.number));
+        if let Some(entry) = entry {
+            let now = Instant::now();
+            entry.waited_for = None;
+            // No dearer than what is asked closely.
+            let lasted = now.duration_since(wait.begun) >= CLOSE;
+            entry.early = if lasted {
+                0
+            } else {
+                entry.early.saturating_add(1)
+            };
             if let Some(news) = news {
-                let last = entry.report.as_ref().map(|(_, at)| *at + LEAST);
-                entry.news = Some(Arc::new(news));
-                entry.due = last.map_or_else(Instant::now, |last| last.max(Instant::now()));
+                let pause = least(entry.early);
+                let last = entry.report.as_ref().map(|(_, at)| *at + pause);
+                entry.due = last.map_or(now, |last| last.min(entry.due).max(now));
+                // It would be old by then: the sidecar is asked again.
+                entry.news = (entry.due <= now + LEAST).then(|| Arc::new(news));
             }
         }
     }
 
-    /// Has a pod's sidecar asked at the next look: something was ordered from it.
+    /// Has a pod's sidecar asked at the next look: something was ordered from it, and what it has said by then is out of date.
     pub fn hurry(&self, archive: &Key, uid: &str) {
         let mut archives = self.lock();
         if let Some(entry) = archives.get_mut(archive).and_then(|pods| pods.get_mut(uid)) {
             entry.due = Instant::now();
+            entry.news = None;
+            entry.waited_for = None;
         }
     }
 
@@ -206,6 +250,12 @@ fn pause(report: &InstanceReport, everybody: usize) -> Duration {
 fn mark_to_wait_for(report: &InstanceReport, everybody: usize) -> Option<String> {
     let may_be = everybody <= MOST_WAITED_FOR && pause(report, everybody) == EASY;
     report.mark.clone().filter(|_| may_be)
+}
+
+/// Before news is looked at.
+fn least(early: u32) -> Duration {
+    let doubled = LEAST.saturating_mul(1 << early.saturating_sub(1).min(16));
+    doubled.min(EASY)
 }
 
 fn retry(failures: u32) -> Duration {
@@ -268,32 +318,101 @@ mod tests {
         }
     }
 
-    #[test]
-    fn news_is_looked_at_once_a_second_and_none_changes_nothing() {
+    fn wait(number: u64, begun: Instant) -> Wait {
+        Wait {
+            sidecar: Sidecar {
+                archive: Key::new("shop", "orders"),
+                address: std::net::Ipv4Addr::LOCALHOST.into(),
+                pod_uid: "u".to_owned(),
+            },
+            mark: "a1".to_owned(),
+            number,
+            begun,
+        }
+    }
+
+    /// Somebody who was asked now, and is waited for.
+    fn waited_for(number: u64, now: Instant) -> (Reports, Key) {
         let (reports, archive) = (Reports::default(), Key::new("shop", "orders"));
-        let now = Instant::now();
         let entry = Entry {
             report: Some((Arc::default(), now)),
             trouble: None,
             failures: 0,
             due: now + EASY,
-            is_waited_for: true,
+            waited_for: Some(number),
+            early: 0,
             news: None,
         };
         let pods = HashMap::from([("u".to_owned(), entry)]);
         reports.lock().insert(archive.clone(), pods);
+        (reports, archive)
+    }
+
+    fn entry(reports: &Reports, archive: &Key) -> Entry {
+        reports.lock()[archive]["u"].clone()
+    }
+
+    fn news() -> Option<InstanceReport> {
+        Some(InstanceReport::default())
+    }
+
+    #[test]
+    fn news_is_looked_at_once_a_second_and_none_changes_nothing() {
+        let now = Instant::now();
+        let (reports, archive) = waited_for(1, now);
         let seen = || {
-            let archives = reports.lock();
-            let entry = &archives[&archive]["u"];
-            (entry.is_waited_for, entry.news.is_some(), entry.due)
+            let entry = entry(&reports, &archive);
+            (entry.waited_for, entry.news.is_some(), entry.due)
         };
-        reports.heard(&archive, "u", None);
-        assert_eq!(seen(), (false, false, now + EASY));
-        reports.heard(&archive, "u", Some(InstanceReport::default()));
-        assert_eq!(seen(), (false, true, now + LEAST));
-        // A pod that is gone.
-        reports.heard(&archive, "v", Some(InstanceReport::default()));
-        reports.heard(&Key::new("shop", "gone"), "u", None);
+        // Of another wait.
+        reports.heard(&archive, &wait(0, now), news());
+        assert_eq!(seen(), (Some(1), false, now + EASY));
+        reports.heard(&archive, &wait(1, now), None);
+        assert_eq!(seen(), (None, false, now + EASY));
+        reports.heard(&archive, &wait(1, now), news());
+        assert_eq!(seen(), (None, false, now + EASY));
+        let (reports, archive) = waited_for(1, now);
+        reports.heard(&archive, &wait(1, now), news());
+        let seen = entry(&reports, &archive);
+        assert_eq!((seen.news.is_some(), seen.due), (true, now + LEAST));
+        // An archive that is gone.
+        reports.heard(&Key::new("shop", "gone"), &wait(1, now), news());
+    }
+
+    #[test]
+    fn what_was_said_before_an_order_is_no_news() {
+        let now = Instant::now();
+        let (reports, archive) = waited_for(1, now);
+        reports.hurry(&archive, "u");
+        reports.heard(&archive, &wait(1, now), news());
+        assert!(entry(&reports, &archive).news.is_none());
+        let (reports, archive) = waited_for(1, now);
+        reports.heard(&archive, &wait(1, now), news());
+        reports.hurry(&archive, "u");
+        let seen = entry(&reports, &archive);
+        assert!(seen.news.is_none() && seen.due <= Instant::now());
+    }
+
+    #[test]
+    fn who_has_news_time_and_again_is_looked_at_less_and_less_often() {
+        let pauses: Vec<u64> = [0, 1, 2, 3, 4, 5, 99].map(|n| least(n).as_secs()).into();
+        assert_eq!(pauses, [1, 1, 2, 4, 8, 15, 15]);
+        let now = Instant::now();
+        let (reports, archive) = waited_for(0, now);
+        for early in 1..=3 {
+            reports.heard(&archive, &wait(0, now), news());
+            let mut archives = reports.lock();
+            let seen = archives.get_mut(&archive).unwrap().get_mut("u").unwrap();
+            assert_eq!((seen.early, seen.due), (early, now + least(early)));
+            // It is asked anew, and not told what is old.
+            assert_eq!(seen.news.is_some(), early == 1);
+            // Looked at.
+            (seen.waited_for, seen.due) = (Some(0), now + EASY);
+        }
+        let begun = now.checked_sub(CLOSE).unwrap();
+        reports.heard(&archive, &wait(0, begun), news());
+        let seen = entry(&reports, &archive);
+        assert_eq!((seen.early, seen.due), (0, now + LEAST));
     }
 
     #[test]
@@ -304,7 +423,8 @@ mod tests {
             trouble: trouble.map(str::to_owned),
             failures: 1,
             due: begin,
-            is_waited_for: false,
+            waited_for: None,
+            early: 0,
             news: None,
         };
         let at = |seconds| begin + Duration::from_secs(seconds);

@@ -19,8 +19,8 @@ use tokio_rustls::TlsConnector;
 /// For the connection and the handshake.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// For all of it. A WAL switch waits for the server.
-const WHOLE: Duration = Duration::from_secs(15);
+/// For all of it, as a rule. A WAL switch waits for the server.
+pub(super) const WHOLE: Duration = Duration::from_secs(15);
 
 /// A report may hold history files.
 const LARGEST_ANSWER: usize = 256 << 10;
@@ -37,17 +37,19 @@ pub(super) struct Request<'a> {
     pub path: &'a str,
     /// JSON, or nothing.
     pub body: Vec<u8>,
+    /// For all of it.
+    pub within: Duration,
 }
 
 impl Request<'_> {
     /// The body of the answer, if it says success.
     pub async fn send(self) -> Result<Vec<u8>, SidecarError> {
-        let address = self.address;
-        match tokio::time::timeout(WHOLE, self.exchange()).await {
+        let (address, within) = (self.address, self.within);
+        match tokio::time::timeout(within, self.exchange()).await {
             Ok(answer) => answer,
             Err(_) => Err(unreachable(
                 address,
-                format!("no answer within {} s", WHOLE.as_secs()),
+                format!("no answer within {} s", within.as_secs()),
             )),
         }
     }
@@ -60,6 +62,7 @@ impl Request<'_> {
             method,
             path,
             body,
+            within: _,
         } = self;
         let protocol = |reason: String| SidecarError::Protocol {
             address: address.to_string(),

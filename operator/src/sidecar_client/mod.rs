@@ -12,19 +12,18 @@ use crate::authority::Keyring;
 use crate::metrics::Metrics;
 use crate::names::{CONTROL_PORT, Key};
 use crate::text;
-#[cfg(doc)]
-use holdfast_protocol::control::UNLESS_SECONDS;
 use holdfast_protocol::control::{
     BackupAccepted, BackupOrder, Drain, DrainOrder, GoAccepted, GoOrder, InstanceReport, Lacking,
-    LackingQuestion, Outside, SwitchWalOrder, WalSwitched, sidecar_name,
+    LackingQuestion, Outside, SwitchWalOrder, UNLESS_SECONDS, WalSwitched, sidecar_name,
 };
 use holdfast_protocol::status::BackupStatus;
 use holdfast_repository::backup::BackupId;
-use http::Request;
+use http::{Request, WHOLE};
 use hyper::Method;
 use serde::de::DeserializeOwned;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Where a sidecar is, and who it must be.
@@ -63,7 +62,7 @@ impl SidecarClient {
 
     /// What it knows of itself and its server. The answer is checked to be the named pod's.
     pub async fn status(&self, sidecar: &Sidecar) -> Result<InstanceReport, SidecarError> {
-        self.report(sidecar, "/v1/status").await
+        self.report(sidecar, "/v1/status", WHOLE).await
     }
 
     /// The same, once its [`InstanceReport::mark`] is another one, or after [`UNLESS_SECONDS`].
@@ -74,12 +73,20 @@ impl SidecarClient {
     ) -> Result<InstanceReport, SidecarError> {
         // Whatever a sidecar calls its mark: it stands in an address.
         let mark: String = mark.chars().filter(char::is_ascii_alphanumeric).collect();
-        self.report(sidecar, &format!("/v1/status?unless={mark}"))
+        // Then the report is made.
+        let within = Duration::from_secs(UNLESS_SECONDS) + WHOLE;
+        self.report(sidecar, &format!("/v1/status?unless={mark}"), within)
             .await
     }
 
-    async fn report(&self, sidecar: &Sidecar, path: &str) -> Result<InstanceReport, SidecarError> {
-        let report: InstanceReport = self.ask(sidecar, "status", Method::GET, path, None).await?;
+    async fn report(
+        &self,
+        sidecar: &Sidecar,
+        path: &str,
+        within: Duration,
+    ) -> Result<InstanceReport, SidecarError> {
+        let answer = self.send_within(within, sidecar, "status", Method::GET, path, None);
+        let report: InstanceReport = self.parse(sidecar, &answer.await?)?;
         match &report.pod_uid {
             Some(uid) if *uid != sidecar.pod_uid => Err(SidecarError::Refused {
                 code: 412,
@@ -208,7 +215,15 @@ impl SidecarClient {
         body: Option<Vec<u8>>,
     ) -> Result<T, SidecarError> {
         let answer = self.send(sidecar, request, method, path, body).await?;
-        serde_json::from_slice(&answer).map_err(|error| SidecarError::Protocol {
+        self.parse(sidecar, &answer)
+    }
+
+    fn parse<T: DeserializeOwned>(
+        &self,
+        sidecar: &Sidecar,
+        answer: &[u8],
+    ) -> Result<T, SidecarError> {
+        serde_json::from_slice(answer).map_err(|error| SidecarError::Protocol {
             address: self.address(sidecar).to_string(),
             reason: text::cause(&error),
         })
@@ -216,6 +231,19 @@ impl SidecarClient {
 
     async fn send(
         &self,
+        sidecar: &Sidecar,
+        request: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>, SidecarError> {
+        self.send_within(WHOLE, sidecar, request, method, path, body)
+            .await
+    }
+
+    async fn send_within(
+        &self,
+        within: Duration,
         sidecar: &Sidecar,
         request: &'static str,
         method: Method,
@@ -230,6 +258,7 @@ impl SidecarClient {
             method,
             path,
             body: body.unwrap_or_default(),
+            within,
         };
         let answer = sent.send().await;
         let result = answer
