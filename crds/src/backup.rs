@@ -84,11 +84,10 @@ use serde::{Deserialize, Serialize};
 pub struct BackupSpec {
     /// The Archive whose database is backed up. Can't change.
     pub archive_ref: ArchiveReference,
-    /// Full: everything is read and stored. Auto: what Holdfast finds best; at present that is Full. Incremental is
-    /// refused until it exists. Default: Auto. Can't change.
+    /// Full: everything is read and stored. Incremental: only what differs from the newest backup is stored; the first is full.
+    /// Auto: what Holdfast finds best, which is Incremental. Each stands alone, and can be deleted without harm to others.
+    /// Default: Auto. Can't change.
     #[serde(default, rename = "type")]
-    #[x_kube(validation = Rule::new("self != 'Incremental'")
-        .message("incremental backups do not exist yet: write Full, or Auto, which will take them once they do"))]
     pub r#type: BackupKind,
     /// Which server is read. PreferStandby: a standby that is close behind, else the primary. Primary and Standby: no
     /// other. Default: what the Archive's backup.from says. Can't change.

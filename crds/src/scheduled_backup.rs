@@ -158,11 +158,10 @@ pub struct BackupTemplateMetadata {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupTemplateSpec {
-    /// Full: everything is read and stored. Auto: what Holdfast finds best; at present that is Full. Incremental is
-    /// refused until it exists. Default: Auto.
+    /// Full: everything is read and stored. Incremental: only what differs from the newest backup is stored; the first is full.
+    /// Auto: what Holdfast finds best, which is Incremental. Each stands alone, and can be deleted without harm to others.
+    /// Default: Auto.
     #[serde(default, rename = "type")]
-    #[x_kube(validation = Rule::new("self != 'Incremental'")
-        .message("incremental backups do not exist yet: write Full, or Auto, which will take them once they do"))]
     pub r#type: BackupKind,
     /// Which server is read: PreferStandby, Primary or Standby. Default: what the Archive's backup.from says.
     #[serde(default, skip_serializing_if = "Option::is_none")]

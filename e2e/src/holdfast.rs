@@ -388,7 +388,15 @@ impl Holdfast {
         self.json(&["backup", "--type", "full"]).await
     }
 
-    /// Starts a backup and holds it still (SIGSTOP) in the middle: a pack is begun, the manifest is not.
+    /// Takes a backup of what differs from the newest one, and answers Backup.status.
+    ///
+    /// # Errors
+    /// With all that it said.
+    pub async fn incremental(&self) -> Result<serde_json::Value> {
+        self.json(&["backup", "--type", "incremental"]).await
+    }
+
+    /// Starts a full backup and holds it still (SIGSTOP) in the middle: a pack is begun, the manifest is not.
     ///
     /// # Errors
     /// If it was never seen so; with its log.
@@ -401,7 +409,7 @@ impl Holdfast {
                 && objects.begun("/manifest").await? == manifests)
         };
         let log = self.settings.world.path(&format!("log/{log}.log"));
-        let command = || self.command(&["backup"]);
+        let command = || self.command(&["backup", "--type", "full"]);
         Daemon::held("holdfast backup", &log, command, on_its_way).await
     }
 

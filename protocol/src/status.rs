@@ -158,7 +158,8 @@ pub struct BackupStatus {
     /// The pod whose server was read. Left out where there is no pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// What it is: `Full` or `Incremental`.
+    /// What it is: `Full` or `Incremental`. Left out until it is stored.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub r#type: String,
     /// How far it has come. Left out once it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,9 +7,7 @@ use futures::TryStreamExt;
 use holdfast_postgres::{
     Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId, WalFileName,
 };
-use holdfast_repository::backup::{
-    self, Aborted, BackupId, BackupWriter, FileFacts, PackedFrame, PackedSlice, WriterSettings,
-};
+use holdfast_repository::backup::{self, Aborted, BackupId, BackupWriter, WriterSettings};
 use holdfast_repository::expiry::{Pass, Reading, ask_to_delete, pass, set_keep};
 use holdfast_repository::facts::{BackupFacts, RecoverySettings};
 use holdfast_repository::owner::{self, InstallationId};
@@ -214,43 +212,22 @@ async fn begin(archive: &Archive, id: &BackupId) -> BackupWriter {
         pack_bytes: 16 << 10,
         uploads: 1,
     };
-    let begun = BackupWriter::begin(archive.clone(), SYSTEM, id.clone(), settings);
+    let begun = BackupWriter::begin(archive.clone(), SYSTEM, id.clone(), settings, None);
     begun.await.unwrap()
 }
 
 async fn backup(archive: &Archive, id: &BackupId) -> BTreeMap<String, String> {
     let mut writer = begin(archive, id).await;
-    writer.directory("base".into(), 0o700).await.unwrap();
-    writer.directory("base/5".into(), 0o700).await.unwrap();
+    for path in ["base", "base/5"] {
+        writer.frame(backup::sample::directory(path)).await.unwrap();
+    }
     let mut files = BTreeMap::new();
     for (path, bytes) in content() {
         files.insert(path.clone(), blake3::hash(&bytes).to_hex().to_string());
         let paged = path.starts_with("base");
-        let slice = PackedSlice {
-            file: Arc::new(FileFacts {
-                path,
-                mode: 0o600,
-                size: bytes.len() as u64,
-                modified: 1,
-                paged,
-            }),
-            region: 0,
-            offset: 0,
-            length: bytes.len() as u32,
-            digest: backup::digest(archive, &bytes),
-            sums: if paged {
-                backup::page_sums(&bytes)
-            } else {
-                Vec::new()
-            },
-        };
-        let packed = if bytes.is_empty() {
-            Vec::new()
-        } else {
-            Compression::Zstd(1).pack(&bytes)
-        };
-        let slices = vec![slice];
-        writer.frame(PackedFrame { packed, slices }).await.unwrap();
+        for frame in backup::sample::file(archive, &path, &bytes, paged, Compression::Zstd(1)) {
+            writer.frame(frame).await.unwrap();
+        }
     }
     let time = "2026-11-20T10:00:00Z".parse().unwrap();
     let segment = u64::from(size().bytes());
@@ -273,6 +250,8 @@ async fn backup(archive: &Archive, id: &BackupId) -> BTreeMap<String, String> {
         tablespaces: Vec::new(),
         settings: RecoverySettings::default(),
         outside: Vec::new(),
+        reference: None,
+        changed_bytes: 0,
     };
     let control = sample::control_file(cluster(), TimelineId(1), 6);
     let label = b"START WAL LOCATION: 0/200028 (file 000000010000000000000002)

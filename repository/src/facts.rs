@@ -42,9 +42,22 @@ pub struct BackupFacts {
     pub settings: RecoverySettings,
     /// What the configuration in it needs from outside of the data directory.
     pub outside: Vec<Outside>,
+    /// The backup that it was compared with, which it does not need. None: all was stored.
+    pub reference: Option<String>,
+    /// What of the data directory was stored anew, in bytes before compression.
+    pub changed_bytes: u64,
 }
 
 impl BackupFacts {
+    /// Full or Incremental.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self.reference {
+            Some(_) => "Incremental",
+            None => "Full",
+        }
+    }
+
     /// What a restore takes besides the files, in bytes: the first WAL that recovery fetches.
     #[must_use]
     pub fn wal_room(&self) -> u64 {

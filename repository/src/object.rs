@@ -124,6 +124,17 @@ impl ObjectError {
         }
     }
 
+    /// The object's key.
+    pub fn object(&self) -> &str {
+        match self {
+            Self::Damaged { key, .. }
+            | Self::NewerFormat { key, .. }
+            | Self::NoKey { key, .. }
+            | Self::Cipher(key) => key,
+            Self::Store(e) => e.key(),
+        }
+    }
+
     /// Whether the store answered that there is no such object.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Store(e) if e.is_not_found())

@@ -4,6 +4,7 @@
 use crate::backup::{BackupReader, Leaf, REGION_BYTES, ScanSettings, Slice, Visit, scan};
 use crate::object::ObjectError;
 use holdfast_postgres::{ControlFile, backup_label};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -55,13 +56,7 @@ pub async fn verify(
         Ok(()) => {}
         Err(never) => match never {},
     }
-    for number in 0..reader.leaf_count() {
-        verifier.sums(number).await;
-    }
-    // A leaf that can't be read has been told already.
-    for (key, error) in reader.pack_ends().await.unwrap_or_default() {
-        verifier.trouble(&key, None, &error);
-    }
+    verifier.indexes().await;
     let mut findings = std::mem::take(&mut *verifier.found());
     let facts = &reader.root().facts;
     let whole = findings.damage.is_empty() && findings.unknown.is_empty();
@@ -137,27 +132,26 @@ impl Verifier {
         found.bytes += root.pg_control.len() as u64;
     }
 
-    /// A restore does not need page sums, the next comparison does: they must be readable, and as many as the pages.
-    async fn sums(&self, number: usize) {
-        let Ok(leaf) = self.reader.leaf(number).await else {
-            return;
-        };
-        match self.reader.sums(number, &leaf).await {
-            Err(e) => self.trouble(&self.reader.sums_key(number), None, &e),
-            Ok(sums) => {
-                let want = leaf
-                    .entries
-                    .iter()
-                    .filter(|e| e.paged)
-                    .flat_map(|e| &e.regions)
-                    .map(|r| r.length.div_ceil(8192) as usize);
-                if !want.eq(sums.iter().map(Vec::len)) {
-                    let reason = "it has not as many page sums as pages".to_owned();
-                    self.found().damage.push(Damage {
-                        object: self.reader.sums_key(number),
-                        file: None,
-                        reason,
-                    });
+    /// A restore does not need what packs say of their layers, the next backup does: it must be readable, and have the page
+    /// sums of all that is used.
+    async fn indexes(&self) {
+        let mut bad = BTreeSet::new();
+        for pack in 0..self.reader.root().packs.len() as u32 {
+            if let Err(e) = self.reader.index(pack).await {
+                bad.insert(pack);
+                self.trouble(e.object(), None, &e);
+            }
+        }
+        for number in 0..self.reader.leaf_count() {
+            // One that can't be read has been told already.
+            let Ok(leaf) = self.reader.leaf(number).await else {
+                continue;
+            };
+            let paged = leaf.entries.iter().filter(|entry| entry.paged);
+            for region in paged.flat_map(|entry| &entry.regions) {
+                let known = region.layers.iter().all(|l| !bad.contains(&l.frame.pack));
+                if known && let Err(e) = self.reader.sums(region).await {
+                    self.trouble(e.object(), None, &e);
                 }
             }
         }
@@ -193,7 +187,7 @@ impl Visit for Verifier {
                     .entries
                     .get(slice.entry)
                     .map(|e| format!("{} (from byte {})", e.path, slice.region * REGION_BYTES));
-                self.trouble(&self.reader.pack_key(slice.pack), file.as_deref(), e);
+                self.trouble(e.object(), file.as_deref(), e);
             }
         }
         Ok(())

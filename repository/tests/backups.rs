@@ -6,8 +6,8 @@ mod collect;
 use collect::Collect;
 use holdfast_postgres::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use holdfast_repository::backup::{
-    self, BackupId, BackupReader, BackupWriter, FileFacts, PackedFrame, PackedSlice, ScanSettings,
-    WriterSettings,
+    self, Again, BackupId, BackupReader, BackupWriter, Item, PackedLayer, PackedRegion, Pages,
+    Region, ScanSettings, WriterSettings,
 };
 use holdfast_repository::facts::{BackupFacts, RecoverySettings};
 use holdfast_repository::store::StoreSettings;
@@ -49,60 +49,8 @@ fn content() -> BTreeMap<String, Vec<u8>> {
     ])
 }
 
-async fn write(archive: &Archive, id: &BackupId) {
-    let digest = |region: &[u8]| backup::digest(archive, region);
-    write_with(archive, id, digest).await.unwrap();
-}
-
-/// With a digest of each region that need not be its own.
-async fn write_with(
-    archive: &Archive,
-    id: &BackupId,
-    digest: impl Fn(&[u8]) -> backup::Digest,
-) -> Result<(), ObjectError> {
-    let settings = WriterSettings {
-        compression: Compression::Zstd(1),
-        pack_bytes: 1 << 20,
-        uploads: 2,
-    };
-    let mut writer = BackupWriter::begin(archive.clone(), SYSTEM, id.clone(), settings).await?;
-    writer.directory("base".into(), 0o700).await?;
-    writer.directory("base/5".into(), 0o700).await?;
-    for (path, bytes) in content() {
-        let file = Arc::new(FileFacts {
-            path,
-            mode: 0o600,
-            size: bytes.len() as u64,
-            modified: 1,
-            paged: true,
-        });
-        let mut regions: Vec<&[u8]> = bytes.chunks(1 << 20).collect();
-        if regions.is_empty() {
-            regions.push(&[]);
-        }
-        for (number, region) in regions.into_iter().enumerate() {
-            let slice = PackedSlice {
-                file: file.clone(),
-                region: number as u64,
-                offset: 0,
-                length: region.len() as u32,
-                digest: digest(region),
-                sums: backup::page_sums(region),
-            };
-            let packed = if region.is_empty() {
-                Vec::new()
-            } else {
-                Compression::Lz4.pack(region)
-            };
-            writer
-                .frame(PackedFrame {
-                    packed,
-                    slices: vec![slice],
-                })
-                .await?;
-        }
-    }
-    let facts = BackupFacts {
+fn facts() -> BackupFacts {
+    BackupFacts {
         id: String::new(),
         system: SYSTEM,
         timeline: TimelineId(1),
@@ -121,9 +69,45 @@ async fn write_with(
         tablespaces: Vec::new(),
         settings: RecoverySettings::default(),
         outside: Vec::new(),
+        reference: None,
+        changed_bytes: 0,
+    }
+}
+
+async fn write(archive: &Archive, id: &BackupId) {
+    let digest = |region: &[u8]| backup::digest(archive, region);
+    write_with(archive, id, digest).await.unwrap();
+}
+
+/// With a digest of each region that need not be its own.
+async fn write_with(
+    archive: &Archive,
+    id: &BackupId,
+    digest: impl Fn(&[u8]) -> backup::Digest,
+) -> Result<(), ObjectError> {
+    let settings = WriterSettings {
+        compression: Compression::Zstd(1),
+        pack_bytes: 1 << 20,
+        uploads: 2,
     };
+    let mut writer =
+        BackupWriter::begin(archive.clone(), SYSTEM, id.clone(), settings, None).await?;
+    for path in ["base", "base/5"] {
+        writer.frame(backup::sample::directory(path)).await?;
+    }
+    for (path, bytes) in content() {
+        let mut frames = backup::sample::file(archive, &path, &bytes, true, Compression::Lz4);
+        for (frame, region) in frames.iter_mut().zip(bytes.chunks(1 << 20)) {
+            if let [Item::Region(PackedRegion { new: Some(new), .. })] = &mut frame.items[..] {
+                new.digest = digest(region);
+            }
+        }
+        for frame in frames {
+            writer.frame(frame).await?;
+        }
+    }
     writer
-        .finish(facts, Vec::new(), vec![1; 8192], b"label".to_vec(), 0o700)
+        .finish(facts(), Vec::new(), vec![1; 8192], b"label".to_vec(), 0o700)
         .await
         .map(drop)
 }
@@ -175,7 +159,7 @@ async fn a_second_backup_of_one_name_is_refused() {
         uploads: 1,
     };
     assert!(
-        BackupWriter::begin(archive, SYSTEM, id, settings)
+        BackupWriter::begin(archive, SYSTEM, id, settings, None)
             .await
             .is_err()
     );
@@ -280,4 +264,146 @@ async fn a_pack_that_is_not_stored_leaves_no_manifest() {
     }
     let listing = backup::list(&archive, SYSTEM).await.unwrap();
     assert_eq!(listing.backups.len(), 1);
+}
+
+/// Files as they are now, stored as what differs from an earlier backup.
+async fn store(
+    archive: &Archive,
+    id: &BackupId,
+    files: &BTreeMap<String, Vec<u8>>,
+    reference: Option<&BackupReader>,
+) {
+    let settings = WriterSettings {
+        compression: Compression::Zstd(1),
+        pack_bytes: 64 << 10,
+        uploads: 2,
+    };
+    let mut before: BTreeMap<(String, u64), Region> = BTreeMap::new();
+    for number in 0..reference.map_or(0, BackupReader::leaf_count) {
+        for entry in reference.unwrap().leaf(number).await.unwrap().entries {
+            for (region, number) in entry.regions.into_iter().zip(entry.first_region..) {
+                before.insert((entry.path.clone(), number), region);
+            }
+        }
+    }
+    let root = reference.map(BackupReader::root);
+    let begun = BackupWriter::begin(archive.clone(), SYSTEM, id.clone(), settings, root);
+    let mut writer = begun.await.unwrap();
+    for (path, content) in files {
+        let chunks: Vec<&[u8]> = content.chunks(1 << 20).collect();
+        let frames = backup::sample::file(archive, path, content, true, Compression::Zstd(1));
+        for (number, mut frame) in frames.into_iter().enumerate() {
+            let now = chunks.get(number).copied().unwrap_or_default();
+            let region = before.get(&(path.clone(), number as u64));
+            if let (Some(region), [Item::Region(packed)]) = (region, &mut frame.items[..]) {
+                let sums = reference.unwrap().sums(region).await.unwrap();
+                let mut changed = Pages::default();
+                for (page, sum) in (0..).zip(backup::page_sums(now)) {
+                    if sums.get(page as usize) != Some(&sum) {
+                        changed.insert(page);
+                    }
+                }
+                let (kept, pages) = match region.again(changed, now.len() as u32) {
+                    Again::Whole => {
+                        writer.frame(frame).await.unwrap();
+                        continue;
+                    }
+                    Again::Kept => (region.layers.len(), Pages::default()),
+                    Again::Above(kept, pages) => (kept, pages),
+                };
+                let page = |page: u32| now.chunks(8192).nth(page as usize).unwrap();
+                let above = pages.iter().flat_map(page).copied().collect::<Vec<u8>>();
+                packed.kept = region.layers[..kept].to_vec();
+                packed.new = (!above.is_empty()).then(|| PackedLayer {
+                    pages,
+                    ..backup::sample::layer(archive, &above, true)
+                });
+                frame.packed = match above.is_empty() {
+                    true => Vec::new(),
+                    false => Compression::Zstd(1).pack(&above),
+                };
+            }
+            writer.frame(frame).await.unwrap();
+        }
+    }
+    let done = writer.finish(facts(), Vec::new(), sample_control(), label(), 0o700);
+    done.await.unwrap();
+}
+
+fn sample_control() -> Vec<u8> {
+    let cluster = holdfast_repository::wal::sample::Cluster {
+        system: SYSTEM,
+        segment_size: SegmentSize::new(16 << 20).unwrap(),
+        major: 17,
+    };
+    holdfast_repository::wal::sample::control_file(cluster, TimelineId(1), 6)
+}
+
+fn label() -> Vec<u8> {
+    b"START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/2000060\nBACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-11-20 10:00:00 UTC\nLABEL: holdfast\nSTART TIMELINE: 1\n".to_vec()
+}
+
+/// Random changes of pages, lengths and files; every backup of a long line comes back as its files were, and needs no other's
+/// manifest. What no later one uses of a pack is said, or expiry would take what is needed.
+#[tokio::test]
+async fn each_of_a_long_line_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = archive(dir.path(), Some(&keys())).await;
+    let mut seed = 7_u64;
+    let mut below = |bound: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % bound
+    };
+    let mut files: BTreeMap<String, Vec<u8>> = (0..4)
+        .map(|n| {
+            (
+                format!("base/5/{n}"),
+                vec![n; (n as usize) * 700_000 / 8192 * 8192],
+            )
+        })
+        .collect();
+    let mut kept = Vec::new();
+    let mut reference: Option<BackupReader> = None;
+    for number in 0..24 {
+        for _ in 0..1 + below(40) {
+            let name = format!("base/5/{}", below(6));
+            let file = files.entry(name.clone()).or_default();
+            let pages = file.len() as u64 / 8192;
+            match below(30) {
+                0 => drop(files.remove(&name)),
+                1 => file.truncate(below(pages + 1) as usize * 8192),
+                2 => file.resize((pages + below(60)) as usize * 8192, 0),
+                // In the middle of being extended.
+                3 => file.resize((pages * 8192 + below(8192)) as usize, 9),
+                _ if pages > 0 => {
+                    let at = below(pages) as usize * 8192 + below(8192) as usize;
+                    file[at] = below(256) as u8;
+                }
+                _ => {}
+            }
+        }
+        let id: BackupId = format!("b{number}").parse().unwrap();
+        store(&archive, &id, &files, reference.as_ref()).await;
+        let opened = BackupReader::open(archive.clone(), SYSTEM, &id).await;
+        reference = Some(opened.unwrap());
+        kept.push((id, files.clone()));
+    }
+    for (number, (id, files)) in kept.iter().enumerate() {
+        let opened = BackupReader::open(archive.clone(), SYSTEM, id).await;
+        let reader = Arc::new(opened.unwrap());
+        reader.preflight().await.unwrap();
+        let found = verify::verify(reader.clone(), 2, Arc::default()).await;
+        assert!(
+            found.damage.is_empty() && found.unknown.is_empty(),
+            "{id}: {found:?}"
+        );
+        let collected = Arc::new(Collect::default());
+        backup::scan(reader, collected.clone(), SCAN).await.unwrap();
+        assert!(*collected.files.lock().unwrap() == *files, "{id}");
+        // Those that were looked at are deleted: nobody needs them.
+        if number % 2 == 0 {
+            let manifest = layout::manifest(SYSTEM, id.as_str());
+            archive.store().delete(&manifest).await.unwrap();
+        }
+    }
 }

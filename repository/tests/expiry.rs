@@ -5,9 +5,7 @@ use futures::TryStreamExt;
 use holdfast_postgres::{
     Lsn, SegmentName, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId, WalFileName,
 };
-use holdfast_repository::backup::{
-    self, BackupId, BackupReader, BackupWriter, FileFacts, PackedFrame, PackedSlice, WriterSettings,
-};
+use holdfast_repository::backup::{self, BackupId, BackupReader, BackupWriter, WriterSettings};
 use holdfast_repository::catalogue::{Catalogue, LookedUp, look_up};
 use holdfast_repository::expiry::{
     self, ExpiryError, Pass, Progress, Reading, ask_to_delete, kept_for_ever, leave_out, pass,
@@ -135,6 +133,8 @@ impl Place {
             tablespaces: Vec::new(),
             settings: RecoverySettings::default(),
             outside: Vec::new(),
+            reference: None,
+            changed_bytes: 0,
         }
     }
 
@@ -145,32 +145,20 @@ impl Place {
             pack_bytes: 16 << 10,
             uploads: 2,
         };
-        let mut writer = BackupWriter::begin(self.archive.clone(), SYSTEM, id(name), settings)
-            .await
-            .unwrap();
+        let mut writer =
+            BackupWriter::begin(self.archive.clone(), SYSTEM, id(name), settings, None)
+                .await
+                .unwrap();
         for file in 0..4u8 {
             let seed = name.bytes().fold(file, u8::wrapping_add);
             let bytes: Vec<u8> = (0..24_576u32)
                 .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 ^ seed)
                 .collect();
-            let facts = Arc::new(FileFacts {
-                path: format!("base/5/{file}"),
-                mode: 0o600,
-                size: bytes.len() as u64,
-                modified: 1,
-                paged: true,
-            });
-            let slice = PackedSlice {
-                file: facts,
-                region: 0,
-                offset: 0,
-                length: bytes.len() as u32,
-                digest: backup::digest(&self.archive, &bytes),
-                sums: backup::page_sums(&bytes),
-            };
-            let packed = Compression::None.pack(&bytes);
-            let slices = vec![slice];
-            writer.frame(PackedFrame { packed, slices }).await.unwrap();
+            let path = format!("base/5/{file}");
+            for frame in backup::sample::file(&self.archive, &path, &bytes, true, Compression::None)
+            {
+                writer.frame(frame).await.unwrap();
+            }
         }
         writer
     }

@@ -67,7 +67,7 @@ pub struct SidecarArgs {
 /// `holdfast backup`
 #[derive(Debug, Args)]
 pub struct BackupArgs {
-    /// The kind; auto is full until incremental exists.
+    /// full: everything is stored; incremental: what differs from the newest backup, if there is one; auto: incremental.
     #[arg(long = "type", value_parser = backup_kind(), default_value = "auto", value_name = "KIND")]
     pub kind: BackupKind,
     /// Print Backup.status.

@@ -404,13 +404,6 @@ async fn settings_that_are_wrong() -> Result<()> {
         }
         kept.refused(
             &kept.holdfast,
-            &["backup", "--type", "incremental"],
-            3,
-            &["incremental"],
-        )
-        .await?;
-        kept.refused(
-            &kept.holdfast,
             &["verify", "--backup", "20200101T000000Z-aaaaaa"],
             3,
             &["20200101T000000Z-aaaaaa"],

@@ -9,6 +9,7 @@ mod docs;
 mod formats;
 mod harness;
 mod in_place;
+mod incremental;
 mod info;
 mod postgres_files;
 mod readers;

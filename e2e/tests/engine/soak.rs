@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::{
-    Bucket, FAULTS, Fault, Holdfast, Ledger, Minio, Network, Postgres, Sidecar, World, eventually,
+    Bucket, FAULTS, Fault, Holdfast, Ledger, Minio, Network, Postgres, Random, Sidecar, World,
+    eventually,
 };
 use tokio::time::{Instant, sleep};
 
@@ -26,41 +27,28 @@ enum Event {
     SegmentClosed,
 }
 
-/// SplitMix64: the same seed, the same faults.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound.max(1) as u64) as usize
+fn event(random: &mut Random) -> Event {
+    let others = [
+        Event::SidecarKilled,
+        Event::SidecarHangs,
+        Event::PostgresKilled,
+        Event::StoreKilled,
+        Event::StandbysSidecarKilled,
+        Event::SegmentClosed,
+    ];
+    let number = random.below(FAULTS.len() + others.len());
+    match (
+        FAULTS.get(number),
+        others.get(number.wrapping_sub(FAULTS.len())),
+    ) {
+        (Some(fault), _) => Event::Network(*fault),
+        (None, Some(other)) => *other,
+        (None, None) => Event::SegmentClosed,
     }
+}
 
-    fn event(&mut self) -> Event {
-        let others = [
-            Event::SidecarKilled,
-            Event::SidecarHangs,
-            Event::PostgresKilled,
-            Event::StoreKilled,
-            Event::StandbysSidecarKilled,
-            Event::SegmentClosed,
-        ];
-        let number = self.below(FAULTS.len() + others.len());
-        match (
-            FAULTS.get(number),
-            others.get(number.wrapping_sub(FAULTS.len())),
-        ) {
-            (Some(fault), _) => Event::Network(*fault),
-            (None, Some(other)) => *other,
-            (None, None) => Event::SegmentClosed,
-        }
-    }
-
-    fn pause(&mut self) -> Duration {
-        Duration::from_millis(50 + self.below(2000) as u64)
-    }
+fn pause(random: &mut Random) -> Duration {
+    Duration::from_millis(50 + random.below(2000) as u64)
 }
 
 /// Everything that can fail, and who watches it.
@@ -185,7 +173,7 @@ impl Life<'_> {
 /// One life: so many faults, then everything is killed and the volume is gone; it is restored while the network is bad.
 async fn life(major: u32, seed: u64, faults: usize) -> Result<()> {
     World::scenario(&format!("soak-{major}"), async |world| {
-        let mut random = Random(seed);
+        let mut random = Random::of(seed);
         let minio = Minio::start(world).await?;
         let bucket = minio.bucket("backups")?;
         let network = Network::before(&minio.endpoint()).await?;
@@ -208,7 +196,7 @@ async fn life(major: u32, seed: u64, faults: usize) -> Result<()> {
         let mut events = Vec::new();
         for _ in 0..faults {
             let load = ledger.start(&life.primary, 3).await?;
-            let (event, pause) = (random.event(), random.pause());
+            let (event, pause) = (event(&mut random), pause(&mut random));
             events.push(event);
             let done = async {
                 life.suffer(event, pause).await?;
@@ -239,7 +227,7 @@ async fn life(major: u32, seed: u64, faults: usize) -> Result<()> {
             ];
             for fault in bad.into_iter().cycle().take(12) {
                 life.network.set(fault);
-                sleep(random.pause() / 4).await;
+                sleep(pause(&mut random) / 4).await;
                 life.network.set(Fault::None);
                 sleep(Duration::from_millis(300)).await;
             }
@@ -267,14 +255,18 @@ async fn a_short_one() -> Result<()> {
     life(17, 1, 12).await
 }
 
+/// A variable of the environment.
+pub(crate) fn number(name: &str, default: u64) -> Result<u64> {
+    match std::env::var(name) {
+        Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{name} is {text:?}")),
+        _ => Ok(default),
+    }
+}
+
 /// `make soak MINUTES=… SEED=…`
 #[tokio::test]
 #[ignore = "takes as long as it is told to: make soak"]
 async fn as_long_as_is_asked_for() -> Result<()> {
-    let number = |name: &str, default: u64| match std::env::var(name) {
-        Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{name} is {text:?}")),
-        _ => Ok(default),
-    };
     let minutes = number("MINUTES", 15)?;
     let mut seed = number("SEED", 1)?;
     let until = Instant::now() + Duration::from_secs(60 * minutes);

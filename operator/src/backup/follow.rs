@@ -414,6 +414,8 @@ mod tests {
             tablespaces: Vec::new(),
             settings: Default::default(),
             outside: Vec::new(),
+            reference: None,
+            changed_bytes: 0,
         }
     }
 }

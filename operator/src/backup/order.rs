@@ -10,7 +10,7 @@ use crate::conditions::find;
 use crate::controller::{Outcome, ReconcileError};
 use crate::names::{GENERATION_ANNOTATION, rendered_secret};
 use crate::sidecar_client::SidecarError;
-use holdfast_protocol::control::{BackupKind, BackupOrder};
+use holdfast_protocol::control::BackupOrder;
 use holdfast_protocol::status::BackupStatus;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
@@ -45,14 +45,6 @@ impl Wait {
 
 impl Backups {
     pub(super) async fn order_in_turn(&self, look: &Look<'_>) -> Result<Outcome, ReconcileError> {
-        if look.backup.spec.r#type == BackupKind::Incremental {
-            let state = State::Failed {
-                reason: "IncrementalNotSupported".to_owned(),
-                message: "incremental backups do not exist yet: make a Backup of type Full, or Auto, which will take them once they do".to_owned(),
-            };
-            self.write(look, look.status(), &state).await?;
-            return Ok(Outcome::Done);
-        }
         match self.find_server(look) {
             Err(wait) => {
                 self.give_back(&look.archive_key, look.key);
@@ -174,7 +166,6 @@ impl Backups {
         let status = BackupStatus {
             id: look.id()?.to_string(),
             pod: Some(server.name.clone()),
-            r#type: "Full".to_owned(),
             ..look.status()
         };
         let state = State::Ordering(format!("it is being ordered from {}", server.name));

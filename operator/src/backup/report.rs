@@ -94,7 +94,7 @@ pub fn of_facts(known: &BackupStatus, facts: &BackupFacts, repository: &str) -> 
     BackupStatus {
         id: facts.id.clone(),
         pod: known.pod.clone(),
-        r#type: "Full".to_owned(),
+        r#type: facts.kind().to_owned(),
         progress: None,
         start_lsn: Some(facts.start.to_string()),
         stop_lsn: Some(facts.stop.to_string()),
@@ -104,7 +104,7 @@ pub fn of_facts(known: &BackupStatus, facts: &BackupFacts, repository: &str) -> 
         size: Some(BackupSize {
             database: facts.database_bytes,
             stored: facts.stored_bytes,
-            changed: facts.database_bytes,
+            changed: facts.changed_bytes,
         }),
         page_errors: facts.page_errors,
         bad_pages: known.bad_pages.clone(),

@@ -218,6 +218,8 @@ mod tests {
             tablespaces: Vec::new(),
             settings: Default::default(),
             outside: Vec::new(),
+            reference: None,
+            changed_bytes: 0,
         };
         Stored {
             facts: Ok(Box::new(facts)),

@@ -1,8 +1,11 @@
 //! What a manifest's leaf says, checked: nothing read from a repository names a path outside the data directory or
 //! lengths that don't fit.
 
-use super::{DIGEST_BYTES, Digest, REGION_BYTES, proto};
+use super::region::Region;
+use super::root::PackRef;
+use super::{REGION_BYTES, proto};
 use prost::Message;
+use std::collections::HashMap;
 
 /// Where a frame lies: a pack, by its place in the root's list, and the place in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +27,7 @@ pub struct Leaf {
     pub entries: Vec<Entry>,
 }
 
-/// A directory, a file, or a stretch of a large file.
+/// A directory, a file, or a stretch of a large file. Where it goes on from the leaf before, mode, size and time are 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Relative to the data directory.
@@ -45,68 +48,85 @@ pub struct Entry {
     pub regions: Vec<Region>,
 }
 
-/// 1 MiB of a file, or its tail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Region {
-    /// In bytes.
-    pub length: u32,
-    /// Of the whole region.
-    pub digest: Digest,
-    /// Where its bytes are.
-    pub layer: Layer,
-}
-
-/// A stretch of an unpacked frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layer {
-    /// The frame.
-    pub frame: Frame,
-    /// From the unpacked frame's first byte.
-    pub offset: u32,
-}
-
 impl Entry {
     /// How many regions the whole file has.
     pub fn region_count(&self) -> u64 {
         self.size.div_ceil(REGION_BYTES)
     }
 
-    /// The length that region `number` must have, in bytes.
-    fn region_length(&self, number: u64) -> Option<u32> {
-        let start = number.checked_mul(REGION_BYTES)?;
-        let left = self.size.checked_sub(start).filter(|left| *left > 0)?;
-        u32::try_from(left.min(REGION_BYTES)).ok()
+    /// Whether one of its regions may be so long, in bytes.
+    fn fits(&self, number: u64, length: u32, is_last: bool) -> bool {
+        if self.first_region > 0 {
+            return is_last || u64::from(length) == REGION_BYTES;
+        }
+        let start = number.checked_mul(REGION_BYTES);
+        let left = start.and_then(|start| self.size.checked_sub(start));
+        left.is_some_and(|left| u64::from(length) == left.min(REGION_BYTES))
     }
 }
 
 impl Leaf {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let entries = self.entries.iter().map(Entry::to_proto).collect();
+    /// `packs` is the list that frames name a pack by. The same leaf is always the same bytes.
+    pub(super) fn encode(&self, packs: &[PackRef]) -> Vec<u8> {
+        let mut named = Vec::new();
+        let mut places = HashMap::new();
+        let mut place = |pack: u32| {
+            *places.entry(pack).or_insert_with(|| {
+                if let Some(pack) = packs.get(pack as usize) {
+                    named.push(proto::PackName {
+                        backup: pack.backup.to_string(),
+                        number: pack.number,
+                    });
+                }
+                named.len().saturating_sub(1) as u32
+            })
+        };
+        let entries = self
+            .entries
+            .iter()
+            .map(|e| e.to_proto(&mut place))
+            .collect();
         proto::Leaf {
             oldest_reader: 1,
             entries,
+            packs: named,
         }
         .encode_to_vec()
     }
 
-    /// `packs` is the length of the root's list. The error says what is wrong.
-    pub(super) fn decode(bytes: &[u8], packs: usize) -> Result<Self, String> {
+    /// `place` gives a pack's place in the root's list. The error says what is wrong.
+    pub(super) fn decode(
+        bytes: &[u8],
+        place: impl Fn(&str, u32) -> Option<u32>,
+    ) -> Result<Self, String> {
         let leaf = proto::Leaf::decode(bytes)
             .map_err(|e| format!("a leaf of the manifest can't be read: {e}"))?;
         if leaf.oldest_reader > 1 {
             return Err("a leaf of the manifest needs a newer holdfast".into());
         }
+        let packs = leaf
+            .packs
+            .iter()
+            .map(|pack| {
+                place(&pack.backup, pack.number).ok_or_else(|| {
+                    format!(
+                        "a leaf of the manifest uses pack {} of backup {}, which the manifest does not name",
+                        pack.number, pack.backup
+                    )
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         let entries = leaf
             .entries
             .into_iter()
-            .map(|e| Entry::from_proto(e, packs))
+            .map(|e| Entry::from_proto(e, &packs))
             .collect::<Result<_, _>>()?;
         Ok(Self { entries })
     }
 }
 
 impl Entry {
-    fn to_proto(&self) -> proto::Entry {
+    fn to_proto(&self, pack: &mut impl FnMut(u32) -> u32) -> proto::Entry {
         let Self {
             path,
             mode,
@@ -125,11 +145,11 @@ impl Entry {
             modified: *modified,
             paged: *paged,
             first_region: *first_region,
-            regions: regions.iter().map(Region::to_proto).collect(),
+            regions: regions.iter().map(|r| r.to_proto(pack)).collect(),
         }
     }
 
-    fn from_proto(entry: proto::Entry, packs: usize) -> Result<Self, String> {
+    fn from_proto(entry: proto::Entry, packs: &[u32]) -> Result<Self, String> {
         let proto::Entry {
             path,
             mode,
@@ -157,10 +177,11 @@ impl Entry {
             first_region,
             regions: Vec::with_capacity(regions.len()),
         };
-        for (region, number) in regions.into_iter().zip(first_region..) {
+        let count = regions.len();
+        for (place, (region, number)) in regions.into_iter().zip(first_region..).enumerate() {
             let region = Region::from_proto(region, packs)
                 .map_err(|why| format!("region {number} of {}: {why}", entry.path))?;
-            if directory || entry.region_length(number) != Some(region.length) {
+            if directory || !entry.fits(number, region.length, place + 1 == count) {
                 return Err(format!(
                     "region {number} of {} has {} bytes, which does not fit a file of {size}",
                     entry.path, region.length
@@ -169,45 +190,6 @@ impl Entry {
             entry.regions.push(region);
         }
         Ok(entry)
-    }
-}
-
-impl Region {
-    fn to_proto(&self) -> proto::Region {
-        let Self {
-            length,
-            digest,
-            layer: Layer { frame, offset },
-        } = self;
-        proto::Region {
-            length: *length,
-            digest: digest.to_vec(),
-            layers: vec![proto::Layer {
-                frame: Some(frame.to_proto()),
-                offset: *offset,
-                length: *length,
-                pages: Vec::new(),
-            }],
-        }
-    }
-
-    fn from_proto(region: proto::Region, packs: usize) -> Result<Self, String> {
-        let digest = <[u8; DIGEST_BYTES]>::try_from(region.digest)
-            .map_err(|_| "its digest has a wrong length")?;
-        let [layer] = <[proto::Layer; 1]>::try_from(region.layers)
-            .map_err(|_| "it has several layers, which needs a newer holdfast")?;
-        if layer.length != region.length || !layer.pages.is_empty() || region.length == 0 {
-            return Err("its layer does not cover it".into());
-        }
-        let frame = Frame::from_proto(layer.frame, packs)?;
-        Ok(Self {
-            length: region.length,
-            digest,
-            layer: Layer {
-                frame,
-                offset: layer.offset,
-            },
-        })
     }
 }
 
@@ -262,27 +244,27 @@ pub(crate) fn is_safe(path: &str) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::region::{Layer, Pages};
     use super::*;
     use proptest::prelude::*;
 
     fn entry(path: &str, size: u64, lengths: &[u32]) -> Entry {
-        let layer = Layer {
-            frame: Frame {
-                pack: 0,
-                offset: 48,
-                length: 100,
-                number: 0,
-            },
-            offset: 0,
+        let frame = Frame {
+            pack: 1,
+            offset: 48,
+            length: 100,
+            number: 0,
         };
-        let regions = lengths
-            .iter()
-            .map(|length| Region {
+        let regions = lengths.iter().map(|length| Region {
+            length: *length,
+            layers: vec![Layer {
+                frame,
+                offset: 0,
                 length: *length,
+                pages: Pages::of_length(*length),
                 digest: [1; 16],
-                layer,
-            })
-            .collect();
+            }],
+        });
         Entry {
             path: path.into(),
             mode: 0o600,
@@ -291,8 +273,28 @@ mod tests {
             modified: 5,
             paged: true,
             first_region: 0,
-            regions,
+            regions: regions.collect(),
         }
+    }
+
+    fn packs() -> Vec<PackRef> {
+        let pack = |number| PackRef {
+            backup: "b".parse().unwrap(),
+            number,
+            live_bytes: 0,
+            index: None,
+        };
+        vec![pack(6), pack(7)]
+    }
+
+    fn read(leaf: &Leaf) -> Result<Leaf, String> {
+        let packs = packs();
+        Leaf::decode(&leaf.encode(&packs), |backup, number| {
+            let found = packs
+                .iter()
+                .position(|p| p.backup.as_str() == backup && p.number == number);
+            found.map(|place| place as u32)
+        })
     }
 
     #[test]
@@ -303,28 +305,34 @@ mod tests {
                 entry("empty", 0, &[]),
             ],
         };
-        assert_eq!(Leaf::decode(&leaf.encode(), 1).unwrap(), leaf);
+        assert_eq!(read(&leaf).unwrap(), leaf);
+        // Also by a root that has other packs before it, and not without that one.
+        let elsewhere = Leaf::decode(&leaf.encode(&packs()), |_, number| {
+            (number == 7).then_some(9)
+        });
+        let frames = elsewhere.unwrap();
+        assert_eq!(frames.entries[0].regions[0].layers[0].frame.pack, 9);
+        assert!(Leaf::decode(&leaf.encode(&packs()), |_, _| None).is_err());
     }
 
     #[test]
     fn what_can_not_be_is_refused() {
-        for (bad, packs) in [
-            (entry("../x", 0, &[]), 1),
-            (entry("/etc/passwd", 0, &[]), 1),
-            (entry("a//b", 0, &[]), 1),
-            (entry("a", 8192, &[4096]), 1),
-            (entry("a", 8192, &[8192, 8192]), 1),
-            (entry("a", 8192, &[8192]), 0),
+        for bad in [
+            entry("../x", 0, &[]),
+            entry("/etc/passwd", 0, &[]),
+            entry("a//b", 0, &[]),
+            entry("a", 8192, &[4096]),
+            entry("a", 8192, &[8192, 8192]),
         ] {
             let leaf = Leaf { entries: vec![bad] };
-            assert!(Leaf::decode(&leaf.encode(), packs).is_err(), "{leaf:?}");
+            assert!(read(&leaf).is_err(), "{leaf:?}");
         }
     }
 
     proptest! {
         #[test]
         fn hostile_leaves_are_errors(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Leaf::decode(&bytes, 3);
+            let _ = Leaf::decode(&bytes, |_, number| Some(number % 3));
         }
     }
 }

@@ -7,8 +7,12 @@ mod abort;
 mod entry;
 mod id;
 mod list;
+mod pack;
 mod reader;
+mod region;
 mod root;
+#[cfg(any(test, feature = "conformance"))]
+pub mod sample;
 mod scan;
 mod writer;
 
@@ -18,27 +22,35 @@ pub(crate) mod proto {
 }
 
 pub use abort::abort;
-pub use entry::{Entry, Frame, Layer, Leaf, Region};
+pub use entry::{Entry, Frame, Leaf};
 pub use id::BackupId;
 pub(crate) use list::{Found, manifests};
 pub use list::{Listing, Unreadable, list};
 pub(crate) use reader::read_manifest;
-pub use reader::{BackupReader, Run, Slice};
+pub use reader::{BackupReader, Fetched, Group, Run, Slice};
+pub use region::{Again, Layer, Pages, Region};
 pub(crate) use root::Manifest;
 pub use root::{Aborted, BadPage, PackRef, Root};
 pub use scan::{ScanSettings, Visit, scan};
-pub use writer::{BackupWriter, FileFacts, PackedFrame, PackedSlice, WriterSettings};
+pub use writer::{
+    BackupWriter, FileFacts, Item, PackedFrame, PackedLayer, PackedRegion, WriterSettings,
+};
 
 /// A region's length, in bytes: 128 pages.
 pub const REGION_BYTES: u64 = 1 << 20;
 
-/// The length of a region's digest, in bytes.
+/// The length of a layer's digest, in bytes.
 pub const DIGEST_BYTES: usize = 16;
 
-/// A region's digest.
+/// A layer's digest.
 pub type Digest = [u8; DIGEST_BYTES];
 
-/// The digest of a region's content.
+/// How files and directories are ordered: a directory before what is in it, and that before what comes after it.
+pub fn path_order(one: &str, other: &str) -> std::cmp::Ordering {
+    one.split('/').cmp(other.split('/'))
+}
+
+/// The digest of a layer, or of a leaf.
 pub fn digest(archive: &crate::Archive, content: &[u8]) -> Digest {
     let full = archive.digest(content);
     let mut cut = [0; DIGEST_BYTES];

@@ -1,8 +1,11 @@
-//! Reads a backup: leaves one at a time, and their frames in runs that are fetched by one request each.
+//! Reads a backup: leaves one at a time, the regions of each in groups, and the frames of a group in runs that are fetched by
+//! one request each.
 
 use super::entry::{Entry, Frame, Leaf};
+use super::pack::PackIndex;
+use super::region::{Layer, Pages, Region};
 use super::root::{Manifest, Root};
-use super::{BackupId, Digest, digest, proto};
+use super::{BackupId, digest};
 use crate::archive::Archive;
 use crate::layout;
 use crate::object::{
@@ -11,8 +14,8 @@ use crate::object::{
 use bytes::Bytes;
 use futures::TryStreamExt;
 use holdfast_postgres::SystemIdentifier;
-use prost::Message;
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The largest root that is read, in bytes.
@@ -21,15 +24,43 @@ const LARGEST_MANIFEST: u64 = 256 << 20;
 const RUN_BYTES: u64 = 4 << 20;
 /// What lies between two frames is fetched with them if it is no more than this, in bytes.
 const RUN_GAP: u64 = 64 << 10;
+/// A group is closed at so many stored bytes.
+const GROUP_STORED: u64 = 4 << 20;
+/// Or at so many bytes of regions.
+const GROUP_BYTES: u64 = 16 << 20;
+/// Or at so many regions.
+const GROUP_REGIONS: usize = 1024;
 /// Headers of packs kept at once.
 const KEPT_PACKS: usize = 256;
+/// Indexes of packs kept at once, in bytes.
+const KEPT_INDEXES: usize = 16 << 20;
 
 /// One backup, opened.
 pub struct BackupReader {
     archive: Archive,
     system: SystemIdentifier,
     root: Root,
+    /// Places in the root's list, by who wrote it and number.
+    places: HashMap<String, HashMap<u32, u32>>,
     packs: Mutex<BTreeMap<u32, Arc<ObjectReader>>>,
+    indexes: Mutex<KeptIndexes>,
+}
+
+/// The indexes that were asked for last.
+#[derive(Default)]
+struct KeptIndexes {
+    bytes: usize,
+    clock: u64,
+    kept: HashMap<u32, (u64, Arc<PackIndex>)>,
+}
+
+/// Regions that are read together, and the runs that hold their layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// In order.
+    pub slices: Vec<Slice>,
+    /// In order of pack and offset.
+    pub runs: Vec<Run>,
 }
 
 /// Frames of one pack that are fetched together.
@@ -41,25 +72,48 @@ pub struct Run {
     pub offset: u64,
     /// To the end of the last frame, in bytes.
     pub length: u64,
-    /// In order, with what each holds.
-    pub frames: Vec<(Frame, Vec<Slice>)>,
 }
 
-/// A region within a frame.
+/// A region of a leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
     /// Place in [`Leaf::entries`].
     pub entry: usize,
-    /// The pack that the frame lies in: place in the root's list.
-    pub pack: u32,
+    /// Place among that one's.
+    place: usize,
     /// The file's region.
     pub region: u64,
-    /// From the unpacked frame's first byte.
-    pub offset: u32,
-    /// In bytes.
-    pub length: u32,
-    /// Of the region's content.
-    pub digest: Digest,
+}
+
+/// The bytes of each of a group's runs.
+pub type Fetched = Vec<Result<Bytes, ObjectError>>;
+
+impl KeptIndexes {
+    fn get(&mut self, pack: u32) -> Option<Arc<PackIndex>> {
+        self.clock += 1;
+        let (used, index) = self.kept.get_mut(&pack)?;
+        *used = self.clock;
+        Some(index.clone())
+    }
+
+    fn keep(&mut self, pack: u32, index: PackIndex) -> Arc<PackIndex> {
+        let bytes = index.bytes();
+        while self.bytes + bytes > KEPT_INDEXES {
+            let oldest = self.kept.iter().min_by_key(|(_, (used, _))| *used);
+            let Some(gone) = oldest.map(|(pack, _)| *pack) else {
+                break;
+            };
+            let gone = self.kept.remove(&gone);
+            self.bytes -= gone.map_or(0, |(_, index)| index.bytes());
+        }
+        let index = Arc::new(index);
+        self.clock += 1;
+        let before = self.kept.insert(pack, (self.clock, index.clone()));
+        self.bytes += bytes;
+        // Two asked for it at once.
+        self.bytes -= before.map_or(0, |(_, index)| index.bytes());
+        index
+    }
 }
 
 impl BackupReader {
@@ -70,11 +124,23 @@ impl BackupReader {
         id: &BackupId,
     ) -> Result<Self, ObjectError> {
         let root = read_root(&archive, system, id).await?;
+        let mut places: HashMap<String, HashMap<u32, u32>> = HashMap::new();
+        for (pack, place) in root.packs.iter().zip(0..) {
+            match places.get_mut(pack.backup.as_str()) {
+                Some(numbers) => numbers.insert(pack.number, place),
+                None => places
+                    .entry(pack.backup.to_string())
+                    .or_default()
+                    .insert(pack.number, place),
+            };
+        }
         Ok(Self {
             archive,
             system,
             root,
+            places,
             packs: Mutex::default(),
+            indexes: Mutex::default(),
         })
     }
 
@@ -92,12 +158,14 @@ impl BackupReader {
     pub async fn leaf(&self, number: usize) -> Result<Leaf, ObjectError> {
         let place = &self.root.leaves[number];
         let bytes = self.frame(place.leaf).await?;
-        let leaf = Leaf::decode(&bytes, self.root.packs.len())
+        let pack = |backup: &str, number: u32| self.places.get(backup)?.get(&number).copied();
+        let leaf = Leaf::decode(&bytes, pack)
             .map_err(|why| ObjectError::damaged(&self.pack_key(place.leaf.pack), why))?;
-        if leaf
-            .entries
-            .first()
-            .is_none_or(|e| e.path.as_bytes() != place.first_path)
+        let is_named = |first: &Entry| {
+            first.path.as_bytes() == place.first_path && first.first_region == place.first_region
+        };
+        if !leaf.entries.first().is_some_and(is_named)
+            || digest(&self.archive, &bytes) != place.digest
         {
             return Err(ObjectError::damaged(
                 &self.pack_key(place.leaf.pack),
@@ -109,33 +177,32 @@ impl BackupReader {
 
     /// Looks, before anything relies on it, whether every leaf can be read and every pack is there and long enough.
     pub async fn preflight(&self) -> Result<(), ObjectError> {
-        let mut needed: BTreeMap<u32, u64> = BTreeMap::new();
         for number in 0..self.leaf_count() {
-            let leaf = self.leaf(number).await?;
-            for region in leaf.entries.iter().flat_map(|e| &e.regions) {
-                let frame = region.layer.frame;
-                let end = needed.entry(frame.pack).or_default();
-                *end = (*end).max(frame.offset + u64::from(frame.length));
-            }
+            self.leaf(number).await?;
         }
-        let mut needed: BTreeMap<String, u64> = needed
-            .into_iter()
-            .map(|(pack, end)| (self.pack_key(pack), end))
-            .collect();
+        self.has_packs().await
+    }
+
+    /// Looks whether every pack is there and as long as it was written.
+    pub async fn has_packs(&self) -> Result<(), ObjectError> {
+        let ends = self.root.packs.iter().zip(0..).map(|(pack, place)| {
+            let end = pack
+                .index
+                .map(|index| index.offset + u64::from(index.length));
+            (self.pack_key(place), end.unwrap_or_default())
+        });
+        let mut needed: HashMap<String, u64> = ends.collect();
         let mut listing = self.archive.store().list(&layout::packs(self.system));
         while let Some(object) = listing.try_next().await? {
             if let Some(end) = needed.remove(&object.key)
-                && object.size < end
+                && object.size != end
             {
-                let why = format!(
-                    "it has {} bytes, and the backup uses {end} of it",
-                    object.size
-                );
+                let why = format!("it has {} bytes, and {end} were written", object.size);
                 return Err(ObjectError::damaged(&object.key, why));
             }
         }
-        match needed.pop_first() {
-            Some((key, _)) => Err(ObjectError::damaged(
+        match needed.into_keys().next() {
+            Some(key) => Err(ObjectError::damaged(
                 &key,
                 "it is missing, and the backup needs it",
             )),
@@ -143,161 +210,157 @@ impl BackupReader {
         }
     }
 
-    /// Reads leaf `number`'s page sums: one list for each paged region, in order.
-    pub async fn sums(&self, number: usize, leaf: &Leaf) -> Result<Vec<Vec<u64>>, ObjectError> {
-        let Some(frame) = self.root.leaves[number].sums else {
-            return Ok(Vec::new());
-        };
-        let key = self.pack_key(frame.pack);
-        let bytes = self.frame(frame).await?;
-        let sums = proto::Sums::decode(bytes.as_slice())
-            .map_err(|e| ObjectError::damaged(&key, format!("page sums can't be read: {e}")))?;
-        let mut all = sums
-            .sums
-            .chunks_exact(8)
-            .map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default()));
-        let paged = leaf
-            .entries
-            .iter()
-            .filter(|e| e.paged)
-            .flat_map(|e| &e.regions);
-        Ok(paged
-            .map(|r| {
-                all.by_ref()
-                    .take((r.length as usize).div_ceil(holdfast_postgres::page::SIZE))
-                    .collect()
-            })
-            .collect())
-    }
-
-    /// Opens what each pack holds past the frames that this backup uses: its index, which no restore needs and the next
-    /// backup does. Gives what is wrong, with the pack's key.
-    ///
-    /// # Errors
-    /// If a leaf can't be read: then it can't be told where the index lies.
-    pub async fn pack_ends(&self) -> Result<Vec<(String, ObjectError)>, ObjectError> {
-        let mut ends: BTreeMap<u32, Frame> = BTreeMap::new();
-        for number in 0..self.leaf_count() {
-            let leaf = self.leaf(number).await?;
-            let regions = leaf.entries.iter().flat_map(|e| &e.regions);
-            let place = self.root.leaves.get(number);
-            let own = place.into_iter().flat_map(|p| [Some(p.leaf), p.sums]);
-            for frame in regions.map(|r| r.layer.frame).chain(own.flatten()) {
-                let end = ends.entry(frame.pack).or_insert(frame);
-                if frame.number > end.number {
-                    *end = frame;
-                }
+    /// The sum of each page of a region of relation data, from the indexes of the packs that its layers lie in.
+    pub async fn sums(&self, region: &Region) -> Result<Vec<u64>, ObjectError> {
+        let mut indexes: HashMap<u32, Arc<PackIndex>> = HashMap::new();
+        for layer in &region.layers {
+            let pack = layer.frame.pack;
+            if let std::collections::hash_map::Entry::Vacant(none) = indexes.entry(pack) {
+                none.insert(self.index(pack).await?);
             }
         }
-        let mut bad = Vec::new();
-        for (pack, last) in ends {
-            if let Err(e) = self.pack_end(pack, last).await {
-                bad.push((self.pack_key(pack), e));
-            }
-        }
-        Ok(bad)
+        let of = |layer: &Layer| indexes.get(&layer.frame.pack)?.sums(layer);
+        region.sums(of).map_err(|layer| {
+            let why = "its index has no page sums of a layer that the manifest names";
+            ObjectError::damaged(&self.pack_key(layer.frame.pack), why)
+        })
     }
 
-    async fn pack_end(&self, pack: u32, last: Frame) -> Result<(), ObjectError> {
+    /// What a pack says of its layers.
+    pub async fn index(&self, pack: u32) -> Result<Arc<PackIndex>, ObjectError> {
+        if let Some(kept) = self.indexes().get(pack) {
+            return Ok(kept);
+        }
         let key = self.pack_key(pack);
-        let reader = self.pack(pack).await?;
-        let size = self.archive.store().head(&key).await?.size;
-        let from = last.offset + u64::from(last.length);
-        if size <= from {
-            return Err(ObjectError::damaged(&key, "it ends before its index"));
-        }
-        let bytes = self.archive.store().get_range(&key, from..size).await?;
-        let frames = split_frames(&key, &bytes)?;
-        for (frame, number) in frames.iter().zip(last.number.saturating_add(1)..) {
-            let is_last = (number - last.number) as usize == frames.len();
-            reader.open(number, is_last, frame)?;
-        }
-        Ok(())
+        let place = self.root.packs.get(pack as usize).and_then(|p| p.index);
+        let place = place.ok_or_else(|| ObjectError::damaged(&key, "its index is not named"))?;
+        let bytes = self.open_frame(Frame { pack, ..place }, true).await?;
+        let index = PackIndex::decode(&bytes).map_err(|why| ObjectError::damaged(&key, why))?;
+        Ok(self.indexes().keep(pack, index))
     }
 
-    /// The frames of a leaf, as they are best fetched.
-    pub fn runs(&self, leaf: &Leaf) -> Vec<Run> {
-        plan_runs(&leaf.entries)
+    fn indexes(&self) -> std::sync::MutexGuard<'_, KeptIndexes> {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The regions of a leaf, as they are best read.
+    pub fn groups(&self, leaf: &Leaf) -> Vec<Group> {
+        plan_groups(&leaf.entries)
     }
 
     /// Fetches a run's bytes.
     pub async fn fetch(&self, run: &Run) -> Result<Bytes, ObjectError> {
         self.pack(run.pack).await?;
-        Ok(self
-            .archive
-            .store()
-            .get_range(
-                &self.pack_key(run.pack),
-                run.offset..run.offset + run.length,
-            )
-            .await?)
+        let range = run.offset..run.offset + run.length;
+        let key = self.pack_key(run.pack);
+        Ok(self.archive.store().get_range(&key, range).await?)
     }
 
-    /// Opens a fetched run's frames one after another and gives each region, its digest compared, to `each`. A region
-    /// that is not good is given as an error that names its object, and the rest goes on: whether that ends the work is for `each` to say.
-    /// Computes for a while: not for an async thread.
-    pub fn open_run<E>(
+    /// Gives each region of a fetched group, put together from its layers, the digest of each compared, to `each`. A
+    /// region that is not good is given as an error that names its object, and the rest goes on: whether that ends the
+    /// work is for `each` to say. Computes for a while: not for an async thread.
+    pub fn open_group<E>(
         &self,
-        run: &Run,
-        bytes: &[u8],
+        leaf: &Leaf,
+        group: &Group,
+        fetched: &Fetched,
         mut each: impl FnMut(&Slice, Result<&[u8], &ObjectError>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let key = self.pack_key(run.pack);
-        let reader = self
-            .packs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&run.pack)
-            .cloned();
-        for (frame, slices) in &run.frames {
-            let opened = match &reader {
-                None => Err(ObjectError::damaged(&key, "its header was not read")),
-                Some(reader) => {
-                    let start = frame.offset.saturating_sub(run.offset) as usize;
-                    let stored = bytes
-                        .get(start..start + frame.length as usize)
-                        .unwrap_or_default();
-                    reader.open_at(
-                        FramePlace {
-                            number: frame.number,
-                            offset: frame.offset,
-                            length: frame.length,
-                        },
-                        false,
-                        stored,
-                    )
-                }
-            };
-            let mut buffer = Vec::new();
-            let opened = opened.map(|b| buffer = b);
-            for slice in slices {
-                match &opened {
-                    Err(e) => each(slice, Err(e))?,
-                    Ok(()) => {
-                        let content = buffer.get(
-                            slice.offset as usize
-                                ..(slice.offset as usize).saturating_add(slice.length as usize),
-                        );
-                        match content {
-                            Some(content) if digest(&self.archive, content) == slice.digest => {
-                                each(slice, Ok(content))?
-                            }
-                            _ => each(
-                                slice,
-                                Err(&ObjectError::damaged(
-                                    &key,
-                                    format!(
-                                        "frame {} does not hold what the manifest says",
-                                        frame.number
-                                    ),
-                                )),
-                            )?,
-                        }
-                    }
+        let regions = || {
+            let slices = group.slices.iter();
+            slices.filter_map(|slice| Some((slice, slice.region_of(leaf)?)))
+        };
+        let mut uses: HashMap<Frame, usize> = HashMap::new();
+        for (layer, _) in regions().flat_map(|(_, region)| needed(region)) {
+            *uses.entry(layer.frame).or_default() += 1;
+        }
+        let mut opened: HashMap<Frame, Result<Vec<u8>, Bad<'_>>> = HashMap::new();
+        for (slice, region) in regions() {
+            for (layer, _) in needed(region) {
+                let frame = layer.frame;
+                opened
+                    .entry(frame)
+                    .or_insert_with(|| self.open_fetched(frame, group, fetched));
+            }
+            match self.put_together(region, &opened) {
+                Ok(content) => each(slice, Ok(content.as_ref()))?,
+                Err(bad) => each(slice, Err(bad.error()))?,
+            }
+            for (layer, _) in needed(region) {
+                let left = uses.entry(layer.frame).or_default();
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    opened.remove(&layer.frame);
                 }
             }
         }
         Ok(())
+    }
+
+    fn put_together<'a>(
+        &self,
+        region: &Region,
+        opened: &'a HashMap<Frame, Result<Vec<u8>, Bad<'_>>>,
+    ) -> Result<Cow<'a, [u8]>, Bad<'a>> {
+        let length = region.length as usize;
+        let mut assembled = Vec::new();
+        for (layer, visible) in needed(region) {
+            let opened: &[u8] = match opened.get(&layer.frame) {
+                Some(Ok(opened)) => opened,
+                Some(Err(bad)) => return Err(Bad::Told(bad.error())),
+                None => &[],
+            };
+            let start = layer.offset as usize;
+            let content = opened.get(start..start + layer.length as usize);
+            let content = content.filter(|content| digest(&self.archive, content) == layer.digest);
+            let content = content.ok_or_else(|| {
+                let why = format!(
+                    "frame {} does not hold what the manifest says",
+                    layer.frame.number
+                );
+                Bad::Found(ObjectError::damaged(&self.pack_key(layer.frame.pack), why))
+            })?;
+            if content.len() == length && visible == Pages::of_length(region.length) {
+                return Ok(Cow::Borrowed(content));
+            }
+            assembled.resize(length, 0);
+            layer.lay(content, visible, &mut assembled);
+        }
+        assembled.resize(length, 0);
+        Ok(Cow::Owned(assembled))
+    }
+
+    fn open_fetched<'a>(
+        &self,
+        frame: Frame,
+        group: &Group,
+        fetched: &'a Fetched,
+    ) -> Result<Vec<u8>, Bad<'a>> {
+        let key = self.pack_key(frame.pack);
+        let damaged = |why| Bad::Found(ObjectError::damaged(&key, why));
+        let end = frame.offset + u64::from(frame.length);
+        let mut runs = group.runs.iter().zip(fetched);
+        let found = runs.find(|(run, _)| {
+            run.pack == frame.pack && run.offset <= frame.offset && end <= run.offset + run.length
+        });
+        let (run, bytes) = match found {
+            Some((run, Ok(bytes))) => (run, bytes),
+            Some((_, Err(e))) => return Err(Bad::Told(e)),
+            None => return Err(damaged("a frame of it was not fetched")),
+        };
+        let packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = packs.get(&frame.pack).cloned();
+        drop(packs);
+        let reader = reader.ok_or_else(|| damaged("its header was not read"))?;
+        let start = (frame.offset - run.offset) as usize;
+        let stored = bytes.get(start..start + frame.length as usize);
+        let place = FramePlace {
+            number: frame.number,
+            offset: frame.offset,
+            length: frame.length,
+        };
+        let opened = reader.open_at(place, false, stored.unwrap_or_default());
+        opened.map_err(Bad::Found)
     }
 
     /// The object that frames with this pack number lie in.
@@ -317,17 +380,11 @@ impl BackupReader {
             .unwrap_or_default()
     }
 
-    /// The object that leaf `number`'s page sums lie in.
-    pub fn sums_key(&self, number: usize) -> String {
-        self.root
-            .leaves
-            .get(number)
-            .and_then(|l| l.sums)
-            .map(|f| self.pack_key(f.pack))
-            .unwrap_or_default()
+    async fn frame(&self, frame: Frame) -> Result<Vec<u8>, ObjectError> {
+        self.open_frame(frame, false).await
     }
 
-    async fn frame(&self, frame: Frame) -> Result<Vec<u8>, ObjectError> {
+    async fn open_frame(&self, frame: Frame, is_last: bool) -> Result<Vec<u8>, ObjectError> {
         let reader = self.pack(frame.pack).await?;
         let range = frame.offset..frame.offset + u64::from(frame.length);
         let bytes = self
@@ -341,7 +398,7 @@ impl BackupReader {
                 offset: frame.offset,
                 length: frame.length,
             },
-            false,
+            is_last,
             &bytes,
         )
     }
@@ -412,24 +469,81 @@ pub(crate) async fn read_manifest(
     Root::decode(&key, &root, system, id)
 }
 
-/// Groups the frames that `entries` use into runs. Pure.
-fn plan_runs(entries: &[Entry]) -> Vec<Run> {
-    let mut frames: BTreeMap<Frame, Vec<Slice>> = BTreeMap::new();
-    for (place, entry) in entries.iter().enumerate() {
-        for (region, number) in entry.regions.iter().zip(entry.first_region..) {
-            let slice = Slice {
-                entry: place,
-                pack: region.layer.frame.pack,
-                region: number,
-                offset: region.layer.offset,
-                length: region.length,
-                digest: region.digest,
-            };
-            frames.entry(region.layer.frame).or_default().push(slice);
+impl Slice {
+    /// The region that it is of this leaf.
+    pub fn region_of<'a>(&self, leaf: &'a Leaf) -> Option<&'a Region> {
+        leaf.entries.get(self.entry)?.regions.get(self.place)
+    }
+}
+
+/// Why a frame or a region can't be had.
+enum Bad<'a> {
+    /// Others can't be had for the same reason.
+    Told(&'a ObjectError),
+    Found(ObjectError),
+}
+
+impl Bad<'_> {
+    fn error(&self) -> &ObjectError {
+        match self {
+            Self::Told(e) => e,
+            Self::Found(e) => e,
         }
     }
+}
+
+/// The layers of which anything is seen.
+fn needed(region: &Region) -> impl Iterator<Item = (&Layer, Pages)> {
+    let layers = region.layers.iter().zip(region.visible());
+    layers.filter(|(_, visible)| !visible.is_empty())
+}
+
+/// Cuts a leaf's regions into groups. Pure.
+fn plan_groups(entries: &[Entry]) -> Vec<Group> {
+    let mut groups = Vec::new();
+    let mut slices = Vec::new();
+    let mut frames = BTreeSet::new();
+    let (mut bytes, mut stored) = (0, 0);
+    let all = entries.iter().enumerate().flat_map(|(entry, e)| {
+        let numbered = e.regions.iter().zip(e.first_region..).enumerate();
+        numbered.map(move |(place, (region, number))| {
+            let slice = Slice {
+                entry,
+                place,
+                region: number,
+            };
+            (slice, region)
+        })
+    });
+    for (slice, region) in all {
+        slices.push(slice);
+        bytes += u64::from(region.length);
+        for (layer, _) in needed(region) {
+            if frames.insert(layer.frame) {
+                stored += u64::from(layer.frame.length);
+            }
+        }
+        if stored >= GROUP_STORED || bytes >= GROUP_BYTES || slices.len() >= GROUP_REGIONS {
+            groups.push(Group {
+                slices: std::mem::take(&mut slices),
+                runs: plan_runs(&std::mem::take(&mut frames)),
+            });
+            (bytes, stored) = (0, 0);
+        }
+    }
+    if !slices.is_empty() {
+        groups.push(Group {
+            slices,
+            runs: plan_runs(&frames),
+        });
+    }
+    groups
+}
+
+/// Puts frames that lie near each other into one run. Pure.
+fn plan_runs(frames: &BTreeSet<Frame>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
-    for (frame, slices) in frames {
+    for frame in frames {
         let end = frame.offset + u64::from(frame.length);
         match runs.last_mut() {
             Some(run)
@@ -438,13 +552,11 @@ fn plan_runs(entries: &[Entry]) -> Vec<Run> {
                     && end - run.offset <= RUN_BYTES =>
             {
                 run.length = run.length.max(end - run.offset);
-                run.frames.push((frame, slices));
             }
             _ => runs.push(Run {
                 pack: frame.pack,
                 offset: frame.offset,
                 length: u64::from(frame.length),
-                frames: vec![(frame, slices)],
             }),
         }
     }
@@ -453,36 +565,14 @@ fn plan_runs(entries: &[Entry]) -> Vec<Run> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::{Layer, Region};
     use super::*;
 
-    fn entry(frames: &[(u32, u64, u32)]) -> Entry {
-        let regions = frames
-            .iter()
-            .enumerate()
-            .map(|(n, &(pack, offset, length))| Region {
-                length: 1 << 20,
-                digest: [0; 16],
-                layer: Layer {
-                    frame: Frame {
-                        pack,
-                        offset,
-                        length,
-                        number: n as u32,
-                    },
-                    offset: 0,
-                },
-            })
-            .collect();
-        Entry {
-            path: "f".into(),
-            mode: 0o600,
-            directory: false,
-            size: (frames.len() as u64) << 20,
-            modified: 0,
-            paged: true,
-            first_region: 0,
-            regions,
+    fn frame(pack: u32, offset: u64, length: u32) -> Frame {
+        Frame {
+            pack,
+            offset,
+            length,
+            number: offset as u32,
         }
     }
 
@@ -509,11 +599,66 @@ mod tests {
             ),
             (vec![(0, 0, 10 * m as u32)], vec![(0, 0, 10 * m)]),
         ] {
-            let got: Vec<_> = plan_runs(&[entry(&frames)])
+            let frames = frames.into_iter().map(|(p, o, l)| frame(p, o, l));
+            let got: Vec<_> = plan_runs(&frames.collect())
                 .iter()
                 .map(|r| (r.pack, r.offset, r.length))
                 .collect();
-            assert_eq!(got, want, "{frames:?}");
+            assert_eq!(got, want);
         }
+    }
+
+    #[test]
+    fn a_group_holds_as_much_as_is_read_at_once() {
+        let layer = |frame: Frame, pages: Pages| Layer {
+            frame,
+            offset: 0,
+            length: pages.count() * 8192,
+            pages,
+            digest: [0; 16],
+        };
+        let all = Pages::of_length(1 << 20);
+        let mut one = Pages::default();
+        one.insert(5);
+        let small = frame(1, 100, 4000);
+        let entry = |regions: Vec<Region>| Entry {
+            path: "f".into(),
+            mode: 0o600,
+            directory: false,
+            size: (regions.len() as u64) << 20,
+            modified: 0,
+            paged: true,
+            first_region: 7,
+            regions,
+        };
+        let region = |layers| Region {
+            length: 1 << 20,
+            layers,
+        };
+        // Of zeros nothing is read; of what lies below others neither.
+        let below = region(vec![
+            layer(frame(9, 0, 1), one),
+            layer(frame(0, 48, 9), all),
+        ]);
+        let groups = plan_groups(&[entry(vec![region(vec![]), below])]);
+        let runs: Vec<_> = groups[0].runs.iter().map(|r| r.pack).collect();
+        assert_eq!(
+            (groups.len(), groups[0].slices.len(), runs),
+            (1, 2, vec![0])
+        );
+        // A frame that many have a page in is fetched once.
+        let regions = (0..40).map(|n| {
+            let whole = layer(frame(0, n << 20, 300_000), all);
+            region(vec![whole, layer(small, one)])
+        });
+        let groups = plan_groups(&[entry(regions.collect())]);
+        let shape: Vec<_> = groups.iter().map(|g| g.slices.len()).collect();
+        assert_eq!(shape, [14, 14, 12]);
+        assert!(
+            groups
+                .iter()
+                .all(|g| g.runs.iter().filter(|r| r.pack == 1).count() == 1)
+        );
+        assert_eq!(groups[1].slices[0].region, 21);
     }
 }

@@ -1,7 +1,7 @@
 //! A backup's root: the object whose creation is the commit.
 
 use super::entry::Frame;
-use super::{BackupId, proto};
+use super::{BackupId, Digest, proto};
 use crate::facts::{BackupFacts, RecoverySettings, TablespaceFacts};
 use crate::object::ObjectError;
 use holdfast_postgres::outside::Outside;
@@ -44,13 +44,15 @@ pub struct PackRef {
     pub number: u32,
     /// What is used of it, in bytes.
     pub live_bytes: u64,
+    pub(super) index: Option<Frame>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct LeafPlace {
     pub(super) first_path: Vec<u8>,
+    pub(super) first_region: u64,
     pub(super) leaf: Frame,
-    pub(super) sums: Option<Frame>,
+    pub(super) digest: Digest,
 }
 
 /// What stands where a backup is committed.
@@ -118,13 +120,16 @@ impl Root {
             tablespaces,
             settings,
             outside,
+            reference,
+            changed_bytes,
         } = facts;
         let leaves = leaves
             .iter()
             .map(|l| proto::LeafPlace {
                 first_path: l.first_path.clone(),
+                first_region: l.first_region,
                 leaf: Some(l.leaf.to_proto()),
-                sums: l.sums.map(Frame::to_proto),
+                digest: l.digest.to_vec(),
             })
             .collect();
         proto::Root {
@@ -178,6 +183,8 @@ impl Root {
             pg_control: pg_control.clone(),
             backup_label: backup_label.clone(),
             directory_mode: *directory_mode,
+            reference: reference.clone().unwrap_or_default(),
+            changed_bytes: *changed_bytes,
             aborted: None,
             packs: packs
                 .iter()
@@ -185,6 +192,7 @@ impl Root {
                     backup: p.backup.to_string(),
                     number: p.number,
                     live_bytes: p.live_bytes,
+                    index: p.index.map(|index| Frame { pack: 0, ..index }.to_proto()),
                 })
                 .collect(),
             leaves,
@@ -233,6 +241,7 @@ impl Root {
                         .map_err(|_| damaged("it names an impossible pack".into()))?,
                     number: p.number,
                     live_bytes: p.live_bytes,
+                    index: Frame::from_proto(p.index, 1).map_err(damaged).map(Some)?,
                 })
             })
             .collect::<Result<Vec<_>, ObjectError>>()?;
@@ -241,15 +250,12 @@ impl Root {
             .into_iter()
             .map(|l| {
                 let leaf = Frame::from_proto(l.leaf, packs.len()).map_err(damaged)?;
-                let sums = l
-                    .sums
-                    .map(|sums| Frame::from_proto(Some(sums), packs.len()))
-                    .transpose()
-                    .map_err(damaged)?;
+                let digest = l.digest.try_into();
                 Ok(LeafPlace {
                     first_path: l.first_path,
+                    first_region: l.first_region,
                     leaf,
-                    sums,
+                    digest: digest.map_err(|_| damaged("a leaf has no digest".into()))?,
                 })
             })
             .collect::<Result<Vec<_>, ObjectError>>()?;
@@ -295,6 +301,8 @@ impl Root {
                     value: one.value,
                 })
                 .collect(),
+            reference: Some(root.reference).filter(|reference| !reference.is_empty()),
+            changed_bytes: root.changed_bytes,
         };
         if facts.stop < facts.start || root.timeline == 0 {
             return Err(damaged("its WAL range can't be".into()));

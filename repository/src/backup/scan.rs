@@ -2,11 +2,10 @@
 //! with different hands at the end.
 
 use super::entry::Leaf;
-use super::reader::{BackupReader, Run, Slice};
+use super::reader::{BackupReader, Fetched, Group, Slice};
 use crate::blocking::blocking;
 use crate::object::ObjectError;
 use crate::store::ErrorKind;
-use bytes::Bytes;
 use futures::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +42,7 @@ pub struct ScanSettings {
     pub patience: Duration,
 }
 
-/// Runs at most `parallelism + 4` fetched at once, each at most a few MiB, so memory does not grow with the backup.
+/// Groups are fetched at most `parallelism + 4` at once, each a few MiB, so memory does not grow with the backup.
 pub async fn scan<V: Visit>(
     reader: Arc<BackupReader>,
     visitor: Arc<V>,
@@ -53,7 +52,7 @@ pub async fn scan<V: Visit>(
         parallelism,
         patience,
     } = settings;
-    let (send, mut receive) = mpsc::channel::<(Arc<Leaf>, Run)>(4);
+    let (send, mut receive) = mpsc::channel::<(Arc<Leaf>, Group)>(4);
     let leaves = {
         let (reader, visitor) = (reader.clone(), visitor.clone());
         async move {
@@ -67,8 +66,8 @@ pub async fn scan<V: Visit>(
                 };
                 let (begun, told) = (leaf.clone(), visitor.clone());
                 blocking(move || told.leaf(number, &begun)).await?;
-                for run in reader.runs(&leaf) {
-                    if send.send((leaf.clone(), run)).await.is_err() {
+                for group in reader.groups(&leaf) {
+                    if send.send((leaf.clone(), group)).await.is_err() {
                         // The other side ended with an error, which it returns.
                         return Ok(());
                     }
@@ -79,15 +78,18 @@ pub async fn scan<V: Visit>(
     };
     let cores = Arc::new(Semaphore::new(parallelism));
     let regions = async move {
-        let runs = futures::stream::poll_fn(|context| receive.poll_recv(context));
-        let mut done = runs
-            .map(|(leaf, run)| {
+        let groups = futures::stream::poll_fn(|context| receive.poll_recv(context));
+        let mut done = groups
+            .map(|(leaf, group)| {
                 let (reader, visitor, cores) = (reader.clone(), visitor.clone(), cores.clone());
                 tokio::spawn(async move {
-                    let fetched = with_patience(patience, || reader.fetch(&run)).await;
+                    let runs = group.runs.iter();
+                    let from = &reader;
+                    let fetch = |run| with_patience(patience, move || from.fetch(run));
+                    let fetched = futures::future::join_all(runs.map(fetch)).await;
                     // Never closed.
                     let _core = cores.acquire_owned().await.ok();
-                    blocking(move || open(&reader, &leaf, &run, fetched, &*visitor)).await
+                    blocking(move || open(&reader, &leaf, &group, &fetched, &*visitor)).await
                 })
             })
             .buffer_unordered(parallelism + 4);
@@ -106,20 +108,13 @@ pub async fn scan<V: Visit>(
 fn open<V: Visit>(
     reader: &BackupReader,
     leaf: &Leaf,
-    run: &Run,
-    fetched: Result<Bytes, ObjectError>,
+    group: &Group,
+    fetched: &Fetched,
     visitor: &V,
 ) -> Result<(), V::Error> {
-    match fetched {
-        Ok(bytes) => reader.open_run(run, &bytes, |slice, content| {
-            visitor.region(leaf, slice, content)
-        }),
-        Err(e) => run
-            .frames
-            .iter()
-            .flat_map(|(_, slices)| slices)
-            .try_for_each(|slice| visitor.region(leaf, slice, Err(&e))),
-    }
+    reader.open_group(leaf, group, fetched, |slice, content| {
+        visitor.region(leaf, slice, content)
+    })
 }
 
 /// Tries again while the store is in trouble; damage and absence are answers.

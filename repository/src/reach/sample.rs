@@ -51,6 +51,8 @@ pub(crate) fn backup(
         tablespaces: vec![],
         settings: RecoverySettings::default(),
         outside: Vec::new(),
+        reference: None,
+        changed_bytes: 0,
     }
 }
 

@@ -99,6 +99,11 @@ impl StoreError {
         )
     }
 
+    /// The object, or the folder.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// What a caller decides by.
     pub fn kind(&self) -> ErrorKind {
         self.kind

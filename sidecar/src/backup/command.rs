@@ -6,7 +6,7 @@ use crate::cli::BackupArgs;
 use crate::commands;
 use crate::config::{Live, Place, Repository, Settings};
 use crate::control::TakeBackup;
-use crate::control::client::{self, NO_INCREMENTAL};
+use crate::control::client;
 use crate::exit::{ExitClass, Failure};
 use crate::open;
 use crate::progress::{Counters, Progress};
@@ -33,10 +33,7 @@ impl TakeBackup for Taker {
         kind: BackupKind,
         counters: Arc<Counters>,
     ) -> Result<BackupStatus, Failure> {
-        if kind == BackupKind::Incremental {
-            return Err(Failure::refused(NO_INCREMENTAL));
-        }
-        let order = order(&self.0.get(), id).await?;
+        let order = order(&self.0.get(), id, kind).await?;
         take(&order, &counters).await.map_err(|e| {
             let class = class(&e);
             Failure::from_error(class, &e)
@@ -46,9 +43,6 @@ impl TakeBackup for Taker {
 
 /// Takes a backup, shows how far it is, and prints what it became.
 pub async fn run(settings: Arc<Settings>, args: &BackupArgs) -> Result<(), Failure> {
-    if args.kind == BackupKind::Incremental {
-        return Err(Failure::refused(NO_INCREMENTAL));
-    }
     let counters = Arc::new(Counters::default());
     let progress = {
         let counters = counters.clone();
@@ -92,7 +86,7 @@ async fn ordered(
     }
 }
 
-async fn order(settings: &Settings, id: BackupId) -> Result<Order, Failure> {
+async fn order(settings: &Settings, id: BackupId, kind: BackupKind) -> Result<Order, Failure> {
     if let Some(Repository {
         place: Place::Filesystem { path },
         ..
@@ -107,6 +101,7 @@ async fn order(settings: &Settings, id: BackupId) -> Result<Order, Failure> {
     let (repository, archive) = open::first(settings, open::Create::IfMissing).await?;
     Ok(Order {
         id,
+        full: kind == BackupKind::Full,
         repository,
         archive,
         accept: settings.accept_system_identifier,
@@ -139,9 +134,11 @@ fn class(error: &BackupError) -> ExitClass {
 fn told(status: &BackupStatus) -> String {
     let size = status.size.unwrap_or_default();
     let mut text = format!(
-        "backup {} is complete: {} in the database, {} stored, WAL from {} to {} on timeline {}\n",
+        "{} backup {} is complete: {} in the database, {} of it new, {} stored, WAL from {} to {} on timeline {}\n",
+        status.r#type.to_lowercase(),
         status.id,
         HumanBytes(size.database),
+        HumanBytes(size.changed),
         HumanBytes(size.stored),
         status.start_lsn.as_deref().unwrap_or_default(),
         status.stop_lsn.as_deref().unwrap_or_default(),

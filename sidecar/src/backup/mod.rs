@@ -1,9 +1,11 @@
-//! Takes a backup: `pg_backup_start`, a parallel copy of the data directory, pg_control, `pg_backup_stop`, the
-//! manifest, and then the WAL that makes it consistent.
+//! Takes a backup: `pg_backup_start`, a parallel copy of the data directory or of what in it differs from an earlier backup,
+//! pg_control, `pg_backup_stop`, the manifest, and then the WAL that makes it consistent.
 
 pub mod command;
+mod compare;
 mod copy;
 mod read;
+mod reference;
 mod walk;
 
 pub use copy::CopyError;
@@ -15,6 +17,7 @@ use crate::progress::Counters;
 use crate::status::{
     BackupRepository, BackupSize, BackupStatus, Condition, ConditionStatus, PageError,
 };
+use compare::Compare;
 use copy::Findings;
 use holdfast_postgres::backup_label::{self, BackupFrom, BackupLabel, BackupLabelError};
 use holdfast_postgres::outside::outside;
@@ -22,12 +25,13 @@ use holdfast_postgres::server::{
     BackupStop, ConnectOptions, LockError, Server, ServerError, Settings as ServerSettings,
 };
 use holdfast_postgres::{ControlFile, SegmentName, SystemIdentifier};
-use holdfast_repository::backup::{BackupId, BackupWriter, Root, WriterSettings};
+use holdfast_repository::backup::{BackupId, BackupReader, BackupWriter, Root, WriterSettings};
 use holdfast_repository::facts::{BackupFacts, RecoverySettings, TablespaceFacts};
 use holdfast_repository::{
     Archive, Compression, ObjectError, ObjectKind, OpenError, blocking, layout,
 };
 use read::Source;
+use reference::Reference;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +57,8 @@ const PACK_SHARE: u64 = 32;
 pub struct Order {
     /// Names the backup.
     pub id: BackupId,
+    /// Everything is stored, whatever earlier backups have.
+    pub full: bool,
     /// As the settings call it.
     pub repository: String,
     /// Where it goes.
@@ -91,6 +97,9 @@ pub enum BackupError {
     /// The server.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// Which earlier backup it can be compared with.
+    #[error("{0}")]
+    Reference(String),
     /// The copy.
     #[error(transparent)]
     Copy(#[from] CopyError),
@@ -122,7 +131,7 @@ pub enum BackupError {
     },
 }
 
-/// Takes a full backup. Returns when it is complete: manifest, and every segment from start to stop.
+/// Takes a backup. Returns when it is complete: manifest, and every segment from start to stop.
 pub async fn take(order: &Order, counters: &Counters) -> Result<BackupStatus, BackupError> {
     let (_, control) = read_control(&order.data_directory).await?;
     let origin =
@@ -153,10 +162,19 @@ pub async fn take(order: &Order, counters: &Counters) -> Result<BackupStatus, Ba
         )
         .await?;
     server.try_lock_backup().await?;
+    let reference = match order.full {
+        true => None,
+        false => Reference::find(order, control.system_identifier).await?,
+    };
     let root = {
         let _alive = Alive::begin(order, control.system_identifier);
-        copy_and_commit(order, &server, &control, &settings, counters).await?
+        let reader = reference.as_ref().map(|reference| reference.reader.clone());
+        copy_and_commit(order, &server, &control, &settings, reader, counters).await
     };
+    if let Some(reference) = reference {
+        reference.end().await;
+    }
+    let root = root?;
     let facts = &root.facts;
     tracing::info!(backup = facts.id, start = %facts.start, stop = %facts.stop, "the manifest is stored; waiting for the WAL that completes the backup");
     wait_for_wal(order, facts, settings.in_recovery, counters).await?;
@@ -168,6 +186,7 @@ async fn copy_and_commit(
     server: &Server,
     control: &ControlFile,
     settings: &ServerSettings,
+    reference: Option<Arc<BackupReader>>,
     counters: &Counters,
 ) -> Result<Root, BackupError> {
     let walk = |tablespaces: &[(u32, String)]| Walk {
@@ -192,6 +211,7 @@ async fn copy_and_commit(
         control.system_identifier,
         order.id.clone(),
         writing,
+        reference.as_ref().map(|reader| reader.root()),
     )
     .await?;
     let start_time = now();
@@ -221,6 +241,7 @@ async fn copy_and_commit(
     } = copy::copy(
         walk,
         Arc::new(source),
+        reference.map(Compare::with),
         &mut writer,
         order.parallelism,
         counters,
@@ -272,6 +293,8 @@ async fn copy_and_commit(
             let directory = order.data_directory.clone();
             blocking(move || outside(&directory)).await
         },
+        reference: None,
+        changed_bytes: 0,
     };
     let mode = directory_mode(&order.data_directory);
     Ok(writer
@@ -473,7 +496,7 @@ fn status(repository: &str, root: &Root) -> BackupStatus {
     };
     BackupStatus {
         id: facts.id.clone(),
-        r#type: "Full".into(),
+        r#type: facts.kind().to_owned(),
         start_lsn: Some(facts.start.to_string()),
         stop_lsn: Some(facts.stop.to_string()),
         timeline: Some(facts.timeline.0),
@@ -482,7 +505,7 @@ fn status(repository: &str, root: &Root) -> BackupStatus {
         size: Some(BackupSize {
             database: facts.database_bytes,
             stored: facts.stored_bytes,
-            changed: facts.database_bytes,
+            changed: facts.changed_bytes,
         }),
         page_errors: facts.page_errors,
         bad_pages: root

@@ -1,10 +1,13 @@
 //! Reads one task's regions while Postgres goes on writing them: what is torn is read again, what has gone is left
 //! out, what has become shorter is padded; then checks, sums, digests and packs.
 
+use super::compare::Before;
 use super::walk::Piece;
 use holdfast_postgres::Lsn;
 use holdfast_postgres::page::{self, PageState};
-use holdfast_repository::backup::{self, BadPage, PackedFrame, PackedSlice, REGION_BYTES};
+use holdfast_repository::backup::{
+    self, Again, BadPage, Item, PackedLayer, PackedRegion, Pages, REGION_BYTES,
+};
 use holdfast_repository::{Archive, Compression};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -38,14 +41,27 @@ pub struct Source {
     pub dont_cache: AtomicBool,
 }
 
+/// So much of new content has a frame of its own; less shares one with what comes after it.
+const OWN_FRAME: usize = REGION_BYTES as usize / 4;
+
 /// A task, read.
 pub struct Read {
-    /// For the writer.
-    pub frame: PackedFrame,
+    /// What is new.
+    pub content: Content,
+    /// For the writer; offsets are within that.
+    pub items: Vec<Item>,
     /// Pages that failed their checksum.
     pub bad_pages: Vec<BadPage>,
     /// Bytes read, padding included.
     pub bytes: u64,
+}
+
+/// The new content of a task.
+pub enum Content {
+    /// A whole frame.
+    Packed(Vec<u8>),
+    /// Some of one, or nothing.
+    Raw(Vec<u8>),
 }
 
 /// A file that can't be read.
@@ -57,15 +73,18 @@ pub struct ReadError {
 }
 
 impl Source {
-    /// Reads, checks and packs. Takes a core for a while: not for an async thread.
-    pub fn read(&self, pieces: Vec<Piece>) -> Result<Read, ReadError> {
-        let total: usize = pieces.iter().map(|p| p.length as usize).sum();
+    /// Reads, checks, compares and packs. Takes a core for a while: not for an async thread.
+    pub fn read(&self, pieces: Vec<(Piece, Option<Before>)>) -> Result<Read, ReadError> {
+        let total: usize = pieces.iter().map(|(p, _)| p.length as usize).sum();
         let mut raw = vec![0; total];
         let mut used = 0;
-        let mut slices = Vec::with_capacity(pieces.len());
+        let mut bytes = 0;
+        let mut items = Vec::with_capacity(pieces.len());
         let mut bad_pages = Vec::new();
-        for piece in pieces {
-            let buffer = &mut raw[used..used + piece.length as usize];
+        for (piece, before) in pieces {
+            let length = piece.length as usize;
+            let buffer = &mut raw[used..used + length];
+            buffer.fill(0);
             let Some(file) = self.open(&piece)? else {
                 continue;
             };
@@ -73,38 +92,109 @@ impl Source {
             if self.data_checksums && piece.first_block.is_some() {
                 self.check_pages(&piece, &file, buffer, &mut bad_pages)?;
             }
+            let (kept, new) = self.compare(&piece, buffer, before);
+            let new = new.map(|new| PackedLayer {
+                offset: used as u32,
+                ..new
+            });
+            used += new.as_ref().map_or(0, |new| new.length as usize);
+            bytes += length as u64;
             let Piece {
                 file,
-                first_block,
                 region,
                 length,
+                ..
             } = piece;
-            let sums = if first_block.is_some() {
-                backup::page_sums(buffer)
-            } else {
-                Vec::new()
-            };
-            slices.push(PackedSlice {
-                digest: backup::digest(&self.archive, buffer),
-                sums,
-                region,
-                offset: used as u32,
-                length,
+            items.push(Item::Region(PackedRegion {
                 file,
-            });
-            used += length as usize;
+                region,
+                length,
+                kept,
+                new,
+            }));
         }
         raw.truncate(used);
-        let packed = if used == 0 {
-            Vec::new()
+        let content = if used >= OWN_FRAME {
+            Content::Packed(self.compression.pack(&raw))
         } else {
-            self.compression.pack(&raw)
+            Content::Raw(raw)
         };
         Ok(Read {
-            frame: PackedFrame { packed, slices },
+            content,
+            items,
             bad_pages,
-            bytes: used as u64,
+            bytes,
         })
+    }
+
+    /// What of a region stays as it was stored, and what is stored anew: moved to the beginning of `content`.
+    fn compare(
+        &self,
+        piece: &Piece,
+        content: &mut [u8],
+        before: Option<Before>,
+    ) -> (Vec<backup::Layer>, Option<PackedLayer>) {
+        let length = piece.length;
+        if length == 0 || is_zero(content) {
+            return (Vec::new(), None);
+        }
+        let sums = match piece.first_block {
+            Some(_) => backup::page_sums(content),
+            None => Vec::new(),
+        };
+        let again = before.as_ref().map_or(Again::Whole, |before| {
+            let changed = if piece.first_block.is_some() {
+                differing(&sums, &before.sums)
+            } else {
+                self.differs(content, &before.region)
+            };
+            before.region.again(changed, length)
+        });
+        let mut layers = before.map(|b| b.region.layers).unwrap_or_default();
+        match again {
+            Again::Kept => (layers, None),
+            Again::Above(kept, pages) => {
+                layers.truncate(kept);
+                let mut packed = 0;
+                let mut of_pages = Vec::with_capacity(pages.count() as usize);
+                for page in pages.iter() {
+                    let start = page as usize * page::SIZE;
+                    let end = content.len().min(start + page::SIZE);
+                    content.copy_within(start..end, packed);
+                    packed += end - start;
+                    of_pages.extend(sums.get(page as usize));
+                }
+                let new = self.layer(&content[..packed], pages, of_pages);
+                (layers, Some(new))
+            }
+            Again::Whole => {
+                let new = self.layer(content, Pages::of_length(length), sums);
+                (Vec::new(), Some(new))
+            }
+        }
+    }
+
+    fn layer(&self, content: &[u8], pages: Pages, sums: Vec<u64>) -> PackedLayer {
+        PackedLayer {
+            offset: 0,
+            length: content.len() as u32,
+            pages,
+            digest: backup::digest(&self.archive, content),
+            sums,
+        }
+    }
+
+    /// Of a file without pages' LSNs only the digest of all tells: then everything is another.
+    fn differs(&self, content: &[u8], before: &backup::Region) -> Pages {
+        match before.layers.as_slice() {
+            [only]
+                if only.length as usize == content.len()
+                    && only.digest == backup::digest(&self.archive, content) =>
+            {
+                Pages::default()
+            }
+            _ => Pages::of_length(content.len() as u32),
+        }
     }
 
     /// `None`: the file has gone, and with its first region the whole file is left out. A later region of a file that
@@ -203,6 +293,22 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// The pages whose sum is another one, or of which there was none.
+fn differing(now: &[u64], before: &[u64]) -> Pages {
+    let mut pages = Pages::default();
+    for (page, sum) in (0..).zip(now) {
+        if before.get(page as usize) != Some(sum) {
+            pages.insert(page);
+        }
+    }
+    pages
+}
+
+fn is_zero(content: &[u8]) -> bool {
+    let (chunks, rest) = content.as_chunks::<64>();
+    chunks.iter().all(|chunk| *chunk == [0; 64]) && rest.iter().all(|byte| *byte == 0)
 }
 
 #[cfg(test)]

@@ -104,11 +104,6 @@ impl<T: TakeBackup> Backups<T> {
                 Err(error) => return Err(OrderError::Refused(format!("{error}"))),
             },
         };
-        if order.r#type == BackupKind::Incremental {
-            return Err(OrderError::Refused(
-                super::client::NO_INCREMENTAL.to_owned(),
-            ));
-        }
         let mut state = lock(&self.state);
         if state.find(id.as_str()).is_some() {
             return Ok(id.to_string());
@@ -254,7 +249,6 @@ fn begun(id: &BackupId, pod: Option<String>) -> BackupStatus {
     BackupStatus {
         id: id.to_string(),
         pod,
-        r#type: "Full".to_owned(),
         start_time: Some(Timestamp::now()),
         conditions: vec![Condition::new(
             "Started",

@@ -16,9 +16,6 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
-/// What `--type incremental` is told.
-pub const NO_INCREMENTAL: &str = "incremental backups do not exist yet: write --type full, or --type auto, which will take them once they do";
-
 const LARGEST_ANSWER: usize = 16 << 20;
 const ANSWER: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(500);

@@ -287,7 +287,7 @@ fn with_manifest(backup: &CataloguedBackup, repository: &str) -> BackupStatus {
     };
     BackupStatus {
         id: facts.id.clone(),
-        r#type: "Full".into(),
+        r#type: facts.kind().to_owned(),
         start_lsn: Some(facts.start.to_string()),
         stop_lsn: Some(facts.stop.to_string()),
         timeline: Some(facts.timeline.0),
@@ -296,7 +296,7 @@ fn with_manifest(backup: &CataloguedBackup, repository: &str) -> BackupStatus {
         size: Some(BackupSize {
             database: facts.database_bytes,
             stored: facts.stored_bytes,
-            changed: facts.database_bytes,
+            changed: facts.changed_bytes,
         }),
         page_errors: facts.page_errors,
         repositories: vec![BackupRepository {

@@ -69,13 +69,23 @@ pub struct Writer {
     owner: Option<(u32, u32)>,
     /// Counts bytes.
     written: Arc<AtomicU64>,
-    /// Files of which regions are missing, with the CRC-32C of those that are there.
-    open: Mutex<HashMap<String, Vec<Option<u32>>>>,
+    /// Files of which regions are missing.
+    open: Mutex<HashMap<String, Incomplete>>,
     manifest: Mutex<ManifestWriter>,
     /// What of the backup is written by other hands.
     left_out: &'static [&'static str],
     /// With the last thread that writes it ends.
     claim: Claim,
+}
+
+/// A file of which regions are missing.
+struct Incomplete {
+    /// In bytes.
+    size: u64,
+    /// Seconds since 1970.
+    modified: i64,
+    /// The CRC-32C of the regions that are there.
+    crcs: Vec<Option<u32>>,
 }
 
 impl Writer {
@@ -165,38 +175,49 @@ impl Writer {
             .map_err(WriteError::os(&path))?;
         file.set_len(entry.size).map_err(WriteError::os(&path))?;
         self.own(&path)?;
-        if entry.size == 0 {
-            return self.list(entry, crc_fast::checksum(Crc32Iscsi, &[]) as u32);
+        let (size, modified) = (entry.size, entry.modified);
+        if size == 0 {
+            let crc = crc_fast::checksum(Crc32Iscsi, &[]) as u32;
+            return self.list(&entry.path, size, modified, crc);
         }
         let regions = usize::try_from(entry.region_count()).unwrap_or(usize::MAX);
-        // Grows with the regions that come, not with what a manifest claims.
-        self.open()
-            .insert(entry.path.clone(), Vec::with_capacity(regions.min(1024)));
+        let incomplete = Incomplete {
+            size,
+            modified,
+            // Grows with the regions that come, not with what a manifest claims.
+            crcs: Vec::with_capacity(regions.min(1024)),
+        };
+        self.open().insert(entry.path.clone(), incomplete);
         Ok(())
     }
 
     /// Tells the `backup_manifest` of a whole file.
-    fn list(&self, entry: &Entry, crc: u32) -> Result<(), WriteError> {
-        if self.left_out.contains(&entry.path.as_str()) {
+    fn list(&self, path: &str, size: u64, modified: i64, crc: u32) -> Result<(), WriteError> {
+        if self.left_out.contains(&path) {
             return Ok(());
         }
         let modified =
-            jiff::Timestamp::from_second(entry.modified).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+            jiff::Timestamp::from_second(modified).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         let mut manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner);
         manifest
-            .file(&entry.path, entry.size, modified, Some(crc))
+            .file(path, size, modified, Some(crc))
             .map_err(WriteError::os(&self.root.join("backup_manifest")))
     }
 
-    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Option<u32>>>> {
+    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<String, Incomplete>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers a region's CRC; gives the whole file's with the last.
-    fn arrived(&self, entry: &Entry, region: u64, crc: u32) -> Option<u32> {
+    /// Remembers a region's CRC; gives the whole file's, with its size and time, with the last.
+    fn arrived(&self, path: &str, region: u64, crc: u32) -> Option<(u64, i64, u32)> {
         let place = usize::try_from(region).ok()?;
         let mut open = self.open();
-        let crcs = open.get_mut(&entry.path)?;
+        let Incomplete {
+            size,
+            modified,
+            crcs,
+        } = open.get_mut(path)?;
+        let (size, modified) = (*size, *modified);
         // Regions arrive nearly in order; a manifest that claims a far one is not worth its memory.
         if place > crcs.len() + FAR {
             return None;
@@ -205,11 +226,11 @@ impl Writer {
             crcs.resize(place + 1, None);
         }
         *crcs.get_mut(place)? = Some(crc);
-        if crcs.len() as u64 != entry.region_count() || crcs.iter().any(Option::is_none) {
+        if crcs.len() as u64 != size.div_ceil(REGION_BYTES) || crcs.iter().any(Option::is_none) {
             return None;
         }
-        let crcs = open.remove(&entry.path)?;
-        let lengths = (0..).map(|n: u64| (entry.size - n * REGION_BYTES).min(REGION_BYTES));
+        let crcs = open.remove(path)?.crcs;
+        let lengths = (0..).map(|n: u64| (size - n * REGION_BYTES).min(REGION_BYTES));
         crcs.into_iter()
             .flatten()
             .zip(lengths)
@@ -220,7 +241,7 @@ impl Writer {
                     length_a + length_b,
                 )
             })
-            .map(|(crc, _)| crc as u32)
+            .map(|(crc, _)| (size, modified, crc as u32))
     }
 }
 
@@ -264,12 +285,9 @@ impl Visit for Writer {
             .map_err(WriteError::os(&path))?;
         self.written
             .fetch_add(content.len() as u64, Ordering::Relaxed);
-        match self.arrived(
-            entry,
-            slice.region,
-            crc_fast::checksum(Crc32Iscsi, content) as u32,
-        ) {
-            Some(crc) => self.list(entry, crc),
+        let crc = crc_fast::checksum(Crc32Iscsi, content) as u32;
+        match self.arrived(&entry.path, slice.region, crc) {
+            Some((size, modified, crc)) => self.list(&entry.path, size, modified, crc),
             None => Ok(()),
         }
     }

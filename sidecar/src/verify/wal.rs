@@ -267,6 +267,8 @@ mod tests {
             tablespaces: vec![],
             settings: Default::default(),
             outside: Vec::new(),
+            reference: None,
+            changed_bytes: 0,
         };
         for (listed, part, want) in [
             (&[2, 3, 4][..], None, &[][..]),

@@ -90,12 +90,14 @@ async fn a_page_that_stays_bad_is_named_and_stored_as_it_was_read() {
         vec![0; PAGE],
     ];
     let (_dir, source, piece) = file_of(&pages).await;
-    let read = source.read(vec![piece]).unwrap();
+    let read = source.read(vec![(piece, None)]).unwrap();
     let blocks: Vec<u32> = read.bad_pages.iter().map(|page| page.block).collect();
     assert_eq!(blocks, [8, 10]);
     assert!(read.bad_pages.iter().all(|page| page.path == "5"));
-    let slice = &read.frame.slices[0];
+    let Item::Region(PackedRegion { new: Some(new), .. }) = &read.items[0] else {
+        panic!("nothing is stored");
+    };
     let digest = backup::digest(&source.archive, &pages.concat());
-    assert_eq!(slice.digest, digest);
-    assert_eq!(slice.sums, backup::page_sums(&pages.concat()));
+    assert_eq!(new.digest, digest);
+    assert_eq!(new.sums, backup::page_sums(&pages.concat()));
 }

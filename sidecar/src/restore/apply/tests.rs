@@ -3,9 +3,7 @@ use crate::progress::Counters;
 use crate::restore::destination::{State, observe_root, seen};
 use crate::wal_bench::{Bench, IN_PRODUCTION, SYSTEM};
 use holdfast_postgres::{Lineage, Lsn, TimelineId};
-use holdfast_repository::backup::{
-    self, BackupId, BackupWriter, FileFacts, PackedFrame, PackedSlice, WriterSettings,
-};
+use holdfast_repository::backup::{self, BackupId, BackupWriter, WriterSettings};
 use holdfast_repository::facts::{BackupFacts, RecoverySettings};
 use holdfast_repository::store::StoreSettings;
 use holdfast_repository::wal::sample;
@@ -32,32 +30,20 @@ impl Place {
             pack_bytes: 1 << 20,
             uploads: 1,
         };
-        let mut writer = BackupWriter::begin(archive.clone(), SYSTEM, id.clone(), settings)
+        let mut writer = BackupWriter::begin(archive.clone(), SYSTEM, id.clone(), settings, None)
             .await
             .unwrap();
         for directory in ["base", "base/5", "global", "pg_wal"] {
-            writer.directory(directory.into(), 0o700).await.unwrap();
+            writer
+                .frame(backup::sample::directory(directory))
+                .await
+                .unwrap();
         }
         for (path, fill) in [("base/5/1", 1), ("global/1262", 2), ("PG_VERSION", 3)] {
             let content = vec![fill; 8192];
-            let file = Arc::new(FileFacts {
-                path: path.into(),
-                mode: 0o600,
-                size: content.len() as u64,
-                modified: 1,
-                paged: true,
-            });
-            let slice = PackedSlice {
-                file,
-                region: 0,
-                offset: 0,
-                length: content.len() as u32,
-                digest: backup::digest(&archive, &content),
-                sums: backup::page_sums(&content),
-            };
-            let packed = Compression::None.pack(&content);
-            let slices = vec![slice];
-            writer.frame(PackedFrame { packed, slices }).await.unwrap();
+            for frame in backup::sample::file(&archive, path, &content, true, Compression::None) {
+                writer.frame(frame).await.unwrap();
+            }
         }
         let facts = BackupFacts {
             id: String::new(),
@@ -78,6 +64,8 @@ impl Place {
             tablespaces: Vec::new(),
             settings: RecoverySettings::default(),
             outside: Vec::new(),
+            reference: None,
+            changed_bytes: 0,
         };
         let control = sample::control_file(bench.cluster, TimelineId(1), IN_PRODUCTION);
         writer

@@ -36,6 +36,8 @@ pub fn backup(bytes: u64) -> BackupFacts {
         tablespaces: vec![],
         settings: RecoverySettings::default(),
         outside: Vec::new(),
+        reference: None,
+        changed_bytes: 0,
     }
 }
 
