@@ -123,11 +123,6 @@ fn mistakes_have_one_line_and_their_code() {
             64,
             "--target-xid",
         ),
-        (
-            &["backup", "--type", "incremental"],
-            3,
-            "incremental backups do not exist yet",
-        ),
         (&["--config", "nowhere.yaml", "info"], 3, "nowhere.yaml"),
         (&["wal-restore", "--help"], 200, ""),
         (&["wal-restore", "x"], 200, "<PATH>"),
